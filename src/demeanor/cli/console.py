@@ -1,0 +1,137 @@
+"""What the commands share: the terminal, progress bars, option types, and finding the vectors to score with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from demeanor.errors import ExtractionError
+
+if TYPE_CHECKING:
+    from demeanor.model.reader import ActivationReader
+    from demeanor.scoring import Scorer
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+EMBEDDED = "smollm2-135m-instruct"
+Model = Annotated[str, typer.Option("--model", "-m", help="The embedded model's name, a hub id, a folder, or a .gguf file.")]
+Quantization = Annotated[str | None, typer.Option("--quantization", help="8bit or 4bit (bitsandbytes, CUDA only).")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="auto, bfloat16, float16, float32.")]
+Blocks = Annotated[str | None, typer.Option("--blocks", help="Dotted name of the model's decoder blocks, if they are not found.")]
+Vectors = Annotated[
+    Path | None,
+    typer.Option("--vectors", help="Folder of a vector set. Default: ./vectors, else the built-in traits, made once and cached."),
+]
+
+
+def problem(message: str) -> None:
+    """One line about what went wrong, on standard error."""
+    err.print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """One line that is not part of the result, on standard error."""
+    err.print(f"[dim]{_escape(message)}[/]", soft_wrap=True)
+
+
+def _escape(message: str) -> str:
+    return message.replace("[", "\\[")
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Progress bars on standard error: called with a stage's name and number of steps, gives what advances it."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err) as progress:
+
+        def stage(name: str, steps: int) -> Callable[[int], None]:
+            task = progress.add_task(name, total=steps)
+            return lambda done: progress.advance(task, done)
+
+        yield stage
+
+
+def load_reader(
+    model: str, quantization: str | None = None, device: str = "auto", dtype: str = "auto", blocks: str | None = None
+) -> ActivationReader:
+    """Load a model to be read, saying so while it takes a while."""
+    from demeanor.model import embedded
+
+    first_time = model == EMBEDDED and not embedded.converted_path().is_dir()
+    with err.status(f"loading {model}" + (" (first time: converting it once, about 20 seconds)" if first_time else "")):
+        from demeanor.model.loading import load_model
+        from demeanor.model.reader import ActivationReader
+
+        return ActivationReader(*load_model(model, quantization, device, dtype), blocks)  # type: ignore[arg-type]
+
+
+def load_scorer(vectors: Path | None, model: str | None, device: str, dtype: str, allow_other_model: bool) -> Scorer:
+    """The scorer for --vectors, else for ./vectors, else for the built-in traits, extracted once into the cache."""
+    folder = vectors or (Path("vectors") if Path("vectors/manifest.json").is_file() else None)
+    if folder is None:
+        if model not in (None, EMBEDDED):
+            raise ExtractionError(f"no vectors for {model}; make them first: demeanor extract --model {model} --output vectors")
+        folder = built_in_vectors()
+    from demeanor.scoring import Scorer
+    from demeanor.vectors import VectorSet
+
+    chosen = VectorSet.load(folder)
+    kept = chosen.model.quantization if chosen.model.quantization in ("8bit", "4bit") else None
+    reader = load_reader(model or chosen.model.name, kept, device, dtype)
+    scorer = Scorer(reader.model, reader.tokenizer, chosen, allow_other_model, reader)
+    for warning in scorer.warnings:
+        err.print(
+            f"[yellow]warning:[/] the vectors are for {_escape(warning)}"
+            if not warning.startswith("made")
+            else f"[yellow]warning:[/] the vectors were {warning}"
+        )
+    return scorer
+
+
+def built_in_vectors() -> Path:
+    """The built-in traits' vector set for the embedded model: from the cache, or extracted into it now."""
+    import hashlib
+
+    from demeanor.model import embedded
+    from demeanor.traits import load_many
+    from demeanor.traits.packs import fingerprint
+
+    packs = load_many(["all"])
+    from demeanor import __version__
+
+    key = hashlib.sha256("".join([__version__, *(fingerprint(t) for t in packs)]).encode()).hexdigest()[:12]
+    folder = embedded.cache_dir() / "vectors" / f"{EMBEDDED}-{key}"
+    if (folder / "manifest.json").is_file():
+        note(f"using the built-in vectors in {folder}")
+        return folder
+    note(f"no --vectors and no ./vectors: extracting the built-in traits for {EMBEDDED} once, into {folder}")
+    from demeanor.extraction import extract_vectors
+
+    reader = load_reader(EMBEDDED)
+    with stages() as stage:
+        extract_vectors(reader, packs, stage=stage).vectors.save(folder)
+    return folder
+
+
+def parse_layers(text: str | None, n_layers: int) -> list[int] | None:
+    """--layers: "all", "10-20", "8,12,16"; None leaves the choice to the default. Raises ExtractionError."""
+    if text is None:
+        return None
+    if text == "all":
+        return list(range(n_layers))
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
+        raise ExtractionError(f"cannot read --layers {text!r}; write all, 10-20, or 8,12,16")
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    return sorted(found)

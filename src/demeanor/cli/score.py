@@ -1,0 +1,116 @@
+"""`demeanor score`: one text, standard input, or a file of conversations to readings."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from demeanor.cli import console
+from demeanor.cli.console import Device, Dtype, Vectors
+from demeanor.errors import ConversationError, InputFileError
+
+if TYPE_CHECKING:
+    from demeanor.records import Row
+    from demeanor.scoring import Scorer
+
+
+def score(
+    text: Annotated[
+        str | None, typer.Argument(help="'User: ...\\nAssistant: ...', or a reply on its own. Default: standard input.")
+    ] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", "-i", help="JSON lines (.gz too): 'messages', or 'prompt' and 'response', or 'text'.")
+    ] = None,
+    output_file: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where the rows go, each whole, with 'demeanor' added.")
+    ] = None,
+    vectors: Vectors = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the model that the vectors were made with.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reading as JSON.")] = False,
+    allow_other_model: Annotated[
+        bool, typer.Option("--allow-other-model", help="Score although the vectors belong to another model; the numbers then mean little.")
+    ] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    r"""Score the last reply of a conversation on every trait.
+
+    centred: above 0 is more of the trait. z: the same in units of the usual spread. P(high): calibrated chance of the
+    high pole. A line that cannot be scored comes back with its error, and the command then exits with 3.
+
+    Example: demeanor score $'User: I am struggling.\nAssistant: Cheer up!'
+    """
+    if (input_file is None) != (output_file is None):
+        raise InputFileError("--input and --output go together; give both, or a text")
+    if input_file is not None and output_file is not None:
+        if text is not None:
+            raise InputFileError("give either a text or --input, not both")
+        _score_file(input_file, output_file, console.load_scorer(vectors, model, device, dtype, allow_other_model))
+        return
+    given = text.replace("\\n", "\n") if text is not None else _standard_input()
+    from demeanor.conversation import as_conversation
+
+    conversation = as_conversation(given)
+    conversation.last("assistant")
+    scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
+    reading = scorer.score(conversation)
+    if as_json:
+        typer.echo(json.dumps(reading.to_record(), indent=1))
+        return
+    from demeanor.cli.tables import reading_table
+
+    console.out.print(reading_table(reading, scorer.vectors))
+    if reading.windows > 1:
+        console.note(f"longer than the model's context: read in {reading.windows} overlapping windows")
+
+
+def _standard_input() -> str:
+    if sys.stdin.isatty():
+        console.note("reading the conversation from the terminal; end with Ctrl-D")
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConversationError(f"standard input is not UTF-8 text (byte {error.start})") from error
+
+
+def _score_file(source: Path, target: Path, scorer: Scorer) -> None:
+    """Score every row of `source` into `target`, in order; a bad row keeps its place with its error."""
+    from demeanor.records import read_rows, to_line, writing
+    from demeanor.scoring import NotScored
+
+    if source.resolve() == target.resolve():
+        raise InputFileError(f"{target} is the input; name another file with --output")
+    total = sum(1 for _ in read_rows(source))
+    if total == 0:
+        raise InputFileError(f"{source} holds no rows")
+    failed = 0
+    with console.stages() as stage, writing(target) as file:
+        step = stage("scoring", total)
+        rows, to_score = _twice(read_rows(source))
+        for row, result in zip(rows, scorer.score_many(to_score), strict=True):
+            added = result.to_record()
+            if isinstance(result, NotScored):
+                failed += 1
+                reason = row.error or f"line {row.number}: {result.error}"
+                added = {"error": reason}
+                if failed == 1:
+                    console.note(f"first row not scored: {reason}")
+            file.write(to_line({**row.record, "demeanor": added}))
+            step(1)
+    console.note(f"{total - failed} of {total} rows scored into {target}")
+    if failed:
+        console.problem(f"{failed} of {total} rows could not be scored; each holds its 'error' in {target}")
+        raise typer.Exit(3)
+
+
+def _twice(rows: Iterator[Row]) -> tuple[Iterator[Row], Iterator[dict[str, object]]]:
+    """The rows, and what of each is to be scored; a row that could not be read has nothing to score, and says so."""
+    import itertools
+
+    first, second = itertools.tee(rows)
+    return first, (row.record for row in second)

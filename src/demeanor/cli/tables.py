@@ -1,0 +1,90 @@
+"""How readings and vectors are printed: small tables that a person reads without knowing what an activation is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from demeanor.extraction.verdict import strongest_baseline
+
+if TYPE_CHECKING:
+    from demeanor.scoring import Reading
+    from demeanor.vectors import TraitEntry, VectorSet
+
+HALF = 10  # characters of a bar on either side of the middle
+FULL = 3.0  # the z at which a bar is full
+
+
+def on_safe_side(entry: TraitEntry, centred: float) -> bool:
+    """Whether a centred score lies on the pole that one wants to see."""
+    return (centred > 0) == (entry.safe_pole == "high")
+
+
+def bar(z: float, colour: str) -> Text:
+    """A bar from the middle: to the right for more of the trait, to the left for less."""
+    length = min(HALF, round(abs(z) / FULL * HALF))
+    left = " " * (HALF - length) + "━" * length if z < 0 else " " * HALF
+    right = "━" * length + " " * (HALF - length) if z >= 0 else " " * HALF
+    return Text.assemble((left, colour), ("│", "dim"), (right, colour))
+
+
+def reading_table(reading: Reading, vectors: VectorSet) -> Table:
+    """One reply's scores, coloured by whether they sit on the safe side."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name, options in (
+        ("trait", {"no_wrap": True}),
+        ("less · more of it", {"justify": "center"}),
+        ("centred", {"justify": "right"}),
+        ("z", {"justify": "right"}),
+        ("P(high)", {"justify": "right"}),
+        ("side", {}),
+    ):
+        table.add_column(name, **options)
+    for name, score in reading.scores.items():
+        entry = vectors[name]
+        safe = on_safe_side(entry, score.centred)
+        colour = "green" if safe else "red"
+        table.add_row(
+            name,
+            bar(score.z, colour),
+            f"{score.centred:+.2f}",
+            f"{score.z:+.1f}",
+            f"{score.probability:.2f}",
+            Text("safe" if safe else "unsafe", colour),
+        )
+    return table
+
+
+def traits_table(vectors: VectorSet) -> Table:
+    """The traits of a vector set with how well they are told apart on held-out pairs, and their strongest baseline."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    for name, justify in (("trait", "left"), ("layers", "right"), ("strength", "right"), ("AUROC", "right"),
+                          ("95 % interval", "center"), ("pairs", "right"), ("baseline", "right")):  # fmt: skip
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for name, entry in vectors.traits.items():
+        m = entry.metrics
+        layers = "-".join(str(layer) for layer in dict.fromkeys((entry.reading.layers[0], entry.reading.layers[-1])))
+        head = [name, layers, f"{entry.steering.strength:.1f}"]
+        if not m:
+            table.add_row(*head, Text("unproven", "yellow"), "", "0", "")
+            continue
+        a = m["auroc"]
+        table.add_row(
+            *head,
+            Text(f"{a['value']:.2f}", "bold green" if m["beats_baselines"] else "bold red"),
+            f"{a['low']:.2f} to {a['high']:.2f}",
+            str(a["pairs"]),
+            f"{strongest_baseline(m)[1]:.2f}",
+        )
+    return table
+
+
+def group_line(metrics: dict[str, Any], key: str) -> str:
+    """The worst register or family by name, of those large enough to say."""
+    known = {name: m for name, m in metrics[key].items() if m["value"] is not None}
+    if not known:
+        return f"no {key[:-1]} has enough held-out pairs to name"
+    worst = min(known, key=lambda name: known[name]["value"])
+    return f"{worst} {known[worst]['value']:.2f} ({known[worst]['pairs']} pairs)"

@@ -1,0 +1,74 @@
+"""`demeanor traits`: list, show and lint trait packs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.panel import Panel
+from rich.table import Table
+
+from demeanor.cli import console
+
+app = typer.Typer(help="List, show and lint trait packs.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_traits() -> None:
+    """The built-in traits: what each reads, its safe pole, and its pairs."""
+    from demeanor.traits import load, names
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("trait", "reads", "safe pole", "train", "calibration", "test", "hard", "families"):
+        table.add_column(column)
+    for name in names():
+        trait = load(name)
+        counts = [str(len(trait.examples(split)) // 2) for split in ("train", "calibration", "test")]
+        hard = sum(pair.hard for pair in trait.pairs)
+        table.add_row(name, trait.reads, trait.safe_pole, *counts, str(hard), str(len(trait.splits)))
+    console.out.print(table)
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help="A built-in trait, or a YAML file.")],
+    pairs: Annotated[int, typer.Option("--pairs", help="How many of its pairs to show.")] = 3,
+) -> None:
+    """A trait's poles, families and some of its pairs."""
+    from rich.markup import escape
+
+    from demeanor.traits import load
+
+    trait = load(name)
+    console.out.print(f"[bold]{trait.title}[/] ({trait.name}), read on the {trait.reads}; safe pole: {trait.safe_pole}")
+    console.out.print(trait.description)
+    console.out.print(f"[bold]high[/] {trait.high_pole}\n[bold]low[/]  {trait.low_pole}")
+    for split in ("train", "calibration", "test"):
+        families = [family for family, s in trait.splits.items() if s == split]
+        console.out.print(f"[bold]{split}[/] {len(trait.examples(split)) // 2} pairs: {', '.join(families)}")
+    for pair in trait.pairs[:: max(1, len(trait.pairs) // max(1, pairs))][:pairs]:
+        context = "\n".join(f"[dim]{m.role}:[/] {escape(m.content)}" for m in pair.context)
+        body = f"{context}\n\n[green]high:[/] {escape(pair.high)}\n\n[yellow]low:[/]  {escape(pair.low)}"
+        console.out.print(Panel(body, title=f"{pair.id} · {pair.family} · {pair.register}", title_align="left"))
+
+
+@app.command("lint")
+def lint(
+    paths: Annotated[list[str], typer.Argument(help="YAML files, folders, names of built-in traits, or all.")],
+) -> None:
+    """Measure a pack's balance and giveaways, and print what to mend. Exits with 1 where there is something."""
+    from demeanor.traits import load_many
+    from demeanor.traits.lint import lint_trait
+
+    problems = 0
+    for trait in load_many(paths):
+        found = lint_trait(trait)
+        problems += len(found.problems)
+        console.out.print(f"[bold]{trait.name}[/]: {found.summary}")
+        for line in found.problems:
+            console.out.print(f"  [red]mend[/] {line}", soft_wrap=True)
+        for line in found.notes:
+            console.out.print(f"  [dim]note[/] {line}", soft_wrap=True)
+    if problems:
+        console.problem(f"{problems} thing(s) to mend")
+        raise typer.Exit(1)

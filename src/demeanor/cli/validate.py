@@ -1,0 +1,84 @@
+"""`demeanor validate`: a saved vector set against held-out pairs and its baselines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from demeanor.cli import console
+from demeanor.cli.console import Device, Dtype
+
+
+def validate(
+    vectors: Annotated[Path, typer.Option("--vectors", help="Folder of the vector set.")] = Path("vectors"),
+    traits: Annotated[
+        list[str] | None,
+        typer.Option("--traits", "-t", help="Where the pairs come from, if not the built-in packs: names, YAML files or folders."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Measure a vector set on the held-out pairs of its traits, against length, words, random directions and chance.
+
+    Exits with 1 when a vector fails to beat its baselines, and says which.
+    """
+    from demeanor.cli.tables import group_line
+    from demeanor.errors import ExtractionError
+    from demeanor.traits import load_many
+    from demeanor.vectors import VectorSet
+
+    vector_set = VectorSet.load(vectors)
+    definitions = {t.name: t for t in load_many(traits or list(vector_set.traits))}
+    shared = [name for name in vector_set.traits if name in definitions]
+    if not shared:
+        raise ExtractionError(f"the vector set holds {', '.join(vector_set.traits)}, and none of them is among the traits given")
+    kept = vector_set.model.quantization if vector_set.model.quantization in ("8bit", "4bit") else None
+    reader = console.load_reader(vector_set.model.name, kept, device, dtype)
+
+    from demeanor.extraction.examples import read_trait
+    from demeanor.extraction.validation import validate_vector
+    from demeanor.model.identity import identify
+    from demeanor.scoring import Calibration
+
+    for warning in vector_set.check_model(identify(reader.model, reader.tokenizer)):
+        console.note(f"warning: the vectors were {warning}")
+    results = {}
+    with console.stages() as stage:
+        for name in shared:
+            entry, trait = vector_set[name], definitions[name]
+            steps = stage(f"validating {trait.title.lower()}", len(trait.examples("train")) + len(trait.examples("test")))
+            read = read_trait(reader, trait, sorted(entry.reading.layers), vector_set.pooling, ("train", "test"), steps)
+            results[name] = validate_vector(entry.reading, Calibration.from_record(entry.calibration), read)
+    if as_json:
+        typer.echo(json.dumps(results, indent=1))
+    else:
+        for name, found in results.items():
+            if not found:
+                console.out.print(f"[bold]{name}[/]: [yellow]not validated: the trait has no held-out pairs (split: test)[/]\n")
+                continue
+            colour = "green" if found["beats_baselines"] else "bold red"
+            hard = found["hard"]
+            console.out.print(f"[bold]{name}[/]: [{colour}]{found['verdict']}[/]")
+            console.out.print(
+                f"  pairs the right way round {found['paired_accuracy']['value']:.0%} "
+                f"({found['paired_accuracy']['low']:.0%} to {found['paired_accuracy']['high']:.0%}), "
+                f"Cohen's d {found['cohens_d']:.2f}, calibration error {found['ece']:.3f}, Brier {found['brier']:.3f}"
+            )
+            console.out.print(
+                f"  length alone {found['length']['auroc']:.2f}, bag of words {found['words']['auroc']:.2f}, "
+                f"random directions {found['random']['mean']:.2f} (97.5 %: {found['random']['p97_5']:.2f}), "
+                f"swapped poles p = {found['permutation']['p']:.3f}"
+            )
+            hard_text = "too few to say" if hard["value"] is None else f"{hard['value']:.2f} [{hard['low']:.2f}, {hard['high']:.2f}]"
+            console.out.print(
+                f"  hard pairs {hard_text} ({hard['pairs']} pairs); worst register: {group_line(found, 'registers')}; "
+                f"worst family: {group_line(found, 'families')}\n"
+            )
+    failed = [name for name, found in results.items() if not found or not found["beats_baselines"]]
+    if failed:
+        console.problem(f"not proven: {', '.join(failed)}")
+        raise typer.Exit(1)

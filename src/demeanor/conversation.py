@@ -1,0 +1,135 @@
+"""Messages and conversations, and the text formats they are read from.
+
+A conversation is a tuple of messages; its *response* is the last assistant message. Nothing here knows models or
+tokens. Three formats are read: a record with `messages`, a record with `prompt` and `response`, and plain text in
+which "User:" and "Assistant:" (or "System:") begin a line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from demeanor.errors import ConversationError, nearest
+
+Role = Literal["system", "user", "assistant"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+_SPOKEN_ROLE: dict[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
+}
+_TURN = re.compile(r"^[ \t]*(system|user|human|assistant|bot|ai)[ \t]*:[ \t]*", re.IGNORECASE | re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn: who speaks and what is said."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation in order. Content is kept as given; white space around it is not read by the model."""
+
+    messages: tuple[Message, ...]
+
+    def last(self, role: Role) -> int:
+        """Index of the last message of `role`. Raises ConversationError where there is none or it is empty."""
+        for i in range(len(self.messages) - 1, -1, -1):
+            if self.messages[i].role == role:
+                if not self.messages[i].content.strip():
+                    raise ConversationError(f"the {role} message to score is empty; give it some text")
+                return i
+        raise ConversationError(f"no {role} message in the conversation; add one with role '{role}' to score it")
+
+    @property
+    def response(self) -> str:
+        """Text of the last assistant message."""
+        return self.messages[self.last("assistant")].content
+
+    def to_record(self) -> list[dict[str, str]]:
+        """The messages as plain dictionaries."""
+        return [{"role": m.role, "content": m.content} for m in self.messages]
+
+
+ConversationLike: TypeAlias = Conversation | str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+"""What the library takes where a conversation is wanted: one, a text, a record, or a list of messages."""
+
+
+def as_conversation(value: ConversationLike) -> Conversation:
+    """`value` as a Conversation; raises ConversationError with the cause."""
+    if isinstance(value, Conversation):
+        return value
+    if isinstance(value, str):
+        return from_text(value)
+    if isinstance(value, Mapping):
+        return from_record(value)
+    if isinstance(value, Sequence):
+        return from_messages(value)
+    raise ConversationError(f"cannot read a conversation from {type(value).__name__}; give text, a record or messages")
+
+
+def from_messages(messages: Sequence[Any]) -> Conversation:
+    """A list of {"role", "content"} mappings (or Messages), checked."""
+    if not messages:
+        raise ConversationError("the conversation has no messages; give at least the reply to score")
+    found = []
+    for i, message in enumerate(messages):
+        if isinstance(message, Message):
+            found.append(message)
+            continue
+        if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
+            raise ConversationError(f"message {i + 1} is not an object with 'role' and 'content'")
+        role, content = message["role"], message["content"]
+        if role not in ROLES:
+            raise ConversationError(f"message {i + 1} has the unknown role {role!r}; {nearest(str(role), ROLES)}")
+        if not isinstance(content, str):
+            raise ConversationError(f"message {i + 1} has content of type {type(content).__name__}; only text is read")
+        found.append(Message(role, content))
+    return Conversation(tuple(found))
+
+
+def from_record(record: Mapping[str, Any]) -> Conversation:
+    """A record with `messages`, or `prompt` and `response`, or `text`."""
+    if "messages" in record:
+        if not isinstance(record["messages"], Sequence) or isinstance(record["messages"], str):
+            raise ConversationError("'messages' is not a list")
+        return from_messages(record["messages"])
+    if "response" in record:
+        response, prompt = record["response"], record.get("prompt") or []
+        if isinstance(prompt, str):
+            prompt = [{"role": "user", "content": prompt}]
+        if not isinstance(prompt, Sequence):
+            raise ConversationError("'prompt' is neither text nor a list of messages")
+        return from_messages([*prompt, {"role": "assistant", "content": response}])
+    if "text" in record:
+        if not isinstance(record["text"], str):
+            raise ConversationError("'text' is not a string")
+        return from_text(record["text"])
+    raise ConversationError("the record has neither 'messages', nor 'prompt' and 'response', nor 'text'")
+
+
+def from_text(text: str) -> Conversation:
+    r"""Text as the tutorial writes it: "User: ...\nAssistant: ...", over several lines and turns.
+
+    Text without any such marker is one assistant message: a reply on its own.
+    """
+    if not text.strip():
+        raise ConversationError("the text is empty; give a reply, or 'User: ...' and 'Assistant: ...' lines")
+    turns = list(_TURN.finditer(text))
+    if not turns:
+        return Conversation((Message("assistant", text.strip()),))
+    if text[: turns[0].start()].strip():
+        raise ConversationError("there is text before the first 'User:' or 'Assistant:'; begin with a speaker")
+    ends = [t.start() for t in turns[1:]] + [len(text)]
+    return Conversation(
+        tuple(Message(_SPOKEN_ROLE[turn.group(1).lower()], text[turn.end() : end].strip()) for turn, end in zip(turns, ends, strict=True))
+    )

@@ -1,0 +1,85 @@
+"""Every exception that Demeanor raises on purpose, in one tree.
+
+Each message names the cause and the way out, in one line. The command line prints the message and exits with
+`exit_code`; a library user catches `DemeanorError` or one of its branches.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DemeanorError(Exception):
+    """Root of the tree. `exit_code` is what the command line exits with."""
+
+    exit_code = 2
+
+
+class ConversationError(DemeanorError, ValueError):
+    """A conversation cannot be read as given: empty reply, unknown role, no message to score, broken text."""
+
+
+class InputFileError(DemeanorError, ValueError):
+    """An input file is missing, not text, or breaks at a named line."""
+
+
+class OutputError(DemeanorError, OSError):
+    """A result cannot be written: full disk, no permission, the place is taken."""
+
+
+class TraitError(DemeanorError, ValueError):
+    """A trait definition or pack is unknown or not valid; the message names the file, the pair and the field."""
+
+
+class ModelError(DemeanorError, RuntimeError):
+    """A model cannot be found, loaded or read."""
+
+
+class ModelNotFoundError(ModelError):
+    """No such model here, and none could be fetched."""
+
+
+class BlocksNotFoundError(ModelError):
+    """The decoder blocks of a model were not found; the message says how to name them."""
+
+
+class ChatTemplateError(ModelError):
+    """The chat template cannot render a conversation, or hides where its messages stand."""
+
+
+class ActivationError(ModelError):
+    """The model's activations are not finite numbers, or the model ran out of memory on a single conversation."""
+
+
+class MissingExtraError(ModelError, ImportError):
+    """A feature needs an optional dependency; the message holds the install line."""
+
+
+class VectorSetError(DemeanorError, ValueError):
+    """A vector set cannot be read, or does not fit what is asked of it."""
+
+
+class DamagedVectorSetError(VectorSetError):
+    """The files are torn, edited, or hold NaN or the wrong shapes."""
+
+
+class WrongModelError(VectorSetError):
+    """The vector set was made with another model than the one that is loaded."""
+
+
+class FormatVersionError(VectorSetError):
+    """The vector set was written by a newer Demeanor than this one."""
+
+
+class ExtractionError(DemeanorError, ValueError):
+    """A trait's examples do not support what is asked: too few of them, one pole only, no spread."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an "unknown name" message: the nearest known names, or all of them where none is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"known: {', '.join(names)}" if names else "none is known"

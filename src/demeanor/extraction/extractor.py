@@ -1,0 +1,110 @@
+"""The tutorial's extractor: a trait and a model in, a persona vector out.
+
+`PersonaVectorExtractor` keeps the tutorial's names and meanings. What stands behind it is the project's one path: the
+reader for activations, `directions` for the method, `layers` for the choice of the layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from demeanor.conversation import ConversationLike
+from demeanor.extraction.directions import Array, fit_layers, method
+from demeanor.extraction.examples import ReadExamples, read_trait
+from demeanor.extraction.layers import choose_layers, default_candidates
+from demeanor.model.reader import ActivationReader, Pooling, Progress, SpanOf
+from demeanor.traits.definition import TraitDefinition
+from demeanor.vectors.persona_vector import PersonaVector
+
+
+class PersonaVectorExtractor:
+    """Extracts persona vectors and projects texts onto them.
+
+    Args:
+        model: A transformers causal language model.
+        tokenizer: Its fast tokenizer.
+        device: Accepted as in the tutorial; the model is read where it already is.
+        target_layers: 0-based layers to choose from. By default all of them, and the middle half of a large model.
+        method: One of extraction.directions.METHODS; the tutorial's mean difference by default.
+        blocks: Dotted name of the list of decoder blocks, for models where it is not found by itself.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        device: str | None = None,
+        target_layers: Sequence[int] | None = None,
+        *,
+        method: str = "mean_difference",
+        blocks: str | None = None,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.reader = ActivationReader(model, tokenizer, blocks)
+        self.device = str(self.reader.device)
+        self.n_layers = self.reader.n_layers
+        self.hidden_size = self.reader.hidden_size
+        self.target_layers = default_candidates(self.n_layers, model.num_parameters()) if target_layers is None else list(target_layers)
+        self.method = method
+
+    def extract_persona_vector(self, trait: TraitDefinition, progress: Progress | None = None) -> PersonaVector:
+        """The trait's direction at the layer that discriminates best in cross-validation over its training examples.
+
+        `metadata` holds the centre (midpoint of the poles' mean raw scores), the method, the layer curve and the
+        numbers of examples. Raises ExtractionError or TraitError.
+        """
+        train = read_trait(self.reader, trait, self.target_layers, splits=("train",), progress=progress)["train"]
+        return fit_vector(trait, train, self.method, self.target_layers)
+
+    def project_onto_vector(self, text: ConversationLike, persona_vector: PersonaVector, centred: bool = True) -> float:
+        """Score of a text: activation · direction, less the vector's centre unless `centred=False`.
+
+        Positive means more of the trait, negative less. A text without "User:" and "Assistant:" is read as a reply
+        on its own.
+        """
+        reads: SpanOf = persona_vector.metadata.get("reads", "response")
+        activation = self.reader.read([text], list(persona_vector.layers), reads)[0]
+        raw = float(persona_vector.raw(activation))
+        return raw - persona_vector.centre if centred else raw
+
+
+def fit_vector(
+    trait: TraitDefinition,
+    train: ReadExamples,
+    method_name: str,
+    candidates: Sequence[int],
+    width: int = 1,
+    pooling: Pooling = "mean",
+) -> PersonaVector:
+    """Choose the layer (or `width` adjacent ones) and fit the direction there, on training examples alone."""
+    fit = method(method_name)
+    choice = choose_layers(train, fit, list(candidates), width)
+    activations = train.at(choice.layers)
+    high, low = activations[train.high], activations[~train.high]
+    direction = fit_layers(high, low, fit)
+    middle = choice.layers[len(choice.layers) // 2]
+    metadata: dict[str, Any] = {
+        "method": method_name,
+        "reads": trait.reads,
+        "pooling": pooling,
+        "layers": list(choice.layers),
+        "layer_choice": choice.how,
+        "layer_curve": {str(layer): round(value, 4) for layer, value in choice.curve.items()},
+        "n_high": len(high),
+        "n_low": len(low),
+        "centre": _midpoint(high, low, direction),
+    }
+    at_middle = train.at([middle])[:, 0]
+    strength = float(np.linalg.norm(at_middle[train.high].mean(0) - at_middle[~train.high].mean(0)))
+    tensor = torch.from_numpy(np.ascontiguousarray(direction, dtype=np.float32))
+    return PersonaVector(trait.name, tensor[0] if len(tensor) == 1 else tensor, middle, strength, metadata)
+
+
+def _midpoint(high: Array, low: Array, direction: Array) -> float:
+    return float((np.tensordot(high, direction, 2).mean() + np.tensordot(low, direction, 2).mean()) / 2)

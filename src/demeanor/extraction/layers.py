@@ -1,0 +1,79 @@
+"""Which layer to read: chosen by cross-validated discrimination over families of the training pairs.
+
+Never by the norm of the mean difference, which grows with depth whether or not the trait can be told there, and never
+by the held-out pairs, which are used once, for the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.model_selection import GroupKFold
+
+from demeanor.errors import ExtractionError
+from demeanor.extraction.directions import Array, Fit, fit_layers, spread
+from demeanor.extraction.examples import ReadExamples
+from demeanor.scoring.metrics import auroc
+
+FOLDS = 5
+LARGE = 1_000_000_000  # parameters from which on only the middle half of the layers is searched
+
+
+class LayerChoice(NamedTuple):
+    """The layers to read, and the cross-validated AUROC of each candidate, by which they were chosen."""
+
+    layers: tuple[int, ...]
+    curve: dict[int, float]
+    how: str
+
+
+def default_candidates(n_layers: int, parameters: int) -> list[int]:
+    """All layers of a small model; the middle half of a large one."""
+    if parameters < LARGE:
+        return list(range(n_layers))
+    return list(range(n_layers // 4, n_layers - n_layers // 4))
+
+
+def choose_layers(train: ReadExamples, fit: Fit, candidates: list[int], width: int = 1) -> LayerChoice:
+    """The layer (or `width` adjacent ones) with the best cross-validated AUROC.
+
+    The curve is smoothed over neighbours before its maximum is taken: a single layer that sticks out is chance.
+    With too few families to cross-validate, the layer at 0.6 of the depth is taken, and `how` says so.
+    """
+    groups = len(set(train.families.tolist()))
+    if groups < 3:
+        middle = candidates[int(0.6 * (len(candidates) - 1))]
+        return LayerChoice(_around(middle, candidates, width), {}, f"0.6 of the depth: {groups} families are too few to cross-validate")
+    curve = {}
+    for layer in candidates:
+        scores = out_of_fold(train, lambda h, low: fit_layers(h, low, fit), [layer])
+        curve[layer] = auroc(scores[train.high], scores[~train.high])
+    smooth = {layer: float(np.mean([curve[c] for c in candidates if abs(c - layer) <= 1])) for layer in candidates}
+    best = max(candidates, key=lambda layer: (smooth[layer], -layer))
+    return LayerChoice(
+        _around(best, candidates, width), curve, f"best of {len(candidates)} by {min(FOLDS, groups)}-fold AUROC over {groups} families"
+    )
+
+
+def out_of_fold(train: ReadExamples, fit: Callable[[Array, Array], Array], layers: list[int]) -> Array:
+    """Each example's score by directions fitted without its family, in units of the fold's own spread [examples].
+
+    `fit` takes both poles [n, k, hidden] and gives a direction [k, hidden].
+    """
+    x, high = train.at(layers), train.high
+    scores = np.zeros(len(train))
+    for inside, outside in GroupKFold(min(FOLDS, len(set(train.families.tolist())))).split(x, groups=train.families):
+        h, low = x[inside][high[inside]], x[inside][~high[inside]]
+        if not len(h) or not len(low):
+            raise ExtractionError("a fold is left without one of the poles; spread both poles over the families")
+        direction = fit(h, low)
+        sh, sl = np.tensordot(h, direction, 2), np.tensordot(low, direction, 2)
+        scores[outside] = (np.tensordot(x[outside], direction, 2) - (sh.mean() + sl.mean()) / 2) / max(spread(sh, sl), 1e-12)
+    return scores
+
+
+def _around(layer: int, candidates: list[int], width: int) -> tuple[int, ...]:
+    near = sorted(candidates, key=lambda c: (abs(c - layer), c))[:width]
+    return tuple(sorted(near))

@@ -1,0 +1,172 @@
+"""Traits and a model to a validated vector set: read, choose the layer, fit, calibrate, prove.
+
+Each split has one use. The training pairs choose the layer and make the direction, the calibration pairs make scores
+into probabilities, and the test pairs are used once, for the report.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from demeanor.errors import ExtractionError
+from demeanor.extraction.directions import METHODS, fit_layers
+from demeanor.extraction.examples import ReadTrait, read_trait
+from demeanor.extraction.extractor import fit_vector
+from demeanor.extraction.layers import default_candidates, out_of_fold
+from demeanor.extraction.validation import cosines, on_other_traits, score_examples, validate_vector
+from demeanor.model.identity import identify
+from demeanor.model.reader import ActivationReader, Pooling
+from demeanor.scoring.calibration import Calibration, fit_calibration
+from demeanor.traits.definition import TraitDefinition
+from demeanor.traits.packs import fingerprint
+from demeanor.vectors.persona_vector import PersonaVector
+from demeanor.vectors.vector_set import TraitEntry, VectorSet
+
+READING_METHOD = "lda"
+STEERING_METHOD = "mean_difference"
+CALIBRATION_PAIRS = 8  # under which the training pairs' cross-validated scores calibrate instead
+
+Stage: TypeAlias = Callable[[str, int], Callable[[int], None]]
+"""Told of each stage's name and number of steps; gives what is called with the steps done."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction made: the vector set, and how its vectors do on each other's traits."""
+
+    vectors: VectorSet
+    on_traits: dict[str, dict[str, float]]
+    cosines: dict[str, dict[str, float]]
+
+
+def extract_vectors(
+    reader: ActivationReader,
+    traits: Sequence[TraitDefinition],
+    method: str = READING_METHOD,
+    layers: Sequence[int] | None = None,
+    width: int = 1,
+    pooling: Pooling = "mean",
+    stage: Stage = lambda name, steps: lambda done: None,
+) -> Extraction:
+    """Extract, calibrate and validate the vectors of some traits.
+
+    Args:
+        reader: Of the model to extract from.
+        traits: What to extract; each name once.
+        method: How the reading vectors are made; one of extraction.directions.METHODS. Steering vectors are always
+            mean differences.
+        layers: 0-based candidates; by default all, and the middle half of a large model.
+        width: How many adjacent layers a reading vector is read over.
+        pooling: How a span's tokens become one activation.
+        stage: Progress, if it is to be shown.
+    """
+    if not traits:
+        raise ExtractionError("no trait is given; name at least one, or 'all'")
+    candidates = list(layers) if layers is not None else default_candidates(reader.n_layers, reader.model.num_parameters())
+    if not candidates or min(candidates) < 0 or max(candidates) >= reader.n_layers:
+        raise ExtractionError(f"layers {candidates} are not within 0 to {reader.n_layers - 1}, the layers of this model")
+    reads: dict[str, ReadTrait] = {}
+    for trait in traits:
+        steps = stage(f"reading {trait.title.lower()}", len(trait.examples()))
+        reads[trait.name] = read_trait(reader, trait, candidates, pooling, progress=steps)
+    entries = {}
+    steps = stage("choosing layers, calibrating, validating", len(traits))
+    for read in reads.values():
+        entries[read.trait.name] = _entry(read, method, candidates, width, pooling)
+        steps(1)
+    vectors = VectorSet(
+        model=identify(reader.model, reader.tokenizer),
+        traits=entries,
+        pooling=pooling,
+        neutral_norm=_neutral_norm(reads, reader.n_layers),
+        created=_today(),
+        versions=_versions(),
+    )
+    middle = sorted(entry.steering.layer_idx for entry in entries.values())[len(entries) // 2]
+    return Extraction(
+        vectors,
+        on_other_traits({name: entry.reading for name, entry in entries.items()}, reads),
+        cosines(reads, middle),
+    )
+
+
+def _entry(read: ReadTrait, method: str, candidates: list[int], width: int, pooling: Pooling) -> TraitEntry:
+    trait, train = read.trait, read["train"]
+    reading = fit_vector(trait, train, method, candidates, width, pooling)
+    steering = fit_vector(trait, train, STEERING_METHOD, candidates, 1, pooling)
+    calibration = calibrate(reading, read)
+    reading.metadata["centre"] = calibration.centre
+    return TraitEntry(
+        reading=reading,
+        steering=steering,
+        title=trait.title,
+        description=trait.description,
+        high_pole=trait.high_pole,
+        low_pole=trait.low_pole,
+        safe_pole=trait.safe_pole,
+        reads=trait.reads,
+        pack_hash=fingerprint(trait),
+        calibration=calibration.to_record(),
+        metrics=validate_vector(reading, calibration, read),
+    )
+
+
+def calibrate(vector: PersonaVector, read: ReadTrait) -> Calibration:
+    """Fit the calibration on the calibration split, or on cross-validated training scores where that is too small."""
+    held = read["calibration"]
+    if held.high.sum() >= CALIBRATION_PAIRS and (~held.high).sum() >= CALIBRATION_PAIRS:
+        scores = score_examples(vector, held)
+        return fit_calibration(scores, held.high, held.pair_ids, f"calibration split, {int(held.high.sum())} pairs")
+    train = read["train"]
+    own = score_examples(vector, train)
+    if len(set(train.families.tolist())) < 3 or min(train.high.sum(), (~train.high).sum()) < 2:
+        return _uncalibrated(own, train.high)
+    fit = METHODS[vector.metadata["method"]]
+    folded = out_of_fold(train, lambda h, low: fit_layers(h, low, fit), list(vector.layers))
+    # out-of-fold scores are centred and in the folds' spread: bring them back to this vector's own scale
+    h, low = own[train.high], own[~train.high]
+    spread = np.sqrt((h.var() * len(h) + low.var() * len(low)) / len(own))
+    scores = folded * spread + (h.mean() + low.mean()) / 2
+    return fit_calibration(scores, train.high, train.pair_ids, f"cross-validated training examples, {len(train)}")
+
+
+def _uncalibrated(raw: np.ndarray, high: np.ndarray) -> Calibration:
+    """A centre and a nominal slope, for a trait with too few examples to calibrate; `source` says so."""
+    centre = (raw[high].mean() + raw[~high].mean()) / 2
+    half = abs(raw[high].mean() - raw[~high].mean()) / 2 or 1.0
+    return Calibration(float(centre), float(half), "platt", ((1.0, 0.0),), int(high.sum()), int((~high).sum()),
+                       f"NOT calibrated: only {len(raw)} examples, the same that made the direction")  # fmt: skip
+
+
+def _neutral_norm(reads: dict[str, ReadTrait], n_layers: int) -> torch.Tensor:
+    """Mean norm of all pooled calibration and training activations at each layer; NaN-free, 0 where a layer was not read."""
+    found = torch.zeros(n_layers)
+    for i, layer in enumerate(next(iter(reads.values()))["train"].layers):
+        norms = [np.linalg.norm(r["train"].activations[:, i], axis=-1) for r in reads.values()]
+        found[layer] = float(np.concatenate(norms).mean())
+    return found
+
+
+def _today() -> str:
+    """The day, so that the same inputs give the same bytes; SOURCE_DATE_EPOCH sets another."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    now = datetime.datetime.fromtimestamp(int(epoch), datetime.UTC) if epoch else datetime.datetime.now(datetime.UTC)
+    return now.date().isoformat()
+
+
+def _versions() -> dict[str, str]:
+    known: dict[str, Any] = {name: metadata.version(name) for name in ("torch", "transformers")}
+    try:
+        known["demeanor"] = metadata.version("demeanor")
+    except metadata.PackageNotFoundError:
+        known["demeanor"] = "from source"
+    return {**known, "python": platform.python_version()}

@@ -1,0 +1,173 @@
+"""Does a vector measure its trait? Held-out results, with the baselines that an honest vector must beat.
+
+All numbers are taken on the test split, whose families the direction, the layer and the calibration never saw. The
+baselines: the reply's length; a bag of words trained on the same training pairs; random directions, signed on the
+training pairs; and directions fitted in the same way after the poles of the training pairs were swapped at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from demeanor.extraction.directions import fit_layers, method
+from demeanor.extraction.examples import ReadExamples, ReadTrait
+from demeanor.extraction.verdict import verdict
+from demeanor.scoring.calibration import Calibration
+from demeanor.scoring.metrics import (
+    Array,
+    auroc,
+    bootstrap,
+    brier,
+    cohens_d,
+    expected_calibration_error,
+    paired_accuracy,
+)
+from demeanor.vectors.persona_vector import PersonaVector
+
+RANDOM_DIRECTIONS = 500
+PERMUTATIONS = 100
+SMALL = 5  # pairs in a group under which its AUROC is not worth naming
+
+
+def validate_vector(vector: PersonaVector, calibration: Calibration, read: ReadTrait) -> dict[str, Any]:
+    """All held-out results of one trait, as plain data.
+
+    Returns an empty dictionary where the trait has fewer than two held-out pairs. Keys: auroc (value, low, high,
+    pairs), paired_accuracy, cohens_d, length, words, random, permutation, hard, registers, families, scores, ece,
+    brier, beats_baselines and verdict (a sentence).
+    """
+    train, test = read["train"], read["test"]
+    if test.high.sum() < 2 or (~test.high).sum() < 2:
+        return {}
+    scores = score_examples(vector, test)
+    high, low = scores[test.high], scores[~test.high]
+    found: dict[str, Any] = {
+        "auroc": {**_interval(high, low), "pairs": len(high)},
+        "paired_accuracy": {**_interval(high, low, paired_accuracy), "pairs": len(high)},
+        "cohens_d": round(cohens_d(high, low), 3),
+        "length": {"auroc": round(length_auroc(test), 4)},
+        "words": {"auroc": round(words_auroc(train, test), 4)},
+        "random": _random_directions(vector, train, test),
+        "permutation": _permutations(vector, train, test, auroc(high, low)),
+        "hard": group_auroc(test, scores, np.array([e.hard for e in test.examples])),
+        "registers": _groups(test, scores, [e.register for e in test.examples]),
+        "families": _groups(test, scores, [e.family for e in test.examples]),
+        "scores": {
+            "high": [round(float(z), 3) for z in calibration.z(high)],
+            "low": [round(float(z), 3) for z in calibration.z(low)],
+        },
+    }
+    probability = calibration.probability(scores)
+    found["ece"] = round(expected_calibration_error(probability, test.high), 4)
+    found["brier"] = round(brier(probability, test.high), 4)
+    found["beats_baselines"], found["verdict"] = verdict(found)
+    return found
+
+
+def score_examples(vector: PersonaVector, examples: ReadExamples) -> Array:
+    """Raw scores of read examples [examples]."""
+    return np.tensordot(examples.at(vector.layers).astype(float), vector.rows.double().numpy(), 2)
+
+
+def length_auroc(examples: ReadExamples) -> float:
+    """AUROC of the number of words in the message that is read."""
+    lengths = np.array([len(e.conversation.messages[-1].content.split()) for e in examples.examples], float)
+    return auroc(lengths[examples.high], lengths[~examples.high])
+
+
+def words_auroc(train: ReadExamples, test: ReadExamples) -> float:
+    """AUROC on `test` of a bag of words (TF-IDF of words and pairs of words, logistic regression) trained on `train`."""
+
+    def texts(examples: ReadExamples) -> list[str]:
+        return [e.conversation.messages[-1].content for e in examples.examples]
+
+    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2), LogisticRegression(C=10, max_iter=1000))
+    try:
+        scores = model.fit(texts(train), train.high).decision_function(texts(test))
+    except ValueError:  # no word stands in two training replies
+        return 0.5
+    return auroc(scores[test.high], scores[~test.high])
+
+
+def group_auroc(examples: ReadExamples, scores: Array, keep: NDArray[np.bool_]) -> dict[str, Any]:
+    """AUROC within a group of pairs, with its interval and size; no value where the group is too small to say."""
+    high, low = scores[keep & examples.high], scores[keep & ~examples.high]
+    if len(high) < SMALL:
+        return {"value": None, "low": None, "high": None, "pairs": len(high)}
+    return {**_interval(high, low), "pairs": len(high)}
+
+
+def on_other_traits(vectors: dict[str, PersonaVector], reads: dict[str, ReadTrait]) -> dict[str, dict[str, float]]:
+    """The trait-by-trait matrix: the AUROC of each vector (row) on each trait's held-out pairs (column).
+
+    A vector that is specific has a high value on its own trait and values near 0.5 on the others.
+    """
+    matrix: dict[str, dict[str, float]] = {}
+    for name, vector in vectors.items():
+        matrix[name] = {}
+        for other, read in reads.items():
+            test = read["test"]
+            if len(test):
+                scores = score_examples(vector, test)
+                matrix[name][other] = round(auroc(scores[test.high], scores[~test.high]), 4)
+    return matrix
+
+
+def cosines(reads: dict[str, ReadTrait], layer: int, fit_name: str = "mean_difference") -> dict[str, dict[str, float]]:
+    """Cosines between the traits' directions, all fitted at one layer so that they can be compared."""
+    directions = {}
+    for name, read in reads.items():
+        x, high = read["train"].at([layer]), read["train"].high
+        directions[name] = fit_layers(x[high], x[~high], method(fit_name))[0]
+    return {a: {b: round(float(da @ db), 4) for b, db in directions.items()} for a, da in directions.items()}
+
+
+def _interval(high: Array, low: Array, statistic: Callable[[Array, Array], float] = auroc) -> dict[str, float]:
+    interval = bootstrap(high, low, statistic)
+    return {"value": round(statistic(high, low), 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}
+
+
+def _groups(examples: ReadExamples, scores: Array, labels: list[str]) -> dict[str, Any]:
+    names = np.array(labels)
+    return {str(name): group_auroc(examples, scores, names == name) for name in sorted(set(labels)) if name}
+
+
+def _random_directions(vector: PersonaVector, train: ReadExamples, test: ReadExamples) -> dict[str, float]:
+    """AUROC of isotropic random directions of the same norm at the same layers, signed on the training pairs."""
+    rng = np.random.default_rng(0)
+    shape = vector.rows.shape
+    directions = rng.normal(size=(RANDOM_DIRECTIONS, shape[0] * shape[1])).astype(np.float32)
+    x_train, x_test = train.at(vector.layers).reshape(len(train), -1), test.at(vector.layers).reshape(len(test), -1)
+    on_train, on_test = x_train @ directions.T, x_test @ directions.T
+    sign = np.sign(on_train[train.high].mean(0) - on_train[~train.high].mean(0))
+    found = [auroc(s[test.high], s[~test.high]) for s in (on_test * sign).T]
+    return {"mean": round(float(np.mean(found)), 4), "p97_5": round(float(np.quantile(found, 0.975)), 4), "n": RANDOM_DIRECTIONS}
+
+
+def _permutations(vector: PersonaVector, train: ReadExamples, test: ReadExamples, value: float) -> dict[str, float]:
+    """AUROC on `test` of directions fitted after the poles of random training pairs were swapped, at the same layers."""
+    rng = np.random.default_rng(0)
+    fit = method(vector.metadata.get("method", "mean_difference"))
+    x_train, x_test = train.at(vector.layers), test.at(vector.layers)
+    _, pair = np.unique(train.pair_ids, return_inverse=True)
+    found = []
+    for _ in range(PERMUTATIONS):
+        swapped = train.high ^ rng.integers(0, 2, pair.max() + 1).astype(bool)[pair]
+        if not swapped.any() or swapped.all():
+            continue
+        scores = np.tensordot(x_test, fit_layers(x_train[swapped], x_train[~swapped], fit), 2)
+        found.append(auroc(scores[test.high], scores[~test.high]))
+    exceeding = sum(f >= value for f in found)
+    return {
+        "mean": round(float(np.mean(found)), 4),
+        "p97_5": round(float(np.quantile(found, 0.975)), 4),
+        "p": round((exceeding + 1) / (len(found) + 1), 4),
+        "n": len(found),
+    }

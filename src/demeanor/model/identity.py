@@ -1,0 +1,78 @@
+"""Which model this is: what a vector set is bound to.
+
+Two models with the same fingerprint give the same activations up to rounding. The fingerprint covers the shape of the
+architecture and a sample of every weight, rounded to bfloat16, so that a fine-tuned or quantised copy differs and the
+same weights loaded in another dtype do not. Dtype and quantisation are recorded beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from demeanor.model.blocks import text_config
+from demeanor.model.chat import ChatEncoder
+
+_SAMPLE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """What is recorded of a model in a vector set's manifest."""
+
+    name: str
+    architecture: str
+    layers: int
+    hidden_size: int
+    fingerprint: str
+    template_hash: str
+    dtype: str
+    quantization: str
+
+    def to_record(self) -> dict[str, str | int]:
+        """As plain data for the manifest."""
+        return asdict(self)
+
+
+def identify(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ModelIdentity:
+    """Identify a loaded model; some milliseconds for a small one."""
+    config = text_config(model)
+    return ModelIdentity(
+        name=str(model.config._name_or_path or type(model).__name__),
+        architecture=str(config.model_type),
+        layers=int(config.num_hidden_layers),
+        hidden_size=int(config.hidden_size),
+        fingerprint=fingerprint(model),
+        template_hash=ChatEncoder(tokenizer).template_hash,
+        dtype=str(model.dtype).removeprefix("torch."),
+        quantization=_quantization(model),
+    )
+
+
+@torch.no_grad()
+def fingerprint(model: PreTrainedModel) -> str:
+    """Hash of the architecture's shape and of evenly spaced values of each weight."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        digest.update(f"{name}{tuple(weight.shape)}".encode())
+        if weight.device.type == "meta" or weight.numel() == 0:
+            continue
+        flat = weight.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // _SAMPLE)][:_SAMPLE]
+        if sample.is_floating_point():
+            sample = sample.to(torch.bfloat16).view(torch.int16)
+        digest.update(sample.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:24]
+
+
+def _quantization(model: PreTrainedModel) -> str:
+    config = getattr(model.config, "quantization_config", None)
+    if config is None:
+        return "none"
+    record = config if isinstance(config, dict) else config.to_dict()
+    if record.get("load_in_8bit"):
+        return "8bit"
+    return "4bit" if record.get("load_in_4bit") else str(record.get("quant_method", "unknown"))

@@ -1,0 +1,215 @@
+"""Loading a chat model: the embedded one, a hub id, a local folder or a GGUF file.
+
+One function decides device, dtype and quantisation. No remote code is run, and the network is used only where a hub
+id is named that is not in the local hub cache.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from demeanor.errors import MissingExtraError, ModelError, ModelNotFoundError, nearest
+from demeanor.model import embedded
+
+Quantization = Literal["8bit", "4bit"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class LoadedModel(NamedTuple):
+    """A model in evaluation mode and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_model(
+    name: str = embedded.NAME,
+    quantization: Quantization | None = None,
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+) -> LoadedModel:
+    """Load a causal chat model and its tokenizer.
+
+    Args:
+        name: The embedded model's name, a hub id such as "mistralai/Mistral-7B-Instruct-v0.2", a local folder, or a
+            GGUF file.
+        quantization: "8bit" or "4bit" with bitsandbytes, on CUDA only.
+        device: "auto" (CUDA, then MPS, then CPU), or a torch device.
+        dtype: "auto" (bfloat16 where the processor does it natively, float16 on older GPUs, else float32), or a dtype.
+
+    Raises:
+        ModelNotFoundError: no such model, or the hub cannot be reached.
+        MissingExtraError: bitsandbytes is needed and not installed.
+        ModelError: any other failure to load, with its cause.
+    """
+    target = _device(device)
+    torch_dtype = _dtype(dtype, target)
+    options: dict[str, Any] = {"dtype": torch_dtype}
+    if quantization is not None:
+        options |= _quantization(quantization, target)
+    elif target.type == "cuda" and target.index is None:
+        options["device_map"] = "auto"
+    with quiet():
+        if name == embedded.NAME:
+            loaded = _from_folder(embedded.ensure(), options)
+        elif name.endswith(".gguf"):
+            loaded = _from_gguf(Path(name), torch_dtype, quantization)
+        else:
+            loaded = _from_folder(locate(name), options)
+    model, tokenizer = loaded
+    if "device_map" not in options:
+        model = model.to(target)  # type: ignore[arg-type]
+    model.eval().requires_grad_(False)
+    model.config._name_or_path = name
+    return LoadedModel(model, tokenizer)
+
+
+def load_gguf(path: Path) -> LoadedModel:
+    """A GGUF file, dequantised to float32, saveable as an ordinary model."""
+    where: dict[str, Any] = {"gguf_file": path.name}
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)
+        model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **where)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    for leftover in ("hf_quantizer", "quantization_method", "is_quantized"):
+        if leftover in vars(model):
+            delattr(model, leftover)
+    return LoadedModel(model, tokenizer)
+
+
+def _from_gguf(path: Path, dtype: torch.dtype, quantization: Quantization | None) -> LoadedModel:
+    if quantization is not None:
+        raise ModelError("a GGUF file is quantised already; leave --quantization out")
+    if not path.is_file():
+        raise ModelNotFoundError(f"no such file: {path}")
+    try:
+        model, tokenizer = load_gguf(path)
+    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise ModelError(f"{path} could not be read as a GGUF model: {_first_line(error)}") from error
+    return LoadedModel(model.to(dtype), tokenizer)  # type: ignore[arg-type]
+
+
+def _from_folder(path: Path, options: dict[str, Any]) -> LoadedModel:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ModelError(f"the model in {path} could not be loaded: {_first_line(error)}") from error
+    return LoadedModel(model, tokenizer)
+
+
+def locate(name: str) -> Path:
+    """The local folder of a model that is named by path or hub id; a hub id is fetched where it is not cached."""
+    if (path := Path(name)).is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelNotFoundError(f"{path} holds no config.json; it is not a saved transformers model")
+        return path
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelNotFoundError(
+            f"unknown model {name!r}; {nearest(name, [embedded.NAME])} (or give a hub id 'owner/name', a folder, or a .gguf file)"
+        )
+    return _hub_folder(name)
+
+
+def _hub_folder(name: str) -> Path:
+    import httpx2 as http
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    kept = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "tokenizer*"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=kept, local_files_only=True))
+    except (LocalEntryNotFoundError, FileNotFoundError):
+        pass
+    try:
+        HfApi().model_info(name, timeout=10)  # one question, without the download's long retries
+        return Path(snapshot_download(name, allow_patterns=kept))
+    except GatedRepoError as error:
+        raise ModelNotFoundError(f"{name} is gated: accept its licence on the hub, then run `hf auth login`") from error
+    except RepositoryNotFoundError as error:
+        raise ModelNotFoundError(f"the hub knows no model {name!r}; check the spelling, or `hf auth login` if it is private") from error
+    except (http.HTTPError, HfHubHTTPError, OSError) as error:
+        raise ModelNotFoundError(
+            f"{name} is not in the local hub cache and the hub cannot be reached ({_first_line(error)}); "
+            f"go online, name a local folder, or use the embedded {embedded.NAME}"
+        ) from error
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:1, mps") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError("no CUDA device is available here; use --device auto or cpu")
+    return found
+
+
+def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype != "auto":
+        if dtype not in DTYPES:
+            raise ModelError(f"unknown dtype {dtype!r}; {nearest(dtype, ['auto', *DTYPES])}")
+        return DTYPES[dtype]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu" and native_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def native_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 natively (AVX512-BF16, AMX or Arm's BF16)."""
+    can = torch.cpu.get_capabilities()
+    return any(can.get(feature, False) for feature in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _quantization(quantization: Quantization, device: torch.device) -> dict[str, Any]:
+    if quantization not in ("8bit", "4bit"):
+        raise ModelError(f"unknown quantization {quantization!r}; use 8bit or 4bit")
+    if device.type != "cuda":
+        raise ModelError(f"{quantization} quantization needs a CUDA device and none is used here; leave it out, or load a GGUF file")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtraError(f"{quantization} quantization needs bitsandbytes: pip install 'demeanor[cuda]'")
+    config = (
+        transformers.BitsAndBytesConfig(load_in_8bit=True)
+        if quantization == "8bit"
+        else transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=_dtype("auto", device))
+    )
+    return {"quantization_config": config, "device_map": "auto"}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' own progress bars and warnings off the terminal while a model is loaded."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with redirect_stderr(io.StringIO()):  # the GGUF reader draws a bar of its own that nothing else turns off
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,80 @@
+"""Rows of JSON lines, in and out, plain or gzipped. Reading never stops at a bad line; it says what is wrong with it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from demeanor.errors import InputFileError, OutputError
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a file: its number from 1, and either its object or what is wrong with it."""
+
+    number: int
+    record: dict[str, Any]
+    error: str | None = None
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The objects of a JSON-lines file (.gz too), one at a time; blank lines are passed over.
+
+    Raises InputFileError where the file is missing, unreadable, or not text.
+    """
+    if not path.exists():
+        raise InputFileError(f"{path}: no such file")
+    if path.is_dir():
+        raise InputFileError(f"{path} is a folder; name a .jsonl file")
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _row(number, line)
+    except UnicodeDecodeError as error:
+        raise InputFileError(f"{path}: not UTF-8 text after line {number}; give a .jsonl file saved as UTF-8") from error
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise InputFileError(f"{path}: not a whole gzip file ({error})") from error
+    except OSError as error:
+        raise InputFileError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _row(number: int, line: str) -> Row:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        return Row(number, {}, f"line {number} is not JSON: {error.msg} at column {error.colno}")
+    if not isinstance(record, dict):
+        return Row(number, {}, f"line {number} is not a JSON object")
+    return Row(number, record)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[IO[str]]:
+    """A text file (.gz too) that takes its name only once it is whole; on an error nothing is left of it.
+
+    Raises OutputError where it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with gzip.open(part, "wt", encoding="utf-8") if path.suffix == ".gz" else part.open("w", encoding="utf-8") as file:
+            yield file
+        part.replace(path)
+    except OSError as error:
+        if isinstance(error, InputFileError | OutputError):
+            raise
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; nothing was kept of it") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def to_line(record: dict[str, Any]) -> str:
+    """One record as a line."""
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,59 @@
+"""The page that every report is set in: one HTML file, no network, light and dark, from phone to desk.
+
+Figures are Plotly's; its script is embedded once. Their paper is transparent and their ink a mid-grey, so that they
+are legible on both grounds. All text goes through Jinja's escaping.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup
+
+from demeanor.records import writing
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+INK = "#808080"
+GRID = "rgba(128,128,128,0.25)"
+SAFE, UNSAFE = "#1b9e77", "#d95f02"  # told apart by colour-blind readers too
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999999")
+
+
+def figure_html(figure: go.Figure, height: int, label: str) -> Markup:
+    """A Plotly figure as a piece of the page, without its script; `label` is what a screen reader says."""
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 28, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": INK, "family": "system-ui, sans-serif", "size": 12},
+        colorway=list(COLOURS),
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        hoverlabel={"font": {"family": "system-ui, sans-serif"}},
+    )
+    figure.update_xaxes(gridcolor=GRID, zerolinecolor=GRID, automargin=True)
+    figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID, automargin=True)
+    body = figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
+    return Markup('<figure role="img" aria-label="{}">').format(label) + Markup(body) + Markup("</figure>")  # noqa: S704
+
+
+def write_page(path: Path, template: str, **content: Any) -> None:
+    """Render a template of this package into `path`, whole or not at all."""
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("demeanor.reports"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
+    )
+    html = environment.get_template(template).render(plotly=Markup(get_plotlyjs()), **content)  # noqa: S704
+    with writing(path) as file:
+        file.write(html)
+
+
+def heat(z: float) -> str:
+    """Background of a token that pushes a trait by `z`: one hue for each direction, stronger the more it pushes."""
+    strength = min(abs(z) / 4, 1) * 0.6
+    return f"rgba({'68,119,170' if z > 0 else '238,102,119'},{strength:.2f})"

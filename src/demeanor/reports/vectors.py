@@ -1,0 +1,208 @@
+"""The report of an extraction: traits, baselines, layer curves, distributions, the trait matrix, words, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from markupsafe import Markup
+from plotly.subplots import make_subplots
+
+from demeanor.extraction import Extraction
+from demeanor.reports.page import INK, SAFE, UNSAFE, figure_html, heat, write_page
+from demeanor.scoring import Calibration, Score, TokenScores
+from demeanor.vectors import VectorSet
+from demeanor.vectors.card import LIMITS
+
+
+class Example(NamedTuple):
+    """A scored reply to show word by word."""
+
+    trait: str
+    kind: str
+    prompt: str
+    score: Score
+    tokens: TokenScores
+
+
+def write_report(made: Extraction, path: Path, examples: Sequence[Example] = ()) -> None:
+    """Write the report of an extraction to `path`. Raises OutputError where it cannot be written."""
+    vectors = made.vectors
+    measured = {name: entry.metrics for name, entry in vectors.traits.items() if entry.metrics}
+    write_page(
+        path,
+        "vectors.html",
+        model=vectors.model,
+        created=vectors.created,
+        traits=[_trait(name, vectors) for name in vectors.traits],
+        baselines=_baselines(measured),
+        curves=_curves(vectors),
+        distributions=_distributions(measured, vectors),
+        reliability=_reliability(measured, vectors),
+        matrix=_matrix(made),
+        heatmaps=[_heatmap(e, vectors) for e in examples],
+        up=heat(4.0),
+        down=heat(-4.0),
+        limits=[" ".join(line.removeprefix("- ").split()) for line in LIMITS.split("\n- ")],
+        provenance=_provenance(vectors),
+    )
+
+
+def _trait(name: str, vectors: VectorSet) -> dict[str, Any]:
+    entry = vectors[name]
+    layers = entry.reading.layers
+    return {
+        "name": name,
+        "m": entry.metrics,
+        "layers": str(layers[0]) if len(layers) == 1 else f"{layers[0]} to {layers[-1]}",
+        "strength": entry.steering.strength,
+        "high_pole": entry.high_pole,
+        "low_pole": entry.low_pole,
+        "safe_pole": entry.safe_pole,
+        "calibrated_on": entry.calibration["source"],
+        "worst_register": _worst(entry.metrics, "registers"),
+        "worst_family": _worst(entry.metrics, "families"),
+    }
+
+
+def _worst(metrics: dict[str, Any], key: str) -> str:
+    known = {n: m["value"] for n, m in metrics.get(key, {}).items() if m["value"] is not None}
+    if not known:
+        return "too few pairs to say"
+    worst = min(known, key=lambda n: known[n])
+    return f"{worst} ({known[worst]:.2f})"
+
+
+def _baselines(measured: dict[str, Any]) -> Markup:
+    figure = go.Figure()
+    names = list(measured)[::-1]
+    rows = [measured[n] for n in names]
+    for label, symbol, values in (
+        ("length alone", "line-ns-open", [max(m["length"]["auroc"], 1 - m["length"]["auroc"]) for m in rows]),
+        ("bag of words", "x", [m["words"]["auroc"] for m in rows]),
+        ("random directions, 97.5 %", "triangle-up-open", [m["random"]["p97_5"] for m in rows]),
+        ("swapped poles, 97.5 %", "diamond-open", [m["permutation"]["p97_5"] for m in rows]),
+    ):
+        figure.add_scatter(
+            x=values,
+            y=names,
+            mode="markers",
+            name=label,
+            marker={"symbol": symbol, "size": 11, "color": INK, "line": {"width": 2, "color": INK}},
+        )
+    values = [m["auroc"]["value"] for m in rows]
+    figure.add_scatter(
+        x=values, y=names, mode="markers", name="the vector", marker={"size": 13, "color": SAFE},
+        error_x={"array": [m["auroc"]["high"] - v for m, v in zip(rows, values, strict=True)],
+                 "arrayminus": [v - m["auroc"]["low"] for m, v in zip(rows, values, strict=True)], "color": SAFE},
+    )  # fmt: skip
+    figure.update_xaxes(range=[0.35, 1.02], title="AUROC on held-out pairs")
+    return figure_html(figure, 130 + 55 * len(names), "AUROC of each vector with its interval, beside its baselines")
+
+
+def _curves(vectors: VectorSet) -> Markup:
+    figure = go.Figure()
+    for name, entry in vectors.traits.items():
+        curve = entry.reading.metadata["layer_curve"]
+        layers = sorted(int(k) for k in curve)
+        figure.add_scatter(x=layers, y=[curve[str(k)] for k in layers], mode="lines", name=name)
+        chosen = [k for k in entry.reading.layers if str(k) in curve]
+        figure.add_scatter(
+            x=chosen, y=[curve[str(k)] for k in chosen], mode="markers", showlegend=False, marker={"size": 8, "color": INK},
+            hovertemplate=f"{name}: chosen layer %{{x}}<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title="layer (dots: chosen)")
+    figure.update_yaxes(title="AUROC, cross-validated")
+    return figure_html(figure, 380, "Cross-validated AUROC by layer, one line a trait")
+
+
+def _distributions(measured: dict[str, Any], vectors: VectorSet) -> Markup:
+    figure = go.Figure()
+    named: set[bool] = set()
+    for pole in ("high", "low"):
+        for name, m in measured.items():
+            safe = vectors[name].safe_pole == pole
+            figure.add_violin(
+                x=m["scores"][pole], y=[name] * len(m["scores"][pole]), name=f"{'safe' if safe else 'unsafe'} pole",
+                legendgroup="safe" if safe else "unsafe", showlegend=safe not in named,
+                side="positive" if pole == "high" else "negative", orientation="h", spanmode="hard", width=0.9,
+                points="all", pointpos=0.45 if pole == "high" else -0.45, jitter=0.4, marker={"size": 4, "opacity": 0.7},
+                line={"width": 1}, line_color=SAFE if safe else UNSAFE,
+            )  # fmt: skip
+            named.add(safe)
+    figure.update_xaxes(title="z (upper half of each row: high pole)", zeroline=True, zerolinewidth=2)
+    return figure_html(figure, 120 + 130 * max(1, len(measured)), "Distribution of held-out scores of both poles for each trait")
+
+
+def _reliability(measured: dict[str, Any], vectors: VectorSet) -> Markup:
+    figure = go.Figure()
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"dash": "dot", "color": INK}, showlegend=False, hoverinfo="skip")
+    for name, m in measured.items():
+        calibration = Calibration.from_record(vectors[name].calibration)
+        z = np.array(m["scores"]["high"] + m["scores"]["low"])
+        high = np.arange(len(z)) < len(m["scores"]["high"])
+        p = calibration.probability(z * calibration.spread + calibration.centre)
+        groups = np.array_split(np.argsort(p, kind="stable"), 5)
+        figure.add_scatter(
+            x=[float(p[g].mean()) for g in groups],
+            y=[float(high[g].mean()) for g in groups],
+            mode="lines+markers",
+            name=f"{name} (error {m['ece']:.3f})",
+        )
+    figure.update_xaxes(title="stated probability of the high pole", range=[0, 1])
+    figure.update_yaxes(title="share that is high", range=[-0.02, 1.02])
+    return figure_html(figure, 420, "Stated probability against observed frequency")
+
+
+def _matrix(made: Extraction) -> Markup:
+    figure = make_subplots(cols=2, subplot_titles=("AUROC", "cosine"), horizontal_spacing=0.04, shared_yaxes=True)
+    for column, (table, low, high, scale) in enumerate(((made.on_traits, 0.0, 1.0, "RdBu"), (made.cosines, -1.0, 1.0, "RdBu")), 1):
+        names = [n for n in table if n in next(iter(table.values()))]
+        values = [[table[a][b] for b in names] for a in names]
+        short = [n.split("_")[0] for n in names]
+        figure.add_heatmap(
+            z=values,
+            x=short,
+            y=short,
+            zmin=low,
+            zmax=high,
+            colorscale=scale,
+            showscale=False,
+            texttemplate="%{z:.2f}",
+            row=1,
+            col=column,
+            xgap=2,
+            ygap=2,
+        )
+    figure.update_yaxes(autorange="reversed")
+    return figure_html(figure, 130 + 55 * max(1, len(made.on_traits)), "Each vector on each trait's pairs, and cosines between directions")
+
+
+def _heatmap(example: Example, vectors: VectorSet) -> dict[str, Any]:
+    entry = vectors[example.trait]
+    z = example.tokens.z[example.trait]
+    return {
+        "title": entry.title,
+        "kind": example.kind,
+        "prompt": example.prompt,
+        "z": example.score.z,
+        "safe": (example.score.centred > 0) == (entry.safe_pole == "high"),
+        "tokens": [(text, heat(float(value))) for text, value in zip(example.tokens.tokens, z, strict=True)],
+    }
+
+
+def _provenance(vectors: VectorSet) -> list[tuple[str, str]]:
+    m = vectors.model
+    rows = [
+        ("model", f"{m.name} ({m.architecture}, {m.layers} layers of width {m.hidden_size})"),
+        ("fingerprint", m.fingerprint),
+        ("chat template", m.template_hash),
+        ("dtype and quantisation", f"{m.dtype}, {m.quantization}"),
+        ("pooling", vectors.pooling),
+        ("date", vectors.created),
+        ("versions", ", ".join(f"{k} {v}" for k, v in sorted(vectors.versions.items()))),
+    ]
+    return rows + [(f"pack {name}", entry.pack_hash[:24]) for name, entry in vectors.traits.items()]

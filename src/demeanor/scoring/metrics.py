@@ -1,0 +1,81 @@
+"""How well scores tell the poles apart. Numpy only; every interval says how it was drawn.
+
+All functions take scores of the high and of the low pole as arrays. Where they are paired, row i of both is pair i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+DRAWS = 2000
+
+
+class Interval(NamedTuple):
+    """A 95 % interval."""
+
+    low: float
+    high: float
+
+
+def auroc(high: Array, low: Array) -> float:
+    """Chance that a high-pole score exceeds a low-pole one, ties counting half (the area under the ROC curve)."""
+    ranked = np.sort(low)
+    wins = np.searchsorted(ranked, high, "left") + np.searchsorted(ranked, high, "right")
+    return float(wins.sum() / (2 * len(high) * len(low)))
+
+
+def paired_accuracy(high: Array, low: Array) -> float:
+    """Share of pairs whose high reply scores above its low one, ties counting half."""
+    return float(((high > low) + 0.5 * (high == low)).mean())
+
+
+def cohens_d(high: Array, low: Array) -> float:
+    """Difference of the means in units of the pooled standard deviation."""
+    if len(high) < 2 or len(low) < 2:
+        return float("nan")
+    pooled = np.sqrt(((len(high) - 1) * high.var(ddof=1) + (len(low) - 1) * low.var(ddof=1)) / (len(high) + len(low) - 2))
+    return float((high.mean() - low.mean()) / pooled) if pooled > 0 else float("nan")
+
+
+def bootstrap(high: Array, low: Array, statistic: Callable[[Array, Array], float] = auroc, draws: int = DRAWS) -> Interval:
+    """Percentile interval of a statistic of paired scores, pairs drawn with replacement."""
+    rng = np.random.default_rng(0)
+    n = len(high)
+    found = []
+    for _ in range(draws):
+        chosen = rng.integers(0, n, n)
+        found.append(statistic(high[chosen], low[chosen]))
+    return Interval(*(float(x) for x in np.quantile(found, [0.025, 0.975])))
+
+
+def clustered_auroc_interval(scores: Array, high: NDArray[np.bool_], groups: NDArray[Any], draws: int = DRAWS) -> Interval:
+    """Percentile interval of the AUROC of unpaired scores, groups (prompts) drawn with replacement."""
+    rng = np.random.default_rng(0)
+    _, inverse = np.unique(groups, return_inverse=True)
+    members = [np.flatnonzero(inverse == g) for g in range(inverse.max() + 1)]
+    found = []
+    for _ in range(draws):
+        rows = np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])
+        h, s = high[rows], scores[rows]
+        if h.any() and not h.all():
+            found.append(auroc(s[h], s[~h]))
+    if not found:
+        return Interval(float("nan"), float("nan"))
+    return Interval(*(float(x) for x in np.quantile(found, [0.025, 0.975])))
+
+
+def expected_calibration_error(probability: Array, high: NDArray[np.bool_], bins: int = 5) -> float:
+    """Mean gap between stated and observed frequency over equally filled bins, weighted by their size."""
+    order = np.argsort(probability, kind="stable")
+    gaps = [abs(probability[b].mean() - high[b].mean()) * len(b) for b in np.array_split(order, bins) if len(b)]
+    return float(sum(gaps) / len(probability))
+
+
+def brier(probability: Array, high: NDArray[np.bool_]) -> float:
+    """Mean squared difference between probability and outcome; 0.25 is a coin."""
+    return float(((probability - high) ** 2).mean())

@@ -1,0 +1,134 @@
+"""What to measure: a trait, the contrast pairs that show its two poles, and the examples that these yield.
+
+A trait is defined either by contrast pairs (one context, a high and a low reply) or, as in the tutorial, by two
+plain lists of texts. Both come out as the same thing, `Example`s, which is all that extraction sees.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from demeanor.conversation import Conversation, Message, as_conversation
+from demeanor.errors import ConversationError, TraitError
+
+Pole = Literal["high", "low"]
+Split = Literal["train", "calibration", "test"]
+Span = Literal["response", "user"]
+SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastPair:
+    """One context with a high-trait and a low-trait message.
+
+    `high` and `low` are assistant messages, or user messages for a trait that is read on the user's span.
+    `family` is the kind of scenario (splits never share one), `register` the voice, `failure` how the unsafe one
+    fails, and `hard` marks a pair in which surface and substance disagree.
+    """
+
+    id: str
+    context: tuple[Message, ...]
+    high: str
+    low: str
+    family: str
+    register: str = ""
+    failure: str = ""
+    hard: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One pole of a pair, ready to be read: a conversation that ends with the message to read, and its label."""
+
+    conversation: Conversation
+    high: bool
+    pair_id: str
+    family: str
+    register: str = ""
+    hard: bool = False
+
+
+@dataclass(eq=False)
+class TraitDefinition:
+    """A named behaviour with a high and a low pole.
+
+    The first four fields are the tutorial's. Give either the two lists of prompts or `pairs`; from pairs the lists
+    are filled in with the train pairs as text. `safe_pole` says which pole one wants to see, `reads` whose message is read.
+    `splits` maps each family to its split.
+    """
+
+    name: str
+    description: str
+    high_trait_prompts: list[str] = field(default_factory=list)
+    low_trait_prompts: list[str] = field(default_factory=list)
+    pairs: tuple[ContrastPair, ...] = ()
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    title: str = ""
+    high_pole: str = "high"
+    low_pole: str = "low"
+    safe_pole: Pole = "high"
+    reads: Span = "response"
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise TraitError(f"{self.name!r} is no trait name: use lower-case letters, digits, '_' and '-', at most 64, no path")
+        self.title = self.title or self.name.replace("_", " ").capitalize()
+        if self.pairs:
+            self.splits = dict(self.splits) or _spread_over_splits([p.family for p in self.pairs])
+            if not self.high_trait_prompts and not self.low_trait_prompts:
+                train = [p for p in self.pairs if self.splits[p.family] == "train"]
+                self.high_trait_prompts = [as_text(self._conversation(p, p.high)) for p in train]
+                self.low_trait_prompts = [as_text(self._conversation(p, p.low)) for p in train]
+            return
+        for pole, prompts in (("high", self.high_trait_prompts), ("low", self.low_trait_prompts)):
+            if not any(p.strip() for p in prompts):
+                raise TraitError(f"trait {self.name}: the {pole} pole is empty; give at least one {pole}-trait example")
+
+    def examples(self, split: Split | None = None) -> list[Example]:
+        """The labelled examples of a split (all of them by default), high and low of a pair side by side."""
+        if self.pairs:
+            chosen = [p for p in self.pairs if split in (None, self.splits[p.family])]
+            return [
+                Example(self._conversation(p, text), high, p.id, p.family, p.register, p.hard)
+                for p in chosen
+                for text, high in ((p.high, True), (p.low, False))
+            ]
+        if split not in (None, "train"):
+            return []
+        return [
+            Example(self._from_prompt(text), high, f"example-{i + 1}", f"example-{i + 1}")
+            for high, prompts in ((True, self.high_trait_prompts), (False, self.low_trait_prompts))
+            for i, text in enumerate(prompts)
+        ]
+
+    def _from_prompt(self, text: str) -> Conversation:
+        conversation = as_conversation(text)
+        try:
+            conversation.last("user" if self.reads == "user" else "assistant")
+        except ConversationError as error:
+            raise TraitError(f"trait {self.name}: example {text[:40]!r}: {error}") from error
+        return conversation
+
+    def _conversation(self, pair: ContrastPair, text: str) -> Conversation:
+        return Conversation((*pair.context, Message("user" if self.reads == "user" else "assistant", text)))
+
+
+def as_text(conversation: Conversation) -> str:
+    r"""A conversation in the tutorial's text form, "User: ...\nAssistant: ..."."""
+    return "\n".join(f"{m.role.capitalize()}: {m.content}" for m in conversation.messages)
+
+
+def _spread_over_splits(families: list[str]) -> dict[str, Split]:
+    """A split for each family where the author named none: of every five families three train, one calibrates, one tests.
+
+    Fewer than five families all train: too few to hold any back.
+    """
+    distinct = list(dict.fromkeys(families))
+    if len(distinct) < 5:
+        return dict.fromkeys(distinct, "train")
+    turn: tuple[Split, ...] = ("train", "calibration", "train", "test", "train")
+    return {family: turn[i % 5] for i, family in enumerate(distinct)}

@@ -1,0 +1,44 @@
+"""The card of a vector set: what it measures, how well, and what it cannot do, for a person who opens the folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from demeanor.vectors.vector_set import VectorSet
+
+LIMITS = """\
+- The contrast pairs are invented, in English, text only; no clinician has rated them yet. Before anything rests on
+  these scores, measure them on labelled replies from the place of use.
+- A score speaks of one reply as one model reads it. It is no diagnosis and no proof that a reply is safe.
+- The vectors belong to the model, chat template, dtype and quantisation above, and to no other.
+- Probabilities assume that both poles are equally frequent, as in the calibration pairs."""
+
+
+def card(vectors: VectorSet) -> str:
+    """The card as Markdown."""
+    m = vectors.model
+    lines = [
+        "# Persona vectors",
+        "",
+        f"Model: {m.name} ({m.architecture}, {m.layers} layers of width {m.hidden_size}, {m.dtype}, quantisation {m.quantization}).",
+        f"Made on {vectors.created or 'an unknown date'} with {', '.join(f'{k} {v}' for k, v in sorted(vectors.versions.items()))}.",
+        f"A response's tokens are pooled by their {vectors.pooling}.",
+        "",
+        "| trait | read at layers | method | held-out AUROC | 95 % interval | held-out pairs | safe side |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, entry in vectors.traits.items():
+        held = entry.metrics.get("auroc")
+        value, interval, pairs = "not measured", "", "0"
+        if held is not None:
+            value, pairs = f"{held['value']:.2f}", str(held["pairs"])
+            interval = f"{held['low']:.2f} to {held['high']:.2f}"
+        layers = ", ".join(str(layer) for layer in entry.reading.layers)
+        method = entry.reading.metadata.get("method", "unknown")
+        lines.append(f"| {name} | {layers} | {method} | {value} | {interval} | {pairs} | {entry.safe_pole} |")
+    lines += ["", "## What the poles mean", ""]
+    for name, entry in vectors.traits.items():
+        lines += [f"- **{name}**, read on the {entry.reads}. High: {entry.high_pole} Low: {entry.low_pole}"]
+    lines += ["", "## Limits", "", LIMITS, ""]
+    return "\n".join(lines)

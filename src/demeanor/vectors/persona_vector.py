@@ -1,0 +1,60 @@
+"""A direction in activation space for one trait, pointing from the low pole to the high one.
+
+raw score = activation · direction, higher meaning more of the trait. The direction has unit length. Most vectors are
+read at one layer, direction [hidden]; one that is read at k layers together has direction [k, hidden], of unit length
+as a whole, and the raw score is summed over the layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from demeanor.errors import VectorSetError
+
+
+@dataclass(eq=False)
+class PersonaVector:
+    """One trait's direction (Chen et al. 2025); the fields are the tutorial's.
+
+    `direction` is a float32 unit vector [hidden], or [k, hidden] with `metadata["layers"]` naming the k layers.
+    `layer_idx` is the 0-based decoder block whose output it is read from (the middle one of several).
+    `strength` is the norm of the difference of the poles' mean activations at that layer, in activation units; it grows
+    with depth and says nothing of how well the vector discriminates. `metadata` is plain data (JSON).
+    """
+
+    trait_name: str
+    direction: Tensor
+    layer_idx: int
+    strength: float
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.direction.ndim not in (1, 2) or self.direction.shape[0] == 0:
+            raise VectorSetError(f"{self.trait_name}: a direction is [hidden] or [layers, hidden], not {tuple(self.direction.shape)}")
+        if self.direction.ndim == 2 and len(self.layers) != len(self.direction):
+            raise VectorSetError(f"{self.trait_name}: {len(self.direction)} rows of direction for the layers {self.layers}")
+        if not torch.isfinite(self.direction).all():
+            raise VectorSetError(f"{self.trait_name}: the direction holds NaN or infinity; extract it again")
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that it is read at, in the order of the direction's rows."""
+        return tuple(self.metadata.get("layers", (self.layer_idx,)))
+
+    @property
+    def rows(self) -> Tensor:
+        """The direction as [k, hidden], one row a layer."""
+        return self.direction if self.direction.ndim == 2 else self.direction[None]
+
+    @property
+    def centre(self) -> float:
+        """The raw score half-way between the poles; 0.0 where it was never measured."""
+        return float(self.metadata.get("centre", 0.0))
+
+    def raw(self, activations: Tensor) -> Tensor:
+        """Raw scores of activations [..., k, hidden] read at `layers`: [...]."""
+        return (activations * self.rows.to(activations)).sum((-2, -1))

@@ -1,0 +1,182 @@
+"""A vector set on disk: a folder of safetensors, JSON and a card, written whole or not at all.
+
+    vectors.safetensors   reading.TRAIT [layers, hidden], steering.TRAIT [hidden], neutral.norm [layers]
+    manifest.json         format version, model, pooling, traits with metrics, versions, date, hashes of the other two
+    calibration.json      for each trait, how raw scores become z and probability
+    summary.json          the tutorial's shape
+    README.md             a card for people
+
+The same vector set gives the same bytes. Loading checks hashes, shapes and numbers before anything is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from demeanor.errors import DamagedVectorSetError, FormatVersionError, OutputError, VectorSetError
+from demeanor.model.identity import ModelIdentity
+from demeanor.vectors.card import card
+from demeanor.vectors.persona_vector import PersonaVector
+from demeanor.vectors.vector_set import TraitEntry, VectorSet
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+_HASHED = ("vectors.safetensors", "calibration.json")
+_ENTRY_TEXT = ("title", "description", "high_pole", "low_pole", "safe_pole", "reads", "pack_hash", "metrics")
+
+
+def save(vectors: VectorSet, folder: Path) -> Path:
+    """Write `vectors` to `folder`, replacing a vector set that is there. Raises OutputError; leaves no half set."""
+    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"{folder} exists and is not a vector set; name another folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder.parent}: {error.strerror}") from error
+    try:
+        staging.chmod(0o755)
+        for name, content in _files(vectors).items():
+            _write(staging / name, content)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            os.replace(folder, old / "set")
+            os.replace(staging, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(staging, folder)
+    except OSError as error:
+        raise OutputError(f"cannot write the vector set to {folder}: {error.strerror}; nothing was kept") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def load(folder: Path) -> VectorSet:
+    """Read and check a vector set.
+
+    Raises:
+        VectorSetError: there is none.
+        FormatVersionError: written by a newer Demeanor.
+        DamagedVectorSetError: torn, edited, NaN or wrong shapes.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise VectorSetError(f"no vector set in {folder} (no {MANIFEST}); make one with `demeanor extract --output {folder}`")
+    manifest = _read_manifest(folder)
+    for name in _HASHED:
+        path = folder / name
+        if not path.is_file():
+            raise DamagedVectorSetError(f"{path} is missing; restore the folder or extract again")
+        if _sha256(path.read_bytes()) != manifest["files"].get(name):
+            raise DamagedVectorSetError(f"{path} is torn or was edited (its hash differs from the manifest's); restore it or extract again")
+    try:
+        tensors = safetensors.torch.load_file(folder / "vectors.safetensors")
+        calibrations = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
+        model = ModelIdentity(**manifest["model"])
+        traits = {name: _entry(name, record, tensors, calibrations, model) for name, record in manifest["traits"].items()}
+        return VectorSet(model, traits, manifest["pooling"], tensors["neutral.norm"], manifest["created"], manifest["versions"])
+    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DamagedVectorSetError(f"{folder}: the vector set does not hold together ({error}); extract it again") from error
+
+
+def _entry(
+    name: str,
+    record: dict[str, Any],
+    tensors: dict[str, torch.Tensor],
+    calibrations: dict[str, Any],
+    model: ModelIdentity,
+) -> TraitEntry:
+    vectors = {}
+    for use in ("reading", "steering"):
+        tensor, kept = tensors[f"{use}.{name}"], record[use]
+        layers = kept["metadata"].get("layers", [kept["layer_idx"]])
+        if tensor.shape[-1] != model.hidden_size or (tensor.ndim == 2 and len(tensor) != len(layers)):
+            raise DamagedVectorSetError(
+                f"{name}: the {use} direction has the shape {tuple(tensor.shape)}, the model is {model.hidden_size} wide; extract it again"
+            )
+        if not all(0 <= layer < model.layers for layer in layers):
+            raise DamagedVectorSetError(f"{name}: layers {layers} are not among the model's {model.layers}; extract it again")
+        if not torch.isfinite(tensor).all():
+            raise DamagedVectorSetError(f"{name}: the {use} direction holds NaN or infinity; extract it again")
+        vectors[use] = PersonaVector(name, tensor, kept["layer_idx"], kept["strength"], kept["metadata"])
+    return TraitEntry(vectors["reading"], vectors["steering"], calibration=calibrations[name], **{k: record[k] for k in _ENTRY_TEXT})
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version = manifest["format_version"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise DamagedVectorSetError(f"{path} is not a whole manifest ({error}); restore it or extract again") from error
+    if version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{folder} has format version {version}, this Demeanor reads up to {FORMAT_VERSION}; upgrade: pip install -U demeanor"
+        )
+    checksum = manifest.pop("checksum", None)
+    if checksum != _sha256(_json(manifest)):
+        raise DamagedVectorSetError(f"{path} was edited (its checksum does not fit); restore it or extract again")
+    return manifest  # type: ignore[no-any-return]
+
+
+def _files(vectors: VectorSet) -> dict[str, bytes]:
+    tensors = {"neutral.norm": vectors.neutral_norm.float().contiguous()}
+    records: dict[str, Any] = {}
+    for name, entry in vectors.traits.items():
+        record: dict[str, Any] = {key: getattr(entry, key) for key in _ENTRY_TEXT}
+        for use, vector in (("reading", entry.reading), ("steering", entry.steering)):
+            tensors[f"{use}.{name}"] = vector.direction.detach().cpu().float().contiguous()
+            record[use] = {"layer_idx": vector.layer_idx, "strength": vector.strength, "metadata": vector.metadata}
+        records[name] = record
+    files = {
+        "vectors.safetensors": safetensors.torch.save(tensors),
+        "calibration.json": _json({name: entry.calibration for name, entry in vectors.traits.items()}),
+    }
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "created": vectors.created,
+        "model": asdict(vectors.model),
+        "pooling": vectors.pooling,
+        "versions": vectors.versions,
+        "files": {name: _sha256(content) for name, content in files.items()},
+        "traits": records,
+    }
+    manifest["checksum"] = _sha256(_json(manifest))
+    files[MANIFEST] = _json(manifest)
+    files["summary.json"] = _json(summary(vectors))
+    files["README.md"] = card(vectors).encode()
+    return files
+
+
+def summary(vectors: VectorSet) -> dict[str, Any]:
+    """The tutorial's summary: the model's name, and layer and strength of each trait's (steering) vector."""
+    return {
+        "model": vectors.model.name,
+        "traits": {n: {"layer": e.steering.layer_idx, "strength": e.steering.strength} for n, e in vectors.traits.items()},
+    }
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

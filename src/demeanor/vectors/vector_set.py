@@ -1,0 +1,111 @@
+"""The vector set: the directions of a model's traits, their calibration, and where they came from.
+
+For each trait there are two vectors. The *reading* vector is what scores are made with; the *steering* vector is the
+mean difference at one layer, the tutorial's. They may differ in layer and method; both are named in their metadata.
+Calibrations are kept here as plain records; the scoring room gives them their meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from demeanor.errors import VectorSetError, WrongModelError, nearest
+from demeanor.model.identity import ModelIdentity
+from demeanor.model.reader import Pooling
+from demeanor.traits.definition import Pole, Span
+from demeanor.vectors.persona_vector import PersonaVector
+
+
+@dataclass(frozen=True)
+class TraitEntry:
+    """What a vector set holds of one trait."""
+
+    reading: PersonaVector
+    steering: PersonaVector
+    title: str
+    description: str
+    high_pole: str
+    low_pole: str
+    safe_pole: Pole
+    reads: Span
+    pack_hash: str
+    calibration: dict[str, Any]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Held-out results with intervals and sample sizes, as validation gave them; empty where there were none."""
+
+
+@dataclass
+class VectorSet:
+    """The traits of one model, ready to score with."""
+
+    model: ModelIdentity
+    traits: dict[str, TraitEntry]
+    pooling: Pooling = "mean"
+    neutral_norm: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """Mean norm of the pooled activations at each layer [layers], which relative steering doses refer to."""
+    created: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, trait: str) -> TraitEntry:
+        if trait not in self.traits:
+            raise VectorSetError(f"the vector set holds no trait {trait!r}; {nearest(trait, self.traits)}")
+        return self.traits[trait]
+
+    @property
+    def layers(self) -> list[int]:
+        """All layers that its reading vectors need, ascending."""
+        return sorted({layer for entry in self.traits.values() for layer in entry.reading.layers})
+
+    def only(self, names: Iterable[str]) -> VectorSet:
+        """The same set with these traits only."""
+        return VectorSet(self.model, {n: self[n] for n in names}, self.pooling, self.neutral_norm, self.created, self.versions)
+
+    def check_model(self, model: ModelIdentity, allow_other: bool = False) -> list[str]:
+        """Refuse a model that these vectors were not made with.
+
+        Returns warnings: for another dtype, and, where the user has allowed it aloud, for another model or template.
+
+        Raises:
+            WrongModelError: another model or chat template, and `allow_other` is not set.
+        """
+        mine, problems, warnings = self.model, [], []
+        if model.fingerprint != mine.fingerprint:
+            problems.append(
+                f"another model: they were made with {mine.name} ({mine.fingerprint[:8]}), loaded is {model.name} ({model.fingerprint[:8]})"
+            )
+        if model.quantization != mine.quantization:
+            problems.append(f"another quantisation: {mine.quantization} then, {model.quantization} now")
+        if model.template_hash != mine.template_hash:
+            problems.append("another chat template")
+        if problems and not allow_other:
+            raise WrongModelError(
+                f"the vectors belong to {'; '.join(problems)}. Extract vectors for this model, or allow it (--allow-other-model)"
+            )
+        if (model.hidden_size, model.layers) != (mine.hidden_size, mine.layers):
+            raise WrongModelError(
+                f"the vectors are for {mine.layers} layers of width {mine.hidden_size}, the model has {model.layers} of "
+                f"{model.hidden_size}; no vector of one can be read in the other"
+            )
+        warnings += problems
+        if model.dtype != mine.dtype:
+            warnings.append(f"made in {mine.dtype}, read in {model.dtype}: scores may move a little")
+        return warnings
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the set to a folder; see storage.save."""
+        from demeanor.vectors import storage
+
+        return storage.save(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> VectorSet:
+        """Read a set from a folder, checked; see storage.load."""
+        from demeanor.vectors import storage
+
+        return storage.load(Path(folder))
