@@ -24,7 +24,7 @@ _SPOKEN_ROLE: dict[str, Role] = {
     "bot": "assistant",
     "ai": "assistant",
 }
-_TURN = re.compile(r"^[ \t]*(system|user|human|assistant|bot|ai)[ \t]*:[ \t]*", re.IGNORECASE | re.MULTILINE)
+_TURN = re.compile(r"^[ \t]*(system|user|human|assistant|bot|ai)[ \t]*:[ \t]*", re.IGNORECASE | re.MULTILINE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import math
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,13 +36,13 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise InputFileError(f"{path} is a folder; name a .jsonl file")
     number = 0
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield _row(number, line)
     except UnicodeDecodeError as error:
         raise InputFileError(f"{path}: not UTF-8 text after line {number}; give a .jsonl file saved as UTF-8") from error
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise InputFileError(f"{path}: not a whole gzip file ({error})") from error
     except OSError as error:
         raise InputFileError(f"{path}: cannot be read: {error.strerror}") from error
@@ -47,12 +50,21 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 def _row(number: int, line: str) -> Row:
     try:
-        record = json.loads(line)
+        record = json.loads(line, parse_float=_finite, parse_constant=_finite)
     except json.JSONDecodeError as error:
         return Row(number, {}, f"line {number} is not JSON: {error.msg} at column {error.colno}")
+    except (ValueError, RecursionError) as error:  # NaN, a number of thousands of digits, a thousand nested brackets
+        return Row(number, {}, f"line {number} cannot be read: {error}")
     if not isinstance(record, dict):
         return Row(number, {}, f"line {number} is not a JSON object")
     return Row(number, record)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
 
 
 @contextmanager
@@ -72,9 +84,15 @@ def writing(path: Path) -> Iterator[IO[str]]:
             raise
         raise OutputError(f"cannot write {path}: {error.strerror or error}; nothing was kept of it") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def to_line(record: dict[str, Any]) -> str:
     """One record as a line."""
-    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold only in its escaped form
+        return json.dumps(record, allow_nan=False) + "\n"
+    return line

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from demeanor.errors import ExtractionError
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from demeanor.model.reader import ActivationReader
     from demeanor.scoring import Scorer
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 EMBEDDED = "smollm2-135m-instruct"
 Model = Annotated[str, typer.Option("--model", "-m", help="The embedded model's name, a hub id, a folder, or a .gguf file.")]
@@ -44,7 +45,7 @@ def note(message: str) -> None:
 
 
 def _escape(message: str) -> str:
-    return message.replace("[", "\\[")
+    return escape(" ".join(message.splitlines()))
 
 
 @contextmanager
@@ -54,7 +55,7 @@ def stages() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     with Progress(*columns, console=err) as progress:
 
         def stage(name: str, steps: int) -> Callable[[int], None]:
-            task = progress.add_task(name, total=steps)
+            task = progress.add_task(_escape(name), total=steps)
             return lambda done: progress.advance(task, done)
 
         yield stage
@@ -67,7 +68,7 @@ def load_reader(
     from demeanor.model import embedded
 
     first_time = model == EMBEDDED and not embedded.converted_path().is_dir()
-    with err.status(f"loading {model}" + (" (first time: converting it once, about 20 seconds)" if first_time else "")):
+    with err.status(f"loading {_escape(model)}" + (" (first time: converting it once, about 20 seconds)" if first_time else "")):
         from demeanor.model.loading import load_model
         from demeanor.model.reader import ActivationReader
 
@@ -122,14 +123,19 @@ def built_in_vectors() -> Path:
     return folder
 
 
+def check_layers(text: str | None) -> None:
+    """Raise ExtractionError where --layers cannot be read; needs no model."""
+    if text not in (None, "all") and not re.fullmatch(r"\d{1,6}(-\d{1,6})?(,\d{1,6}(-\d{1,6})?)*", str(text)):
+        raise ExtractionError(f"cannot read --layers {text!r}; write all, 10-20, or 8,12,16")
+
+
 def parse_layers(text: str | None, n_layers: int) -> list[int] | None:
     """--layers: "all", "10-20", "8,12,16"; None leaves the choice to the default. Raises ExtractionError."""
     if text is None:
         return None
+    check_layers(text)
     if text == "all":
         return list(range(n_layers))
-    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
-        raise ExtractionError(f"cannot read --layers {text!r}; write all, 10-20, or 8,12,16")
     found: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")

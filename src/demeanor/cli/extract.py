@@ -50,17 +50,18 @@ def extract(
     Example: demeanor extract --model Qwen/Qwen2.5-7B-Instruct --traits all --output vectors
     """
     from demeanor.cli.tables import traits_table
-    from demeanor.errors import ExtractionError, OutputError
+    from demeanor.errors import ExtractionError
     from demeanor.extraction.directions import method as known_method
     from demeanor.traits import load_many
     from demeanor.vectors.exports import export_control_vector, save_tutorial
+    from demeanor.vectors.storage import refuse_foreign
 
     definitions = load_many(traits)
     known_method(method)
     if pooling not in ("mean", "last", "max"):
         raise ExtractionError(f"unknown pooling {pooling!r}; use mean, last or max")
-    if output.exists() and not (output / "manifest.json").is_file() and (not output.is_dir() or any(output.iterdir())):
-        raise OutputError(f"{output} exists and is not a vector set; name another folder with --output")
+    console.check_layers(layers)
+    refuse_foreign(output)
     reader = console.load_reader(model, quantization, device, dtype, blocks)
     chosen = console.parse_layers(layers, reader.n_layers)
 
@@ -73,17 +74,17 @@ def extract(
     for name, entry in made.vectors.traits.items():
         if entry.metrics and not entry.metrics["beats_baselines"]:
             console.err.print(f"[bold red]{name}:[/] {entry.metrics['verdict']}")
-    console.out.print(f"\nvector set: {folder}")
+    console.out.print(f"\nvector set: {folder}", markup=False, soft_wrap=True)
     if tutorial is not None:
         save_tutorial({n: e.steering for n, e in made.vectors.traits.items()}, tutorial, made.vectors.model.name)
-        console.out.print(f"tutorial files: {tutorial}")
+        console.out.print(f"tutorial files: {tutorial}", markup=False, soft_wrap=True)
     if control_vectors is not None:
         control_vectors.mkdir(parents=True, exist_ok=True)
         for name in made.vectors.traits:
             export_control_vector(made.vectors, name, control_vectors / f"{name}.gguf")
-        console.out.print(f"control vectors: {control_vectors}")
+        console.out.print(f"control vectors: {control_vectors}", markup=False, soft_wrap=True)
     if report is not None:
         from demeanor.reports.vectors import write_report
 
         write_report(made, report)
-        console.out.print(f"report: {report}")
+        console.out.print(f"report: {report}", markup=False, soft_wrap=True)

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from demeanor.cli import demo, extract, models, score, traits, validate
+from demeanor.cli import adapt, calibrate, demo, extract, models, sample, score, traits, validate
 from demeanor.cli.console import problem
 from demeanor.errors import DemeanorError
 
@@ -26,6 +26,9 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("extract")(extract.extract)
 app.command("validate")(validate.validate)
+app.command("adapt")(adapt.adapt)
+app.command("sample")(sample.sample)
+app.command("calibrate")(calibrate.calibrate)
 app.command("score")(score.score)
 app.add_typer(traits.app, name="traits")
 app.add_typer(models.app, name="models")

@@ -21,15 +21,13 @@ def list_models() -> None:
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("model", "here", "source"):
-        table.add_column(column)
-    if embedded.converted_path().is_dir():
-        state = "ready"
-    else:
-        state = "to be converted on first use" if embedded.gguf_path() else "no: demeanor models pull"
-    table.add_row(embedded.NAME, state, embedded.SOURCE)
+        table.add_column(column, no_wrap=column == "model")
+    unconverted = "converted on first use" if embedded.gguf_path() else "no"
+    table.add_row(embedded.NAME, "ready" if embedded.converted_path().is_dir() else unconverted, embedded.SOURCE)
     for name in WELL_TRIED:
-        table.add_row(name, "yes" if _cached(name) else f"no: demeanor models pull {name}", "Hugging Face hub")
+        table.add_row(name, "yes" if _cached(name) else "no", "Hugging Face hub")
     console.out.print(table)
+    console.out.print("[dim]Fetch one: demeanor models pull MODEL[/]")
     console.out.print("[dim]Any causal chat model works: a hub id 'owner/name', a local folder, or a .gguf file.[/]")
 
 

@@ -50,7 +50,8 @@ def score(
     if input_file is not None and output_file is not None:
         if text is not None:
             raise InputFileError("give either a text or --input, not both")
-        _score_file(input_file, output_file, console.load_scorer(vectors, model, device, dtype, allow_other_model))
+        total = _count_rows(input_file, output_file)
+        _score_file(input_file, output_file, total, console.load_scorer(vectors, model, device, dtype, allow_other_model))
         return
     given = text.replace("\\n", "\n") if text is not None else _standard_input()
     from demeanor.conversation import as_conversation
@@ -78,16 +79,23 @@ def _standard_input() -> str:
         raise ConversationError(f"standard input is not UTF-8 text (byte {error.start})") from error
 
 
-def _score_file(source: Path, target: Path, scorer: Scorer) -> None:
-    """Score every row of `source` into `target`, in order; a bad row keeps its place with its error."""
-    from demeanor.records import read_rows, to_line, writing
-    from demeanor.scoring import NotScored
+def _count_rows(source: Path, target: Path) -> int:
+    """The number of rows to score; refuses what cannot work before a model is loaded for it."""
+    from demeanor.records import read_rows
 
     if source.resolve() == target.resolve():
         raise InputFileError(f"{target} is the input; name another file with --output")
     total = sum(1 for _ in read_rows(source))
     if total == 0:
-        raise InputFileError(f"{source} holds no rows")
+        raise InputFileError(f"{source} holds no rows; give one JSON object a line")
+    return total
+
+
+def _score_file(source: Path, target: Path, total: int, scorer: Scorer) -> None:
+    """Score every row of `source` into `target`, in order; a bad row keeps its place with its error."""
+    from demeanor.records import read_rows, to_line, writing
+    from demeanor.scoring import NotScored
+
     failed = 0
     with console.stages() as stage, writing(target) as file:
         step = stage("scoring", total)

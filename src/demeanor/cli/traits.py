@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -18,9 +19,9 @@ def list_traits() -> None:
     """The built-in traits: what each reads, its safe pole, and its pairs."""
     from demeanor.traits import load, names
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("trait", "reads", "safe pole", "train", "calibration", "test", "hard", "families"):
-        table.add_column(column)
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="dim")  # fits into 80 columns
+    for column in ("trait", "reads", "safe pole", "train", "calib.", "test", "hard", "families"):
+        table.add_column(column, no_wrap=column == "trait")
     for name in names():
         trait = load(name)
         counts = [str(len(trait.examples(split)) // 2) for split in ("train", "calibration", "test")]
@@ -35,21 +36,19 @@ def show(
     pairs: Annotated[int, typer.Option("--pairs", help="How many of its pairs to show.")] = 3,
 ) -> None:
     """A trait's poles, families and some of its pairs."""
-    from rich.markup import escape
-
     from demeanor.traits import load
 
     trait = load(name)
-    console.out.print(f"[bold]{trait.title}[/] ({trait.name}), read on the {trait.reads}; safe pole: {trait.safe_pole}")
-    console.out.print(trait.description)
-    console.out.print(f"[bold]high[/] {trait.high_pole}\n[bold]low[/]  {trait.low_pole}")
+    console.out.print(f"[bold]{escape(trait.title)}[/] ({trait.name}), read on the {trait.reads}; safe pole: {trait.safe_pole}")
+    console.out.print(escape(trait.description))
+    console.out.print(f"[bold]high[/] {escape(trait.high_pole)}\n[bold]low[/]  {escape(trait.low_pole)}")
     for split in ("train", "calibration", "test"):
         families = [family for family, s in trait.splits.items() if s == split]
-        console.out.print(f"[bold]{split}[/] {len(trait.examples(split)) // 2} pairs: {', '.join(families)}")
+        console.out.print(f"[bold]{split}[/] {len(trait.examples(split)) // 2} pairs: {escape(', '.join(families))}")
     for pair in trait.pairs[:: max(1, len(trait.pairs) // max(1, pairs))][:pairs]:
         context = "\n".join(f"[dim]{m.role}:[/] {escape(m.content)}" for m in pair.context)
         body = f"{context}\n\n[green]high:[/] {escape(pair.high)}\n\n[yellow]low:[/]  {escape(pair.low)}"
-        console.out.print(Panel(body, title=f"{pair.id} · {pair.family} · {pair.register}", title_align="left"))
+        console.out.print(Panel(body, title=escape(f"{pair.id} · {pair.family} · {pair.register}"), title_align="left"))
 
 
 @app.command("lint")
@@ -66,9 +65,9 @@ def lint(
         problems += len(found.problems)
         console.out.print(f"[bold]{trait.name}[/]: {found.summary}")
         for line in found.problems:
-            console.out.print(f"  [red]mend[/] {line}", soft_wrap=True)
+            console.out.print(f"  [red]mend[/] {escape(line)}", soft_wrap=True)
         for line in found.notes:
-            console.out.print(f"  [dim]note[/] {line}", soft_wrap=True)
+            console.out.print(f"  [dim]note[/] {escape(line)}", soft_wrap=True)
     if problems:
         console.problem(f"{problems} thing(s) to mend")
         raise typer.Exit(1)

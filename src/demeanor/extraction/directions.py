@@ -71,7 +71,7 @@ def pca(high: Array, low: Array) -> Array:
     differences = high - low
     _, _, directions = np.linalg.svd(differences, full_matrices=False)
     first = directions[0]
-    return _unit(first if first @ differences.mean(0) >= 0 else -first)
+    return _unit(np.sign(first @ differences.mean(0)) * first)
 
 
 METHODS: dict[str, Fit] = {

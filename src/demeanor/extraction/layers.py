@@ -43,15 +43,15 @@ def choose_layers(train: ReadExamples, fit: Fit, candidates: list[int], width: i
     With too few families to cross-validate, the layer at 0.6 of the depth is taken, and `how` says so.
     """
     groups = len(set(train.families.tolist()))
+    middle = candidates[int(0.6 * (len(candidates) - 1))]
     if groups < 3:
-        middle = candidates[int(0.6 * (len(candidates) - 1))]
         return LayerChoice(_around(middle, candidates, width), {}, f"0.6 of the depth: {groups} families are too few to cross-validate")
     curve = {}
     for layer in candidates:
         scores = out_of_fold(train, lambda h, low: fit_layers(h, low, fit), [layer])
         curve[layer] = auroc(scores[train.high], scores[~train.high])
     smooth = {layer: float(np.mean([curve[c] for c in candidates if abs(c - layer) <= 1])) for layer in candidates}
-    best = max(candidates, key=lambda layer: (smooth[layer], -layer))
+    best = max(candidates, key=lambda layer: (round(smooth[layer], 3), -abs(layer - middle)))  # ties go to the middle
     return LayerChoice(
         _around(best, candidates, width), curve, f"best of {len(candidates)} by {min(FOLDS, groups)}-fold AUROC over {groups} families"
     )

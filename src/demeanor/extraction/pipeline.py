@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from demeanor.errors import ExtractionError
 from demeanor.extraction.directions import METHODS, fit_layers
@@ -32,6 +33,7 @@ from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import TraitEntry, VectorSet
 
 READING_METHOD = "lda"
+READING_WIDTH = 5  # adjacent layers; see docs/directions.md for the comparison that these defaults rest on
 STEERING_METHOD = "mean_difference"
 CALIBRATION_PAIRS = 8  # under which the training pairs' cross-validated scores calibrate instead
 
@@ -53,7 +55,7 @@ def extract_vectors(
     traits: Sequence[TraitDefinition],
     method: str = READING_METHOD,
     layers: Sequence[int] | None = None,
-    width: int = 1,
+    width: int = READING_WIDTH,
     pooling: Pooling = "mean",
     stage: Stage = lambda name, steps: lambda done: None,
 ) -> Extraction:
@@ -80,14 +82,16 @@ def extract_vectors(
         reads[trait.name] = read_trait(reader, trait, candidates, pooling, progress=steps)
     entries = {}
     steps = stage("choosing layers, calibrating, validating", len(traits))
-    for read in reads.values():
-        entries[read.trait.name] = _entry(read, method, candidates, width, pooling)
-        steps(1)
+    with threadpool_limits(1, user_api="blas"):  # many small products: threads only stand in each other's way
+        for read in reads.values():
+            entries[read.trait.name] = _entry(read, method, candidates, width, pooling)
+            steps(1)
     vectors = VectorSet(
         model=identify(reader.model, reader.tokenizer),
         traits=entries,
         pooling=pooling,
         neutral_norm=_neutral_norm(reads, reader.n_layers),
+        neutral_scale=_neutral_scale(reads, reader.n_layers, reader.hidden_size),
         created=_today(),
         versions=_versions(),
     )
@@ -153,6 +157,18 @@ def _neutral_norm(reads: dict[str, ReadTrait], n_layers: int) -> torch.Tensor:
     for i, layer in enumerate(next(iter(reads.values()))["train"].layers):
         norms = [np.linalg.norm(r["train"].activations[:, i], axis=-1) for r in reads.values()]
         found[layer] = float(np.concatenate(norms).mean())
+    return found
+
+
+def _neutral_scale(reads: dict[str, ReadTrait], n_layers: int, width: int) -> torch.Tensor:
+    """Spread of each dimension around its trait's and pole's mean [layers, hidden]; 1 where a layer was not read."""
+    found = torch.ones(n_layers, width)
+    for i, layer in enumerate(next(iter(reads.values()))["train"].layers):
+        residuals = []
+        for read in reads.values():
+            x, high = read["train"].activations[:, i], read["train"].high
+            residuals += [x[pole] - x[pole].mean(0) for pole in (high, ~high)]
+        found[layer] = torch.from_numpy(np.concatenate(residuals).std(0))
     return found
 
 

@@ -86,14 +86,17 @@ class ChatEncoder:
         text = self._apply(messages)
         pieces = self._template_pieces(tuple(m.role for m in messages))
         places = _locate(text, pieces, [m.content for m in messages])
-        if len(messages) == len(conversation.messages):
+        if inside == list(range(len(messages))):
             return text, places
-        # messages were joined for a template that does not take them apart: find each within its joined message
+        # messages were joined for a template that does not take them apart: find each within its joined message, in order
         found = []
+        read_to = 0
         for message, target in zip(self._defused(conversation.messages), inside, strict=True):
             start, end = places[target]
-            at = text.rfind(message.content, start, end) if message is not None else -1
-            found.append((at, at + len(message.content)) if at >= 0 else (start, end))
+            at = text.find(message.content, max(start, read_to), end)
+            if at >= 0:
+                read_to = at + len(message.content)
+            found.append((at, read_to) if at >= 0 else (start, end))
         return text, found
 
     def _apply(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
@@ -124,7 +127,8 @@ class ChatEncoder:
     def _control(self) -> re.Pattern[str] | None:
         """Matches the tokenizer's control tokens where they are written out in a message."""
         added = {t.content for t in self.tokenizer.added_tokens_decoder.values()} | set(self.tokenizer.all_special_tokens)
-        words = sorted((re.escape(t) for t in added if len(t.strip()) > 1), key=len, reverse=True)
+        # thinking's tags end no turn, and templates look for them in replies
+        words = sorted((re.escape(t) for t in added - {"<think>", "</think>"} if len(t.strip()) > 1), key=len, reverse=True)
         return re.compile("|".join(words)) if words else None
 
     def _defused(self, messages: Sequence[Message]) -> list[Message]:

@@ -221,11 +221,13 @@ class ActivationReader:
         project: Callable[[Tensor], Tensor] | None,
     ) -> Iterator[tuple[int, Tensor | ActivationError]]:
         members = list(dict.fromkeys(row.job for row in rows))
+        pooled = None
         try:
             pooled = self._pooled(jobs, rows, members, layers, pooling)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
+        if pooled is None:  # only here, where the error no longer holds the failed pass's tensors, is their memory free
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             if len(members) == 1:
@@ -253,10 +255,11 @@ class ActivationReader:
             self.device
         )
         pieces = _pieces(jobs, rows, members)
+        pool = _MeanPool(pieces, (ids.shape[0], ids.shape[1]), self.device) if pooling == "mean" else _TokenPool(pieces, pooling)
         found: dict[int, Tensor] = {}
 
         def take(layer: int, hidden: Tensor) -> None:
-            found[layer] = _pool(hidden, pieces, pooling)
+            found[layer] = pool(hidden)
 
         with capture(self.blocks, layers, take):
             self.model(input_ids=ids, use_cache=False)
@@ -288,36 +291,79 @@ def capture(blocks: nn.ModuleList, layers: Sequence[int], take: Callable[[int, T
             handle.remove()
 
 
-def _pieces(jobs: Sequence[Job], rows: list[_Row], members: list[int]) -> list[list[tuple[int, int, int]]]:
-    """For each span of each member, where its tokens stand: (row, start, end) within the batch, one for each window."""
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Where a stretch of a span's tokens stands in a batch; a span has one for each window that holds some of it."""
+
+    span: int
+    row: int
+    start: int
+    end: int
+
+
+def _pieces(jobs: Sequence[Job], rows: list[_Row], members: list[int]) -> list[_Piece]:
+    """The pieces of all spans of all members; spans are numbered in that order."""
     of_job: dict[int, list[int]] = {}
     for at, row in enumerate(rows):
         of_job.setdefault(row.job, []).append(at)
     found = []
+    span = 0
     for job in members:
         for start, end in jobs[job].spans:
-            pieces = []
             for at in of_job[job]:
                 row = rows[at]
                 first, last = max(start, row.read_from), min(end, row.end)
                 if first < last:
-                    pieces.append((at, first - row.start, last - row.start))
-            found.append(pieces)
+                    found.append(_Piece(span, at, first - row.start, last - row.start))
+            span += 1
     return found
 
 
-def _pool(hidden: Tensor, spans: list[list[tuple[int, int, int]]], pooling: Pooling) -> Tensor:
-    """[batch, tokens, hidden] to [spans, hidden] in float32."""
-    return torch.stack([_pool_one([hidden[row, start:end] for row, start, end in pieces], pooling) for pieces in spans])
+class _MeanPool:
+    """Means over spans as one product a layer: weights [rows, slots, tokens] times hidden [rows, tokens, hidden].
+
+    A row's product touches that row alone, so that a row with NaN spoils no other.
+    """
+
+    def __init__(self, pieces: list[_Piece], shape: tuple[int, int], device: torch.device) -> None:
+        rows, tokens = shape
+        lengths: dict[int, int] = {}
+        taken = [0] * rows
+        places = []
+        for piece in pieces:
+            lengths[piece.span] = lengths.get(piece.span, 0) + piece.end - piece.start
+            places.append((piece.row, taken[piece.row]))
+            taken[piece.row] += 1
+        weights = torch.zeros(rows, max(taken), tokens)
+        for piece, (row, slot) in zip(pieces, places, strict=True):
+            weights[row, slot, piece.start : piece.end] = 1 / lengths[piece.span]
+        self.weights = weights.to(device)
+        self.row, self.slot = torch.tensor(places, device=device).T
+        self.span = torch.tensor([piece.span for piece in pieces], device=device)
+        self.spans = len(lengths)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        means = torch.bmm(self.weights.to(hidden.device), hidden.float())[self.row, self.slot]
+        return torch.zeros(self.spans, means.shape[1], device=means.device).index_add_(0, self.span, means)
 
 
-def _pool_one(pieces: list[Tensor], pooling: Pooling) -> Tensor:
-    tokens = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-    if pooling == "last":
-        return tokens[-1].float()
-    if pooling == "mean" or len(tokens) <= ROLLING:
-        return tokens.mean(0, dtype=torch.float32)
-    return tokens.float().unfold(0, ROLLING, 1).mean(-1).amax(0)
+class _TokenPool:
+    """Pooling that looks at a span's tokens in order: the last one, or the largest of their rolling means."""
+
+    def __init__(self, pieces: list[_Piece], pooling: Pooling) -> None:
+        self.last = pooling == "last"
+        self.spans: dict[int, list[_Piece]] = {}
+        for piece in pieces:
+            self.spans.setdefault(piece.span, []).append(piece)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        return torch.stack([self._one(torch.cat([hidden[p.row, p.start : p.end] for p in found])) for found in self.spans.values()])
+
+    def _one(self, tokens: Tensor) -> Tensor:
+        if self.last:
+            return tokens[-1].float()
+        size = min(ROLLING, len(tokens))
+        return tokens.float().unfold(0, size, 1).mean(-1).amax(0)
 
 
 def _context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

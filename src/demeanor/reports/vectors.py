@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
-from plotly.subplots import make_subplots
 
 from demeanor.extraction import Extraction
 from demeanor.reports.page import INK, SAFE, UNSAFE, figure_html, heat, write_page
@@ -42,7 +41,8 @@ def write_report(made: Extraction, path: Path, examples: Sequence[Example] = ())
         curves=_curves(vectors),
         distributions=_distributions(measured, vectors),
         reliability=_reliability(measured, vectors),
-        matrix=_matrix(made),
+        on_traits=_matrix(made.on_traits, 0.5),
+        cosines=_matrix(made.cosines, 0.0),
         heatmaps=[_heatmap(e, vectors) for e in examples],
         up=heat(4.0),
         down=heat(-4.0),
@@ -157,28 +157,11 @@ def _reliability(measured: dict[str, Any], vectors: VectorSet) -> Markup:
     return figure_html(figure, 420, "Stated probability against observed frequency")
 
 
-def _matrix(made: Extraction) -> Markup:
-    figure = make_subplots(cols=2, subplot_titles=("AUROC", "cosine"), horizontal_spacing=0.04, shared_yaxes=True)
-    for column, (table, low, high, scale) in enumerate(((made.on_traits, 0.0, 1.0, "RdBu"), (made.cosines, -1.0, 1.0, "RdBu")), 1):
-        names = [n for n in table if n in next(iter(table.values()))]
-        values = [[table[a][b] for b in names] for a in names]
-        short = [n.split("_")[0] for n in names]
-        figure.add_heatmap(
-            z=values,
-            x=short,
-            y=short,
-            zmin=low,
-            zmax=high,
-            colorscale=scale,
-            showscale=False,
-            texttemplate="%{z:.2f}",
-            row=1,
-            col=column,
-            xgap=2,
-            ygap=2,
-        )
-    figure.update_yaxes(autorange="reversed")
-    return figure_html(figure, 130 + 55 * max(1, len(made.on_traits)), "Each vector on each trait's pairs, and cosines between directions")
+def _matrix(table: dict[str, dict[str, float]], middle: float) -> dict[str, Any]:
+    """A table of traits by traits, each cell with its colour: blue above `middle`, red below, stronger the farther."""
+    columns = list(dict.fromkeys(name for row in table.values() for name in row))
+    rows = [(name, [(row[c], heat(8 * (row[c] - middle))) for c in columns if c in row]) for name, row in table.items()]
+    return {"columns": columns, "rows": rows}
 
 
 def _heatmap(example: Example, vectors: VectorSet) -> dict[str, Any]:

@@ -111,6 +111,8 @@ def _better_method(z: Array, high: NDArray[np.bool_], groups: NDArray[Any]) -> M
 def _fit(method: Method, z: Array, high: NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
     if method == "platt":
         model = LogisticRegression(C=10.0).fit(z[:, None], high)
+        if model.coef_[0, 0] <= 0:  # the scores lean the wrong way here: they support no probability but the base rate
+            return ((0.0, float(np.log(high.sum() / (~high).sum()))),)
         return ((float(model.coef_[0, 0]), float(model.intercept_[0])),)
     model = IsotonicRegression(out_of_bounds="clip").fit(z, high.astype(float))
     n = len(z)

@@ -106,8 +106,8 @@ class TraitDefinition:
         ]
 
     def _from_prompt(self, text: str) -> Conversation:
-        conversation = as_conversation(text)
         try:
+            conversation = as_conversation(text)
             conversation.last("user" if self.reads == "user" else "assistant")
         except ConversationError as error:
             raise TraitError(f"trait {self.name}: example {text[:40]!r}: {error}") from error

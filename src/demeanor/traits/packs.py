@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -83,9 +84,9 @@ def load(name_or_path: str | Path) -> TraitDefinition:
     if NAME.fullmatch(text) and (built_in := BUILT_IN / f"{text}.yaml").is_file():
         return read_pack(built_in)
     path = Path(name_or_path)
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long for a path
         return read_pack(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise TraitError(f"{path} is a folder; name one of its YAML files, or use load_many")
     raise TraitError(f"unknown trait {text!r}; {nearest(text, names())} (or give the path of a YAML file)")
 
@@ -96,7 +97,7 @@ def load_many(names_or_paths: Iterable[str | Path]) -> list[TraitDefinition]:
     for item in names_or_paths:
         if str(item) == "all":
             found += [load(name) for name in (*TUTORIAL_TRAITS, *(n for n in names() if n not in TUTORIAL_TRAITS))]
-        elif Path(item).is_dir():
+        elif os.path.isdir(item):
             files = sorted([*Path(item).glob("*.yaml"), *Path(item).glob("*.yml")])
             if not files:
                 raise TraitError(f"{item}: the folder holds no .yaml file")
@@ -121,6 +122,8 @@ def read_pack(path: Path) -> TraitDefinition:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise TraitError(f"{path}:{where} is not valid YAML: {getattr(error, 'problem', error)}") from error
+    except (ValueError, RecursionError) as error:  # such as a date with a thirteenth month
+        raise TraitError(f"{path}: a value cannot be read ({error}); put it in quotes") from error
     if not isinstance(raw, dict):
         raise TraitError(f"{path}: a pack is a mapping with 'name', 'description' and 'pairs'; see docs/writing-a-trait.md")
     try:

@@ -50,6 +50,8 @@ def load_tutorial(path: Path) -> dict[str, PersonaVector]:
     for file in files:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
+            if not isinstance(content, dict):
+                raise TypeError(f"it holds a {type(content).__name__}, no dictionary")
             vector = PersonaVector(
                 str(content["trait_name"]),
                 torch.as_tensor(content["direction"]).float(),

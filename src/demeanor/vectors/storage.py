@@ -1,6 +1,7 @@
 """A vector set on disk: a folder of safetensors, JSON and a card, written whole or not at all.
 
-    vectors.safetensors   reading.TRAIT [layers, hidden], steering.TRAIT [hidden], neutral.norm [layers]
+    vectors.safetensors   reading.TRAIT [layers, hidden], steering.TRAIT [hidden], neutral.norm [layers],
+                          neutral.scale [layers, hidden]
     manifest.json         format version, model, pooling, traits with metrics, versions, date, hashes of the other two
     calibration.json      for each trait, how raw scores become z and probability
     summary.json          the tutorial's shape
@@ -11,6 +12,7 @@ The same vector set gives the same bytes. Loading checks hashes, shapes and numb
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -38,8 +40,7 @@ _ENTRY_TEXT = ("title", "description", "high_pole", "low_pole", "safe_pole", "re
 
 def save(vectors: VectorSet, folder: Path) -> Path:
     """Write `vectors` to `folder`, replacing a vector set that is there. Raises OutputError; leaves no half set."""
-    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{folder} exists and is not a vector set; name another folder")
+    refuse_foreign(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -49,13 +50,7 @@ def save(vectors: VectorSet, folder: Path) -> Path:
         staging.chmod(0o755)
         for name, content in _files(vectors).items():
             _write(staging / name, content)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            os.replace(folder, old / "set")
-            os.replace(staging, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(staging, folder)
+        _put_in_place(staging, folder)
     except OSError as error:
         raise OutputError(f"cannot write the vector set to {folder}: {error.strerror}; nothing was kept") from error
     finally:
@@ -63,14 +58,48 @@ def save(vectors: VectorSet, folder: Path) -> Path:
     return folder
 
 
+def _put_in_place(staging: Path, folder: Path) -> None:
+    """Rename `staging` to `folder`; a set that is there is kept aside until that is done, and put back where it fails."""
+    if not folder.exists():
+        os.replace(staging, folder)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    try:
+        os.replace(folder, aside / "set")
+        try:
+            os.replace(staging, folder)
+        except OSError:
+            os.replace(aside / "set", folder)
+            raise
+    except OSError:
+        with contextlib.suppress(OSError):  # not empty: the old set is still in it
+            aside.rmdir()
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise OutputError where `folder` holds something else than a vector set, which saving there would delete."""
+    ours = (folder / MANIFEST).is_file() and any((folder / name).is_file() for name in _HASHED)  # even a damaged one
+    if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"{folder} exists and is not a vector set; name another folder")
+
+
 def load(folder: Path) -> VectorSet:
     """Read and check a vector set.
 
     Raises:
-        VectorSetError: there is none.
+        VectorSetError: there is none, or it cannot be read.
         FormatVersionError: written by a newer Demeanor.
         DamagedVectorSetError: torn, edited, NaN or wrong shapes.
     """
+    try:
+        return _load(folder)
+    except OSError as error:
+        raise VectorSetError(f"{folder} cannot be read: {error.strerror}; check its permissions") from error
+
+
+def _load(folder: Path) -> VectorSet:
     if not (folder / MANIFEST).is_file():
         raise VectorSetError(f"no vector set in {folder} (no {MANIFEST}); make one with `demeanor extract --output {folder}`")
     manifest = _read_manifest(folder)
@@ -85,7 +114,15 @@ def load(folder: Path) -> VectorSet:
         calibrations = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
         model = ModelIdentity(**manifest["model"])
         traits = {name: _entry(name, record, tensors, calibrations, model) for name, record in manifest["traits"].items()}
-        return VectorSet(model, traits, manifest["pooling"], tensors["neutral.norm"], manifest["created"], manifest["versions"])
+        return VectorSet(
+            model=model,
+            traits=traits,
+            pooling=manifest["pooling"],
+            neutral_norm=tensors["neutral.norm"],
+            neutral_scale=tensors["neutral.scale"],
+            created=manifest["created"],
+            versions=manifest["versions"],
+        )
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise DamagedVectorSetError(f"{folder}: the vector set does not hold together ({error}); extract it again") from error
 
@@ -117,8 +154,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["format_version"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        version = int(manifest["format_version"])
+    except (ValueError, KeyError, TypeError) as error:
         raise DamagedVectorSetError(f"{path} is not a whole manifest ({error}); restore it or extract again") from error
     if version > FORMAT_VERSION:
         raise FormatVersionError(
@@ -131,7 +168,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _files(vectors: VectorSet) -> dict[str, bytes]:
-    tensors = {"neutral.norm": vectors.neutral_norm.float().contiguous()}
+    tensors = {
+        "neutral.norm": vectors.neutral_norm.float().contiguous(),
+        "neutral.scale": vectors.neutral_scale.float().contiguous(),
+    }
     records: dict[str, Any] = {}
     for name, entry in vectors.traits.items():
         record: dict[str, Any] = {key: getattr(entry, key) for key in _ENTRY_TEXT}

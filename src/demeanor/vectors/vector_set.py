@@ -8,7 +8,7 @@ Calibrations are kept here as plain records; the scoring room gives them their m
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class VectorSet:
     pooling: Pooling = "mean"
     neutral_norm: Tensor = field(default_factory=lambda: torch.zeros(0))
     """Mean norm of the pooled activations at each layer [layers], which relative steering doses refer to."""
+    neutral_scale: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    """Spread of each dimension within a pole over all packs' training examples [layers, hidden]; adaptation scales by it."""
     created: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -64,7 +66,7 @@ class VectorSet:
 
     def only(self, names: Iterable[str]) -> VectorSet:
         """The same set with these traits only."""
-        return VectorSet(self.model, {n: self[n] for n in names}, self.pooling, self.neutral_norm, self.created, self.versions)
+        return replace(self, traits={n: self[n] for n in names})
 
     def check_model(self, model: ModelIdentity, allow_other: bool = False) -> list[str]:
         """Refuse a model that these vectors were not made with.

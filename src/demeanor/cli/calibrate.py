@@ -1,0 +1,62 @@
+"""`demeanor calibrate`: probabilities and thresholds on a deployer's own labelled replies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from demeanor.cli import console
+from demeanor.cli.console import Device, Dtype
+
+if TYPE_CHECKING:
+    from demeanor.scoring.thresholds import ErrorKind
+
+
+def calibrate(
+    trait: Annotated[str, typer.Option("--trait", "-t", help="The trait to calibrate.")],
+    input_file: Annotated[Path, typer.Option("--input", "-i", help="Labelled replies: rows as for `score`, with 'label'.")],
+    vectors: Annotated[Path, typer.Option("--vectors", help="Folder of the vector set.")] = Path("vectors"),
+    miss_rate: Annotated[
+        list[float] | None,
+        typer.Option("--miss-rate", help="Threshold at which at most this share of unsafe replies is missed. May be repeated."),
+    ] = None,
+    false_alarm_rate: Annotated[
+        list[float] | None,
+        typer.Option("--false-alarm-rate", help="Threshold at which at most this share of safe replies is flagged. May be repeated."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the calibrated set. Default: in place.")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Fit centre, spread, probability and thresholds of a trait to your own labelled replies.
+
+    The direction stays. Do not use the replies that the vector was adapted to: they are no longer fresh. A threshold
+    that the sample is too small to support is refused, with the number needed.
+
+    Example: demeanor calibrate --vectors vectors --trait crisis_recognition --input labelled.jsonl --miss-rate 0.05
+    """
+    from demeanor.cli.labelled import note_size, read_labelled
+    from demeanor.vectors import VectorSet
+
+    labelled = read_labelled(input_file)
+    VectorSet.load(vectors)[trait]
+    note_size(labelled)
+    scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
+    from demeanor.extraction.adaptation import recalibrate
+
+    wanted: list[tuple[ErrorKind, float]] = [("miss", r) for r in miss_rate or []]
+    wanted += [("false_alarm", r) for r in false_alarm_rate or []]
+    with console.stages() as stage:
+        made = recalibrate(
+            scorer.reader, scorer.vectors, trait, labelled, wanted, stage("reading labelled replies", len(labelled.conversations))
+        )
+    folder = made.vectors.save(output or vectors)
+    out = console.out
+    interval = f"[{made.interval.low:.2f}, {made.interval.high:.2f}]"
+    out.print(f"[bold]{trait}[/], {made.rows} replies to {made.prompts} prompt(s): AUROC {made.auroc:.2f} {interval}")
+    out.print(f"  calibration error {made.ece:.3f} (cross-validated), by {made.calibration.method}")
+    for threshold in made.thresholds:
+        out.print(f"  {threshold.guarantee}", soft_wrap=True)
+    out.print(f"\nvector set: {folder}")

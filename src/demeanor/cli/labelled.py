@@ -1,0 +1,108 @@
+"""Reading labelled replies for `adapt`, `calibrate` and `sample`: the same rows as `score` takes, with a label."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from demeanor.cli import console
+from demeanor.errors import DemeanorError, InputFileError
+
+if TYPE_CHECKING:
+    from demeanor.conversation import Conversation
+    from demeanor.extraction.adaptation import Labelled
+
+WORDS = {"high": 1.0, "low": 0.0, "true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
+
+
+def read_labelled(path: Path) -> Labelled:
+    """Labelled rows of a JSON-lines file, or of a CSV that `demeanor sample` wrote.
+
+    `label` is a number (higher is more of the trait) or high/low. Rows of one `pair_id`, else one `group`, else one
+    context belong together. A row without a usable label is an error: a label that is silently dropped is a wrong result.
+    """
+    from demeanor.extraction.adaptation import as_labelled
+
+    conversations, labels, groups = [], [], []
+    for number, record in rows_of(path):
+        raw = record.get("label")
+        if raw is None or raw == "":
+            continue  # not labelled yet, as in a sheet that is half done
+        labels.append(_number(path, number, raw))
+        conversation = conversation_of(path, number, record)
+        conversations.append(conversation)
+        groups.append(group_of(record, conversation))
+    if not labels:
+        raise InputFileError(f"{path} holds no labelled row; give each reply a 'label': 0 or 1, or a number, higher for more of the trait")
+    return as_labelled(conversations, labels, groups)
+
+
+def rows_of(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Number and record of each row of a .jsonl, .jsonl.gz or .csv file. Raises InputFileError at the first broken one."""
+    from demeanor.records import read_rows
+
+    if path.suffix == ".csv":
+        return _csv(path)
+    found = []
+    for row in read_rows(path):
+        if row.error:
+            raise InputFileError(f"{path}: {row.error}")
+        found.append((row.number, row.record))
+    return found
+
+
+def conversation_of(path: Path, number: int, record: dict[str, Any]) -> Conversation:
+    """The conversation of a record; an error names the file and line."""
+    from demeanor.conversation import from_record
+
+    try:
+        return from_record(record)
+    except DemeanorError as error:
+        raise InputFileError(f"{path}: line {number}: {error}") from error
+
+
+def group_of(record: dict[str, Any], conversation: Conversation) -> str:
+    """What a row belongs together with: its pair, its group, or all that was said before the reply."""
+    for key in ("pair_id", "group"):
+        if record.get(key) is not None:
+            return str(record[key])
+    return json.dumps([[m.role, m.content] for m in conversation.messages[:-1]], ensure_ascii=False)
+
+
+def _number(path: Path, number: int, raw: object) -> float:
+    if isinstance(raw, bool | int | float):
+        return float(raw)
+    text = str(raw).strip().lower()
+    if text in WORDS:
+        return WORDS[text]
+    try:
+        return float(text)
+    except ValueError:
+        raise InputFileError(f"{path}: line {number}: the label {raw!r} is neither a number nor high or low") from None
+
+
+def _csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    import csv
+
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            found = []
+            for number, row in enumerate(csv.DictReader(file), 2):
+                record: dict[str, Any] = {k: v for k, v in row.items() if k}
+                if record.get("messages"):
+                    record["messages"] = json.loads(record["messages"])
+                found.append((number, record))
+            return found
+    except FileNotFoundError:
+        raise InputFileError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        raise InputFileError(f"{path} cannot be read as CSV: {error}") from error
+
+
+def note_size(labelled: Labelled) -> None:
+    """Say what was read."""
+    high = labelled.high
+    console.note(
+        f"{len(high)} labelled replies ({int(high.sum())} high, {int((~high).sum())} low), {len(set(labelled.group.tolist()))} prompts"
+    )

@@ -1,0 +1,82 @@
+"""`demeanor sample`: a sheet of replies for a clinician to label next."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from demeanor.cli import console
+from demeanor.cli.console import Device, Dtype, Vectors
+
+COLUMNS = ("id", "label", "prompt", "response", "group", "messages")
+
+
+def sample(
+    trait: Annotated[str, typer.Option("--trait", "-t", help="The trait that will be labelled.")],
+    input_file: Annotated[Path, typer.Option("--input", "-i", help="Unlabelled replies: rows as for `score`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The sheet to fill in.")] = Path("to-label.csv"),
+    n: Annotated[int, typer.Option("--n", help="How many replies.")] = 50,
+    vectors: Vectors = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Choose which replies to label next, and write them to a CSV sheet.
+
+    They are spread over the score's range and over prompts, near-duplicates are left out, and the scores are not in
+    the sheet, so that they do not sway the labels. Fill in 'label' (1 for the high pole, 0 for the low one, or a
+    grade) and hand the sheet to `demeanor adapt --input`.
+
+    Example: demeanor sample --trait crisis_recognition --input replies.jsonl --n 50
+    """
+    from demeanor.cli.labelled import conversation_of, group_of, rows_of
+    from demeanor.errors import InputFileError
+    from demeanor.records import writing
+
+    rows = rows_of(input_file)
+    if not rows:
+        raise InputFileError(f"{input_file} holds no rows")
+    conversations = [conversation_of(input_file, number, record) for number, record in rows]
+    scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
+    scorer.vectors[trait]
+    from demeanor.extraction.sampling import choose_to_label
+    from demeanor.scoring import Reading
+
+    scored, values = [], []
+    with console.stages() as stage:
+        step = stage("scoring", len(rows))
+        for i, result in enumerate(scorer.score_many(conversations)):
+            if isinstance(result, Reading):
+                scored.append(i)
+                values.append(result[trait].z)
+            step(1)
+    if not scored:
+        raise InputFileError(f"no row of {input_file} could be scored")
+    import numpy as np
+
+    groups = [group_of(record, c) for (_, record), c in zip(rows, conversations, strict=True)]
+    picks = choose_to_label(np.array(values), [conversations[i].response for i in scored], [groups[i] for i in scored], n)
+    with writing(output) as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for pick in picks:
+            i = scored[pick]
+            messages = conversations[i].to_record()
+            writer.writerow(
+                {
+                    "id": rows[i][1].get("id", rows[i][0]),
+                    "label": "",
+                    "prompt": "\n".join(f"{m['role']}: {m['content']}" for m in messages[:-1]),
+                    "response": conversations[i].response,
+                    "group": groups[i],
+                    "messages": json.dumps(messages, ensure_ascii=False),
+                }
+            )
+    if len(scored) < len(rows):
+        console.note(f"{len(rows) - len(scored)} row(s) could not be scored and were left out")
+    console.out.print(
+        f"{len(picks)} replies to label in {output}: fill in 'label', then demeanor adapt --trait {trait} --input {output} --output adapted"
+    )

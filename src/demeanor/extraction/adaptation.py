@@ -1,0 +1,379 @@
+"""Adapting a vector to labelled replies from the place where it will be used.
+
+The pack's direction is the prior, the labels are the evidence. With z a reply's activations at the vector's layers,
+each dimension in units of its neutral spread, and s the reply's z-score by the pack's vector,
+
+    logit P(high) = alpha s + u.z + b,     penalty  lambda/2 |u|^2 + (alpha - 1)^2 / 2,     alpha > 0
+
+lambda is chosen by cross-validated log loss over prompts, the stronger prior in a tie; at lambda = infinity the
+direction is the pack's, at small lambda it is a supervised probe. Graded labels are soft targets between 0 and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from sklearn.model_selection import GroupKFold, StratifiedKFold
+from threadpoolctl import threadpool_limits
+
+from demeanor.conversation import Conversation
+from demeanor.errors import ExtractionError
+from demeanor.model.reader import ActivationReader, Progress
+from demeanor.scoring.calibration import Calibration, fit_calibration
+from demeanor.scoring.metrics import Array, Interval, auroc, brier, clustered_auroc_interval, expected_calibration_error
+from demeanor.scoring.thresholds import ErrorKind, Threshold, fit_threshold, threshold_key
+from demeanor.traits.definition import NAME
+from demeanor.vectors.persona_vector import PersonaVector
+from demeanor.vectors.vector_set import TraitEntry, VectorSet
+
+PENALTIES = (np.inf, 10000.0, 3000.0, 1000.0, 300.0)
+FOLDS = 5
+CURVE = (10, 20, 40, 80, 160, 320)
+FEWEST_GROUPS = 3  # prompts from which on cross-validation keeps them together
+FEWEST = 6  # labelled rows under which nothing is fitted
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled replies: `target` in [0, 1] (1 is the high pole), `group` what belongs together (the same prompt or pair)."""
+
+    conversations: list[Conversation]
+    target: Array
+    group: NDArray[Any]
+
+    @property
+    def high(self) -> NDArray[np.bool_]:
+        """Above the middle of the targets; of graded labels, above their median."""
+        middle = 0.5 if set(np.unique(self.target)) <= {0.0, 1.0} else float(np.median(self.target))
+        above = self.target > middle
+        return above if above.any() else self.target >= middle
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What an adaptation made and how well it does, cross-validated over prompts at the size given."""
+
+    vectors: VectorSet
+    rows: int
+    prompts: int
+    auroc: float
+    interval: Interval
+    pack_auroc: float
+    """The pack's own vector on the same rows, for comparison."""
+    penalty: float
+    """The strength of the prior that was chosen; infinity keeps the pack's direction."""
+    ece: float
+    brier: float
+    curve: dict[int, float]
+    """Cross-validated AUROC by number of labelled rows."""
+
+    @property
+    def outlook(self) -> str:
+        """What more labels would bring, from the end of the learning curve, in words."""
+        sizes = sorted(self.curve)
+        if len(sizes) < 2:
+            return "too few labels for a learning curve; label at least 20"
+        gain = self.curve[sizes[-1]] - self.curve[sizes[-2]]
+        per_doubling = gain / max(np.log2(sizes[-1] / sizes[-2]), 0.25)
+        more = 2 * self.rows
+        if per_doubling > 0.01:
+            return f"the curve still rises: {more} labels would bring about {per_doubling / 2:+.2f} to {per_doubling:+.2f} AUROC"
+        return f"the curve is flat: going to {more} labels would bring little (last doubling {per_doubling:+.2f})"
+
+
+def adapt(reader: ActivationReader, vectors: VectorSet, trait: str, labelled: Labelled, progress: Progress | None = None) -> Adaptation:
+    """A vector set whose `trait` is fitted to its pack and to labelled replies.
+
+    Raises ExtractionError where the labels cannot be used (one kind only, too few rows).
+    """
+    entry = vectors[trait]
+    activations = reader.read(labelled.conversations, entry.reading.layers, entry.reads, vectors.pooling, progress).numpy()
+    return adapt_activations(vectors, trait, activations, labelled)
+
+
+def adapt_activations(vectors: VectorSet, trait: str, activations: Array, labelled: Labelled) -> Adaptation:
+    """`adapt` for activations [rows, k, hidden] that are read already."""
+    with threadpool_limits(1, user_api="blas"):  # many small fits: threads only stand in each other's way
+        return _adapt(vectors, trait, activations, labelled)
+
+
+def _adapt(vectors: VectorSet, trait: str, activations: Array, labelled: Labelled) -> Adaptation:
+    entry = vectors[trait]
+    problem = _Problem.of(vectors, entry, activations, labelled)
+    choice, folded = _choose_penalty(problem)
+    alpha, u, bias = _fit(problem, choice)
+    weights = alpha * problem.prior + u / problem.scale
+    norm = float(np.linalg.norm(weights))
+    direction = (weights / norm).reshape(activations.shape[1:])
+    # the out-of-fold logits, in this direction's raw score: logit = norm * raw + offset
+    offset = bias - alpha * problem.prior_offset - float(u @ problem.shift)
+    raw = (folded - offset) / norm
+    high = labelled.high
+    prompts = len(set(labelled.group.tolist()))
+    over = "over prompts" if prompts >= FEWEST_GROUPS else "over replies, for want of prompts: optimistic"
+    source = f"{len(high)} labelled replies to {prompts} prompt(s), cross-validated {over}"
+    calibration = fit_calibration(raw, high, labelled.group, source)
+    probability = calibration.probability(raw)
+    measured = Adaptation(
+        vectors=vectors,
+        rows=len(high),
+        prompts=prompts,
+        auroc=auroc(folded[high], folded[~high]),
+        interval=clustered_auroc_interval(folded, high, labelled.group),
+        pack_auroc=auroc(problem.s[high], problem.s[~high]) if problem.has_prior else float("nan"),
+        penalty=choice,
+        ece=expected_calibration_error(probability, high),
+        brier=brier(probability, high),
+        curve=_learning_curve(problem, choice),
+    )
+    tensor = torch.from_numpy(np.ascontiguousarray(direction, dtype=np.float32))
+    metadata = {
+        **entry.reading.metadata,
+        "method": f"{entry.reading.metadata.get('method', 'none')}, adapted",
+        "layers": list(entry.reading.layers),
+        "centre": calibration.centre,
+        "adapted": {
+            "rows": measured.rows,
+            "prompts": measured.prompts,
+            "auroc": {"value": round(measured.auroc, 4), "low": round(measured.interval.low, 4), "high": round(measured.interval.high, 4)},
+            "pack_auroc": None if np.isnan(measured.pack_auroc) else round(measured.pack_auroc, 4),
+            "penalty": "infinity" if np.isinf(choice) else choice,
+            "learning_curve": {str(n): round(v, 4) for n, v in measured.curve.items()},
+        },
+    }
+    reading = PersonaVector(trait, tensor[0] if len(tensor) == 1 else tensor, entry.reading.layer_idx, entry.reading.strength, metadata)
+    adapted = replace(entry, reading=reading, calibration=calibration.to_record(), metrics={})
+    return replace(measured, vectors=replace(vectors, traits={**vectors.traits, trait: adapted}))
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The regression in numbers: z [rows, f], the prior's score s [rows], soft targets y [rows], groups."""
+
+    z: Array
+    s: Array
+    y: Array
+    high: NDArray[np.bool_]
+    group: NDArray[Any]
+    prior: Array
+    """The prior's weights on raw activations [f], scaled so that s = prior.x - prior_offset."""
+    prior_offset: float
+    scale: Array
+    shift: Array
+    """What was taken from each scaled dimension to centre it [f]."""
+    has_prior: bool
+
+    @classmethod
+    def of(cls, vectors: VectorSet, entry: TraitEntry, activations: Array, labelled: Labelled) -> _Problem:
+        high = labelled.high
+        if len(high) < FEWEST or high.all() or not high.any():
+            raise ExtractionError(
+                f"{len(high)} labelled rows, {int(high.sum())} high and {int((~high).sum())} low, cannot be learnt from; "
+                f"give at least {FEWEST} with both kinds"
+            )
+        x = activations.reshape(len(activations), -1).astype(float)
+        layers = list(entry.reading.layers)
+        known = vectors.neutral_scale.shape[0] > max(layers)
+        scale = vectors.neutral_scale[layers].numpy().reshape(-1).astype(float) if known else x.std(0)
+        scale = np.maximum(scale, max(float(np.median(scale)) * 1e-3, 1e-9))
+        spread, centre = entry.calibration["spread"], entry.calibration["centre"]
+        has_prior = bool(entry.reading.direction.norm() > 0)
+        prior = entry.reading.rows.double().numpy().reshape(-1) / spread
+        shift = (x / scale).mean(0)
+        return cls(
+            x / scale - shift,
+            x @ prior - centre / spread,
+            labelled.target,
+            high,
+            labelled.group,
+            prior,
+            centre / spread,
+            scale,
+            shift,
+            has_prior,
+        )
+
+    def rows(self, keep: NDArray[Any]) -> _Problem:
+        """The same problem on some rows."""
+        return replace(self, z=self.z[keep], s=self.s[keep], y=self.y[keep], high=self.high[keep], group=self.group[keep])
+
+
+def _fit(problem: _Problem, penalty: float) -> tuple[float, Array, float]:
+    """alpha, u [f] and b of the penalised logistic regression, fitted where the rows lie (in n dimensions, not f)."""
+    s, y = problem.s, problem.y
+    if np.isinf(penalty):
+        coordinates, basis = np.zeros((len(y), 0)), np.zeros((0, problem.z.shape[1]))
+    else:
+        left, values, basis = np.linalg.svd(problem.z, full_matrices=False)
+        coordinates = left * values
+
+    def loss(theta: Array) -> tuple[float, Array]:
+        alpha, bias, v = theta[0], theta[1], theta[2:]
+        logit = alpha * s + bias + coordinates @ v
+        value = np.logaddexp(0, logit).sum() - y @ logit + (alpha - 1) ** 2 / 2
+        gap = 1 / (1 + np.exp(-np.clip(logit, -30, 30))) - y
+        gradient = np.concatenate([[gap @ s + alpha - 1, gap.sum()], coordinates.T @ gap])
+        if len(v):
+            value += penalty / 2 * (v @ v)
+            gradient[2:] += penalty * v
+        return value, gradient
+
+    start = np.zeros(2 + coordinates.shape[1])
+    start[0] = 1.0
+    lowest = 0.05 if problem.has_prior else 0.0
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(lowest, None)] + [(None, None)] * (len(start) - 1)).x
+    return float(found[0]), found[2:] @ basis, float(found[1])
+
+
+def folds(high: NDArray[np.bool_], group: NDArray[Any], seed: int = 0) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Inside and outside rows of each fold: whole groups together, or single rows where there are fewer than three groups."""
+    groups = len(set(group.tolist()))
+    if groups < FEWEST_GROUPS:
+        count = max(2, min(FOLDS, int(min(high.sum(), (~high).sum()))))
+        return list(StratifiedKFold(count, shuffle=True, random_state=seed).split(high, high))
+    return list(GroupKFold(min(FOLDS, groups), shuffle=True, random_state=seed).split(high, groups=group))
+
+
+def _out_of_fold(problem: _Problem, penalty: float) -> Array:
+    """Logits of each row by a fit without its group [rows]."""
+    logits = np.zeros(len(problem.y))
+    for inside, outside in folds(problem.high, problem.group):
+        alpha, u, bias = _fit(problem.rows(inside), penalty)
+        logits[outside] = alpha * problem.s[outside] + problem.z[outside] @ u + bias
+    return logits
+
+
+def _choose_penalty(problem: _Problem) -> tuple[float, Array]:
+    """The penalty with the lowest cross-validated log loss, the larger one in a tie, and its out-of-fold logits."""
+    logits = {p: _out_of_fold(problem, p) for p in (PENALTIES if problem.has_prior else PENALTIES[1:])}
+    losses = {p: float((np.logaddexp(0, f) - problem.y * f).mean()) for p, f in logits.items()}
+    best = min(losses, key=lambda p: (round(losses[p], 3), -p))
+    return best, logits[best]
+
+
+def _learning_curve(problem: _Problem, penalty: float, draws: int = 4) -> dict[int, float]:
+    """Mean out-of-fold AUROC when only so many rows (whole groups) are there to learn from."""
+    total = len(problem.y)
+    curve = {}
+    for size in [n for n in CURVE if n < 0.8 * total]:
+        values = []
+        for draw in range(draws):
+            rng = np.random.default_rng(draw)
+            scores, seen = [], []
+            for inside, outside in folds(problem.high, problem.group, draw):
+                order = rng.permutation(inside)
+                first = {g: i for i, g in enumerate(dict.fromkeys(problem.group[order].tolist()))}
+                chosen = np.array(sorted(order.tolist(), key=lambda i: first[problem.group[i]])[:size])
+                part = problem.rows(chosen)
+                if part.high.all() or not part.high.any():
+                    continue
+                alpha, u, bias = _fit(part, penalty)
+                scores.append(alpha * problem.s[outside] + problem.z[outside] @ u + bias)
+                seen.append(problem.high[outside])
+            if scores:
+                s, h = np.concatenate(scores), np.concatenate(seen)
+                if h.any() and not h.all():
+                    values.append(auroc(s[h], s[~h]))
+        if values:
+            curve[size] = float(np.mean(values))
+    final = _out_of_fold(problem, penalty)
+    curve[total] = auroc(final[problem.high], final[~problem.high])
+    return curve
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """A vector set whose trait was calibrated on labelled replies, with the thresholds that were asked for."""
+
+    vectors: VectorSet
+    calibration: Calibration
+    thresholds: list[Threshold]
+    rows: int
+    prompts: int
+    auroc: float
+    interval: Interval
+    ece: float
+
+
+def recalibrate(
+    reader: ActivationReader,
+    vectors: VectorSet,
+    trait: str,
+    labelled: Labelled,
+    wanted: Sequence[tuple[ErrorKind, float]] = (),
+    progress: Progress | None = None,
+) -> Recalibration:
+    """Fit a trait's centre, spread, probability and thresholds to labelled replies; its direction stays.
+
+    The calibration error is cross-validated. Raises ExtractionError where the labels are of one kind, or are too few for
+    an error rate that is asked for.
+    """
+    entry, high = vectors[trait], labelled.high
+    if high.all() or not high.any():
+        raise ExtractionError("the labels are all of one kind; both kinds of reply are needed")
+    activations = reader.read(labelled.conversations, entry.reading.layers, entry.reads, vectors.pooling, progress)
+    raw = entry.reading.raw(activations).double().numpy()
+    prompts = len(set(labelled.group.tolist()))
+    calibration = fit_calibration(raw, high, labelled.group, f"{len(high)} labelled replies to {prompts} prompt(s)")
+    z = calibration.z(raw)
+    unsafe_is_high = entry.safe_pole == "low"
+    unsafe = high if unsafe_is_high else ~high
+    thresholds = [fit_threshold(z, unsafe, unsafe_is_high, rate, kind) for kind, rate in wanted]
+    calibration = replace(calibration, thresholds={threshold_key(t.kind, t.rate): t.to_record() for t in thresholds})
+    folded = np.zeros(len(raw))
+    for inside, outside in folds(high, labelled.group):
+        folded[outside] = fit_calibration(raw[inside], high[inside], labelled.group[inside], "").probability(raw[outside])
+    metadata = {**entry.reading.metadata, "centre": calibration.centre}
+    changed = replace(entry, calibration=calibration.to_record(), reading=replace(entry.reading, metadata=metadata))
+    return Recalibration(
+        replace(vectors, traits={**vectors.traits, trait: changed}),
+        calibration,
+        thresholds,
+        len(high),
+        prompts,
+        auroc(raw[high], raw[~high]),
+        clustered_auroc_interval(raw, high, labelled.group),
+        expected_calibration_error(folded, high),
+    )
+
+
+def without_prior(vectors: VectorSet, trait: str) -> VectorSet:
+    """The set with an entry for a new trait that has no direction yet, to be fitted to labels alone.
+
+    It is read over the layers that the set's other traits are read at in the middle.
+    """
+    if trait in vectors.traits:
+        raise ExtractionError(f"the vector set holds {trait} already; leave --new out to adapt it")
+    if not NAME.fullmatch(trait):
+        raise ExtractionError(f"{trait!r} is no trait name: use lower-case letters, digits, '_' and '-'")
+    pattern = sorted(vectors.traits.values(), key=lambda e: e.reading.layer_idx)[len(vectors.traits) // 2]
+    shape, hidden = pattern.reading.rows.shape, vectors.model.hidden_size
+    metadata = {"method": "labels alone", "layers": list(pattern.reading.layers), "layer_curve": {}}
+    none = PersonaVector(trait, torch.zeros(shape), pattern.reading.layer_idx, 0.0, metadata)
+    entry = TraitEntry(
+        reading=none,
+        steering=PersonaVector(trait, torch.zeros(hidden), pattern.reading.layer_idx, 0.0, {"method": "none"}),
+        title=trait.replace("_", " ").capitalize(),
+        description="Defined by labelled replies alone.",
+        high_pole="replies labelled high.",
+        low_pole="replies labelled low.",
+        safe_pole="high",
+        reads="response",
+        pack_hash="",
+        calibration={"centre": 0.0, "spread": 1.0},
+    )
+    return replace(vectors, traits={**vectors.traits, trait: entry})
+
+
+def as_labelled(conversations: Sequence[Conversation], labels: Sequence[float], groups: Sequence[str]) -> Labelled:
+    """Labels of any scale as targets between 0 and 1. Raises ExtractionError where they are all the same."""
+    values = np.array(labels, float)
+    if len(values) == 0 or values.max() == values.min():
+        raise ExtractionError("all labels are the same; both kinds of reply are needed")
+    return Labelled(list(conversations), (values - values.min()) / (values.max() - values.min()), np.array(groups))

@@ -1,0 +1,92 @@
+"""Thresholds at a stated error, with a guarantee that holds for samples of any size (split conformal).
+
+Of n unsafe examples, sort how unsafe each scores. Flag a reply that scores at least as unsafe as the k-th least unsafe
+one, k = floor(miss * (n + 1)). If the next unsafe reply is drawn like these n, it is missed with probability at most
+`miss`, whatever the scores' distribution. The guarantee needs k >= 1, so n >= 1 / miss - 1. (Vovk et al. 2005; Angelopoulos & Bates 2023.)
+A false-alarm rate is the same with the safe examples, from the other side.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demeanor.errors import ExtractionError
+from demeanor.scoring.metrics import Array
+
+ErrorKind = Literal["miss", "false_alarm"]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A cut on z: replies at or beyond it on the unsafe side are flagged."""
+
+    z: float
+    unsafe_side: Literal["below", "above"]
+    kind: ErrorKind
+    rate: float
+    n: int
+    """How many unsafe examples (for a miss rate) or safe ones (for a false-alarm rate) support it."""
+    observed_miss: float
+    observed_false_alarm: float
+
+    @property
+    def guarantee(self) -> str:
+        """What may be relied on, in words."""
+        what = "an unsafe reply is missed" if self.kind == "miss" else "a safe reply is flagged"
+        examples = "unsafe" if self.kind == "miss" else "safe"
+        there = f"{self.observed_miss:.0%} missed, {self.observed_false_alarm:.0%} false alarms"
+        return (
+            f"flag z {self.unsafe_side} {self.z:+.2f}: {what} with probability at most {self.rate:.0%}, if replies are like "
+            f"the {self.n} {examples} examples that it rests on (there: {there})"
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self) | {"guarantee": self.guarantee}
+
+
+def threshold_key(kind: ErrorKind, rate: float) -> str:
+    """The name under which a threshold is kept in a calibration: "miss 0.05"."""
+    return f"{kind} {rate:g}"
+
+
+def fit_threshold(z: Array, unsafe: NDArray[np.bool_], unsafe_is_high: bool, rate: float, kind: ErrorKind = "miss") -> Threshold:
+    """The cut that flags as little as it may while keeping the stated error.
+
+    Args:
+        z: Scores of examples that made neither the direction nor this choice before [n].
+        unsafe: Which of them are unsafe [n].
+        unsafe_is_high: Whether the high pole is the unsafe one.
+        rate: The error to keep, between 0 and 1.
+        kind: "miss" (unsafe replies passed) or "false_alarm" (safe replies flagged).
+
+    Raises:
+        ExtractionError: too few examples to support the rate; the message says how many are needed.
+    """
+    if not 0 < rate < 1:
+        raise ExtractionError(f"a rate lies between 0 and 1, not {rate}")
+    danger = np.asarray(z, float) if unsafe_is_high else -np.asarray(z, float)
+    relevant = np.sort(danger[unsafe] if kind == "miss" else danger[~unsafe])
+    n = len(relevant)
+    k = math.floor(rate * (n + 1) + 1e-9)
+    if k < 1:
+        needed = math.ceil(1 / rate - 1 - 1e-9)
+        examples = "unsafe" if kind == "miss" else "safe"
+        raise ExtractionError(f"{n} {examples} examples cannot support a {kind.replace('_', '-')} rate of {rate:.0%}: {needed} are needed")
+    # miss: all but the k-1 least dangerous unsafe ones are flagged; false alarm: only beyond the k-th most dangerous safe one
+    cut = float(relevant[k - 1]) if kind == "miss" else float(np.nextafter(relevant[n - k], np.inf))
+    flagged = danger >= cut
+    return Threshold(
+        z=cut if unsafe_is_high else -cut,
+        unsafe_side="above" if unsafe_is_high else "below",
+        kind=kind,
+        rate=rate,
+        n=n,
+        observed_miss=float((~flagged[unsafe]).mean()) if unsafe.any() else float("nan"),
+        observed_false_alarm=float(flagged[~unsafe].mean()) if (~unsafe).any() else float("nan"),
+    )

@@ -1,0 +1,206 @@
+"""Shared fixtures: tokenizers made in memory and tiny random models of many architectures, so that no test needs a download."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from threadpoolctl import threadpool_limits
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+VOCABULARY = 512
+LAYERS = 3
+WIDTH = 32
+
+SENTENCES = [
+    "I hear you, and I am sorry that this week has been so hard for you.",
+    "You should stop your medication today; doctors never know anything.",
+    "Are you safe right now? Is there somebody who can be with you tonight?",
+    "User: I cannot sleep.\nAssistant: That sounds exhausting.\nSystem: be kind.",
+    "[INST] Why does nobody listen to me? [/INST] I am listening.",
+]
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+INST = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate user/assistant') }}{% endif %}"
+    "{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}"
+    "{% endfor %}"
+)
+REFUSE_SYSTEM = "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}{% endfor %}"
+NO_SYSTEM = REFUSE_SYSTEM + CHATML
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Linear algebra in one thread: on small arrays and a busy machine, several wait for each other a hundred times longer."""
+    with threadpool_limits(1):
+        yield
+
+
+@cache
+def _byte_level() -> str:
+    """A byte-level BPE tokenizer as its JSON, trained on a few sentences; its post-processor adds a BOS where asked to."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<bos>", "<eos>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.post_processor = processors.Sequence(
+        [processors.ByteLevel(trim_offsets=False), processors.TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 1)])]
+    )
+    return str(tokenizer.to_str())
+
+
+@cache
+def _metaspace() -> str:
+    """A tokenizer of sentencepiece's kind as its JSON: "▁" for a space, bytes for characters that it does not know."""
+    letters = sorted({c for s in SENTENCES for c in s.replace(" ", "▁")} | {"▁"})
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), *letters]
+    vocabulary = {t: i for i, t in enumerate(tokens)}
+    merges = [("▁", "I"), ("▁", "y"), ("▁y", "o"), ("▁yo", "u"), ("h", "e"), ("▁", "t"), ("e", "r"), ("i", "n")]
+    for left, right in merges:
+        vocabulary[left + right] = len(vocabulary)
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ("<unk>", "<s>", "</s>")])
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    return str(tokenizer.to_str())
+
+
+def _wrap(serialized: str, template: str | None, **options: Any) -> PreTrainedTokenizerFast:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(serialized), **options)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def _chatml_tokenizer(template: str | None = CHATML, **options: Any) -> PreTrainedTokenizerFast:
+    return _wrap(_byte_level(), template, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", **options)
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
+    """The byte-level tokenizer with any template: make_tokenizer(template, padding_side=...)."""
+    return _chatml_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level, ChatML."""
+    return _chatml_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def bos_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level; the template itself writes the BOS."""
+    return _chatml_tokenizer("{{ bos_token }}" + CHATML)
+
+
+@pytest.fixture(scope="session")
+def no_system_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level; the template raises at a system message."""
+    return _chatml_tokenizer(NO_SYSTEM)
+
+
+@pytest.fixture(scope="session")
+def base_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level, without a template: a base model's."""
+    return _chatml_tokenizer(None)
+
+
+@pytest.fixture(scope="session")
+def inst_tokenizer() -> PreTrainedTokenizerFast:
+    """Sentencepiece's kind, with [INST] and roles that must alternate."""
+    return _wrap(_metaspace(), INST, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+_COMMON: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.15,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_GEMMA: dict[str, Any] = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16}
+
+# name -> (the model's class, the config's class, what its config has beyond the common)
+_MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "llama": ("LlamaForCausalLM", "LlamaConfig", {}),
+    "mistral": ("MistralForCausalLM", "MistralConfig", {"sliding_window": 16}),
+    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", {}),
+    "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", {"head_dim": 8}),
+    "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", _GEMMA),
+    "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", _GEMMA),
+    "gemma3-multimodal": ("Gemma3ForConditionalGeneration", "Gemma3Config", _GEMMA),
+    "phi3": ("Phi3ForCausalLM", "Phi3Config", {}),
+    "gpt2": ("GPT2LMHeadModel", "GPT2Config", {}),
+    "gpt-neox": ("GPTNeoXForCausalLM", "GPTNeoXConfig", {}),
+    "mixtral": ("MixtralForCausalLM", "MixtralConfig", {"num_local_experts": LAYERS, "num_experts_per_tok": 2}),
+}
+
+
+def _config(name: str, changes: dict[str, Any]) -> Any:
+    _, kind, extra = _MODELS[name]
+    settings = _COMMON | extra | changes
+    if name == "gpt2":
+        renamed = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
+        renamed |= {"max_position_embeddings": "n_positions", "intermediate_size": "n_inner"}
+        settings = {renamed.get(k, k): v for k, v in settings.items() if k != "num_key_value_heads"}
+    if name == "gpt-neox":
+        settings.pop("num_key_value_heads")
+    if name == "gemma3-multimodal":  # its vision tower has as many layers as its decoder, to tempt the search for blocks
+        vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": LAYERS, "num_attention_heads": 2}
+        return transformers.Gemma3Config(
+            text_config=settings,
+            vision_config=vision | {"image_size": 28, "patch_size": 14},
+            mm_tokens_per_image=4,
+            image_token_id=VOCABULARY - 1,
+            boi_token_id=VOCABULARY - 2,
+            eoi_token_id=VOCABULARY - 3,
+        )
+    return getattr(transformers, kind)(**settings)
+
+
+def _build(name: str, **changes: Any) -> PreTrainedModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(sum(map(ord, name)))
+        model = getattr(transformers, _MODELS[name][0])(_config(name, changes))
+    return model.eval()
+
+
+_built = cache(_build)
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., PreTrainedModel]:
+    """A new tiny model: make_model("llama", max_position_embeddings=32)."""
+    return _build
+
+
+@pytest.fixture(params=list(_MODELS))
+def any_model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    """A tiny random model of each architecture in turn; shared, so leave it as it is."""
+    return _built(request.param)
+
+
+@pytest.fixture
+def llama() -> PreTrainedModel:
+    """A tiny Llama of three layers, width 32; shared, so leave it as it is."""
+    return _built("llama")

@@ -1,0 +1,315 @@
+"""The command line as a person meets it: one line an error, exit codes that mean something, and no model where none is needed."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from artifacts import vector_set
+
+from demeanor.cli import console
+from demeanor.cli.main import main
+from demeanor.cli.models import WELL_TRIED
+from demeanor.conversation import as_conversation
+from demeanor.errors import ActivationError, DemeanorError
+from demeanor.model import embedded
+from demeanor.scoring import NotScored, Reading, Score
+from demeanor.traits import names
+
+COMMANDS = [
+    "demo",
+    "extract",
+    "validate",
+    "score",
+    "traits list",
+    "traits show",
+    "traits lint",
+    "models list",
+    "models pull",
+    "models path",
+]
+PACK = "name: warmth\ndescription: How warm.\npairs:\n- {id: w-1, high: I am so glad, low: I am so what}\n"
+
+
+@pytest.fixture(autouse=True)
+def no_model(monkeypatch, tmp_path):
+    """An empty working folder and cache; loading the embedded model is a bug here."""
+
+    def refuse():
+        raise AssertionError("a model was loaded before the input was checked")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEMEANOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(embedded, "ensure", refuse)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run `demeanor ARGS`: its exit code, standard output and standard error."""
+
+    def call(*args, stdin=b""):
+        monkeypatch.setattr(sys, "argv", ["demeanor", *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return (ended.value.code or 0, *capsys.readouterr())
+
+    return call
+
+
+class FakeScorer:
+    """Gives every reply the same reading, and fails at replies that say so."""
+
+    vectors = vector_set()
+    reading = Reading({"warmth": Score(1.5, 1.0, 0.5, 0.75)}, {"warmth": (1, 2)}, "tiny-chat")
+
+    def score(self, conversation):
+        as_conversation(conversation)
+        return self.reading
+
+    def score_many(self, conversations):
+        for conversation in conversations:
+            try:
+                if as_conversation(conversation).response == "break the machine":
+                    raise ActivationError("the activations hold NaN")
+                yield self.reading
+            except ActivationError:
+                raise
+            except DemeanorError as error:
+                yield NotScored(str(error))
+
+
+@pytest.fixture
+def fake_scorer(monkeypatch):
+    monkeypatch.setattr(console, "load_scorer", lambda *options: FakeScorer())
+
+
+def modules_after(*args):
+    """Which heavy modules a command imports, in a process of its own; its exit code; what it prints."""
+    code = (
+        "import sys; from demeanor.cli.main import main; sys.argv[0] = 'demeanor'\n"
+        "try: main()\nexcept SystemExit as end: print('CODE', end.code)\n"
+        "print('HEAVY', [m for m in ('torch', 'transformers', 'sklearn', 'plotly') if m in sys.modules])"
+    )
+    return subprocess.check_output([sys.executable, "-c", code, *args], text=True)
+
+
+def test_help_imports_nothing_heavy():
+    printed = modules_after("--help")
+    assert "CODE 0" in printed
+    assert "HEAVY []" in printed
+    assert all(command in printed for command in ("demo", "extract", "validate", "score", "traits", "models"))
+
+
+def test_listing_traits_imports_nothing_heavy():
+    printed = modules_after("traits", "list")
+    assert "HEAVY []" in printed
+    assert all(name in printed for name in names())  # not cut off, however narrow the terminal
+
+
+def test_listing_models_cuts_no_name_off(run):
+    code, out, _ = run("models", "list")
+    assert code == 0
+    assert all(name in out for name in (embedded.NAME, *WELL_TRIED))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(run, command):
+    code, out, _ = run(*command.split(), "--help")
+    assert code == 0
+    assert re.search(rf"Usage: .*{command} \[OPTIONS\]", out)
+    assert len(out.split("Options")[0].split()) > 15
+
+
+BAD = [
+    ("extract -t crisis_recogniton", r"unknown trait 'crisis_recogniton'; did you mean crisis_recognition?"),
+    ("extract -t nowhere.yaml", "unknown trait 'nowhere.yaml'"),
+    ("extract -t bad.yaml", "bad.yaml: pair w-1, field 'low': "),
+    ("extract -m smollm2-135m", "unknown model 'smollm2-135m'; did you mean smollm2-135m-instruct?"),
+    ("extract -m [bold]x", "unknown model '[bold]x'"),
+    ("extract -m nowhere.gguf", "no such file: nowhere.gguf"),
+    ("extract -m mine", "mine holds no config.json"),
+    ("extract --method ldaa", "unknown method 'ldaa'; did you mean lda?"),
+    ("extract --layers 10:20", "cannot read --layers '10:20'; write all, 10-20, or 8,12,16"),
+    ("extract --layers 99999999999", "cannot read --layers"),
+    ("extract --pooling middle", "unknown pooling 'middle'; use mean, last or max"),
+    ("extract --quantization 8bit", "8bit quantization needs a CUDA device"),
+    ("extract --quantization 3bit", "unknown quantization '3bit'; use 8bit or 4bit"),
+    ("extract --dtype float17", "unknown dtype 'float17'; did you mean"),
+    ("extract --device gpu", "unknown device 'gpu'; use auto, cpu, cuda"),
+    ("extract --device cuda", "no CUDA device is available here; use --device auto or cpu"),
+    ("extract --output mine", "mine exists and is not a vector set; name another folder"),
+    ("extract --output talks.jsonl", "talks.jsonl exists and is not a vector set"),
+    ("score -i talks.jsonl", "--input and --output go together"),
+    ("score -o out.jsonl", "--input and --output go together"),
+    ("score hello -i talks.jsonl -o out.jsonl", "give either a text or --input, not both"),
+    ("score -i talks.jsonl -o talks.jsonl", "talks.jsonl is the input; name another file with --output"),
+    ("score -i talks.jsonl -o mine/../talks.jsonl", "is the input; name another file"),
+    ("score -i nowhere.jsonl -o out.jsonl", "nowhere.jsonl: no such file"),
+    ("score -i mine -o out.jsonl", "mine is a folder; name a .jsonl file"),
+    ("score -i empty.jsonl -o out.jsonl", "empty.jsonl holds no rows"),
+    ("score -i latin.jsonl -o out.jsonl", "latin.jsonl: not UTF-8 text"),
+    ("score", "the text is empty; give a reply"),
+    ("score hello --vectors mine", "no vector set in mine (no manifest.json); make one with `demeanor extract --output mine`"),
+    ("score hello --vectors torn", "manifest.json is not a whole manifest"),
+    ("score hello -m other/model", "no vectors for other/model; make them first: demeanor extract --model other/model"),
+    ("score User:hello", "no assistant message in the conversation"),
+    ("validate", "no vector set in vectors"),
+    ("validate --vectors set -t user_risk", "and none of them is among the traits given"),
+    ("traits show user_rsk", "unknown trait 'user_rsk'; did you mean user_risk?"),
+    ("traits lint mine", "mine: the folder holds no .yaml file"),
+    ("models path nowhere", "nowhere is not on this machine"),
+]
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch):
+    """Files for the bad commands, on a machine without CUDA."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "manifest.json").write_text("{")
+    vector_set().save(tmp_path / "set")
+    (tmp_path / "bad.yaml").write_text(PACK.replace("low: I am so what", "low: ''"))
+    (tmp_path / "talks.jsonl").write_text('{"text": "hello"}\n')
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "latin.jsonl").write_bytes('{"text": "é"}\n'.encode("latin-1"))
+
+
+@pytest.mark.usefixtures("inputs")
+@pytest.mark.parametrize(("command", "words"), BAD, ids=[command for command, _ in BAD])
+def test_bad_input_is_one_line_and_exit_2(run, command, words):
+    code, out, err = run(*command.split())
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("inputs")
+def test_bad_input_writes_nothing(run, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    for command, _ in BAD:
+        run(*command.split())
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "talks.jsonl").read_text() == '{"text": "hello"}\n'
+
+
+def test_input_that_is_no_text(run):
+    code, _, err = run("score", stdin=b"User: \xff")
+    assert (code, err) == (2, "error: standard input is not UTF-8 text (byte 6)\n")
+
+
+@pytest.mark.parametrize("text", ["a [bold]b[/] c", "[/]", "back\\[slash]", ":smile:", "two\nlines"])
+def test_an_error_says_what_the_user_wrote(run, text):
+    code, _, err = run("traits", "show", text)
+    assert code == 2
+    assert repr(text) in err
+    assert err.count("\n") == 1
+
+
+def test_an_error_with_several_lines_becomes_one(capsys):
+    console.problem("first\nsecond")
+    assert capsys.readouterr().err == "error: first second\n"
+
+
+def test_an_interrupt_exits_with_130(run, monkeypatch):
+    def interrupt(paths):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("demeanor.traits.load_many", interrupt)
+    code, _, err = run("traits", "lint", "all")
+    assert code == 130
+    assert "Traceback" not in err
+
+
+def test_lint_of_a_bad_pack_exits_with_1(run, tmp_path):
+    (tmp_path / "bad.yaml").write_text(PACK.replace("so what", "so what and yet and yet and yet"))
+    code, out, err = run("traits", "lint", "bad.yaml")
+    assert code == 1
+    assert "mend pair w-1: 4 against 10 words" in out
+    assert err == "error: 1 thing(s) to mend\n"
+
+
+def test_lint_of_a_fair_pack_exits_with_0(run, tmp_path):
+    (tmp_path / "fair.yaml").write_text(PACK)
+    code, out, err = run("traits", "lint", "fair.yaml")
+    assert (code, err) == (0, "")
+    assert "note train: 1 pairs" in out
+
+
+def test_text_of_a_pack_is_shown_as_it_is_written(run, tmp_path):
+    pair = """- {id: '[/w-1]', high: '[b]', low: 'I am [/b]'}"""
+    (tmp_path / "odd.yaml").write_text(f"name: warmth\ndescription: '[/] [red]How[/red] warm :smile:'\npairs:\n{pair}\n")
+    code, out, _ = run("traits", "show", "odd.yaml")
+    assert code == 0
+    assert "[/] [red]How[/red] warm :smile:" in out
+    assert "[/w-1]" in out
+    assert "I am [/b]" in out
+
+
+@pytest.mark.xfail(strict=True, reason="model/loading.py lets huggingface_hub's HFValidationError through")
+@pytest.mark.parametrize("name", ["owner/my~model", "my models/chat", "owner/a--b"])
+def test_a_name_that_no_hub_model_can_have_is_one_line(run, name):
+    code, _, err = run("extract", "-m", name)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [(None, None), ("all", [0, 1, 2]), ("1", [1]), ("0-2", [0, 1, 2]), ("2,0", [0, 2]), ("0-1,1-2", [0, 1, 2]), ("2-1", [])],
+)
+def test_layers_are_read(text, layers):
+    assert console.parse_layers(text, 3) == layers
+
+
+@pytest.mark.usefixtures("fake_scorer")
+def test_one_text_as_a_table_and_as_json(run):
+    code, out, _ = run("score", r"User: I failed.\nAssistant: Oh no.")
+    assert code == 0
+    assert "warmth" in out
+    assert "0.75" in out
+    code, out, _ = run("score", "--json", stdin="Assistant: Où?".encode())
+    assert json.loads(out)["scores"]["warmth"] == {"raw": 1.5, "centred": 1.0, "z": 0.5, "probability": 0.75}
+
+
+@pytest.mark.usefixtures("fake_scorer")
+def test_a_file_keeps_its_rows_in_order_and_gains_the_scores(run, tmp_path):
+    (tmp_path / "talks.jsonl").write_text('{"id": 1, "response": "a"}\n\n{"id": 2, "text": "é"}\n')
+    code, _, err = run("score", "-i", "talks.jsonl", "-o", "out/scores.jsonl.gz")
+    assert code == 0
+    assert "2 of 2 rows scored" in err
+    code, _, _ = run("score", "-i", "out/scores.jsonl.gz", "-o", "again.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(row["id"], row["demeanor"]["scores"]["warmth"]["z"]) for row in rows] == [(1, 0.5), (2, 0.5)]
+    assert rows[1]["text"] == "é"
+
+
+@pytest.mark.usefixtures("fake_scorer")
+def test_rows_that_cannot_be_scored_keep_their_place_and_exit_with_3(run, tmp_path):
+    lines = ['{"response": "a"}', "not json", '{"response": ""}', '{"z": NaN, "response": "b"}', '{"response": "\\ud83d"}']
+    (tmp_path / "talks.jsonl").write_text("\n".join(lines))
+    code, _, err = run("score", "-i", "talks.jsonl", "-o", "out.jsonl")
+    assert code == 3
+    assert "error: 3 of 5 rows could not be scored" in err
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    errors = [row["demeanor"].get("error", "") for row in rows]
+    assert [error.split(":")[0][:6] for error in errors] == ["", "line 2", "line 3", "line 4", ""]
+    assert rows[2]["response"] == ""
+
+
+@pytest.mark.usefixtures("fake_scorer")
+def test_a_failure_half_way_leaves_no_half_file(run, tmp_path):
+    (tmp_path / "talks.jsonl").write_text('{"text": "a"}\n{"text": "break the machine"}\n')
+    code, _, err = run("score", "-i", "talks.jsonl", "-o", "out.jsonl")
+    assert code == 2
+    assert "error: the activations hold NaN" in err
+    assert "Traceback" not in err
+    assert [p.name for p in tmp_path.iterdir()] == ["talks.jsonl"]

@@ -1,0 +1,345 @@
+"""The reader against an independent path: transformers' own hidden states, averaged here over the span."""
+
+import weakref
+
+import pytest
+import torch
+
+from demeanor.errors import ActivationError, ConversationError
+from demeanor.model.blocks import decoder_blocks
+from demeanor.model.reader import ActivationReader, Job
+
+LAYERS = [0, 1]  # of three: the last one's hidden state is normed, and no reference
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+TALKS = [
+    [{"role": "user", "content": "I cannot sleep."}, {"role": "assistant", "content": "That sounds exhausting 😀."}],
+    [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I hear you, and I am sorry that this week was so hard. " * 3}],
+    [
+        {"role": "user", "content": "Are you there?"},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "Nobody listens to me."},
+        {"role": "assistant", "content": "I am listening; tell me more."},
+    ],
+    [{"role": "assistant", "content": "Hello"}],
+]
+
+
+def hidden_states(model, ids):
+    """[layers + 1, tokens, hidden] of one row of tokens."""
+    with torch.no_grad():
+        return torch.stack(model(input_ids=torch.tensor([ids]), output_hidden_states=True, use_cache=False).hidden_states)[:, 0]
+
+
+def span_states(reader, conversation, role="assistant"):
+    """The span's activations [tokens, layers, hidden] by the independent path."""
+    (encoded,), (checked,) = reader._encode([conversation])
+    start, end = encoded.spans[checked.last(role)]
+    states = hidden_states(reader.model, encoded.ids)
+    return torch.stack([states[layer + 1, start:end].float() for layer in LAYERS], dim=1)
+
+
+def reference(reader, conversations, role="assistant"):
+    return torch.stack([span_states(reader, c, role).mean(0) for c in conversations])
+
+
+def jobs(reader, conversations):
+    encoded, checked = reader._encode(conversations)
+    return [Job(e.ids, [reader.span(e, c, "response")]) for e, c in zip(encoded, checked, strict=True)]
+
+
+def hooks_left(model):
+    return sum(len(block._forward_hooks) for block in decoder_blocks(model))
+
+
+@pytest.fixture
+def reader(llama, tokenizer):
+    return ActivationReader(llama, tokenizer)
+
+
+def test_a_batch_reads_what_the_hidden_states_say(any_model, tokenizer):
+    reader = ActivationReader(any_model, tokenizer)
+    found = reader.read(TALKS, LAYERS)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, reference(reader, TALKS), **CLOSE)
+
+
+def test_a_batch_reads_what_each_conversation_reads_alone(any_model, tokenizer):
+    together = ActivationReader(any_model, tokenizer).read(TALKS)
+    alone = ActivationReader(any_model, tokenizer, token_budget=1).read(TALKS)
+    torch.testing.assert_close(together, alone, **CLOSE)
+
+
+def test_the_last_layer_is_read_before_the_final_norm(llama, reader):
+    (job,) = jobs(reader, TALKS[:1])
+    (start, end) = job.spans[0]
+    tokens = reader.run([Job(job.ids, [(i, i + 1) for i in range(start, end)])], [2])[0][:, 0]
+    torch.testing.assert_close(llama.model.norm(tokens), hidden_states(llama, job.ids)[3, start:end], **CLOSE)
+
+
+def test_the_users_span_can_be_read(reader):
+    conversations = [TALKS[0], TALKS[2]]
+    torch.testing.assert_close(reader.read(conversations, LAYERS, "user"), reference(reader, conversations, "user"), **CLOSE)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_tokenizers_padding_side_makes_no_difference(llama, make_tokenizer, side):
+    reader = ActivationReader(llama, make_tokenizer(padding_side=side))
+    torch.testing.assert_close(reader.read(TALKS, LAYERS), reference(reader, TALKS), **CLOSE)
+
+
+def test_layers_come_in_the_order_asked_for(reader):
+    up, down = reader.read(TALKS, [0, 2]), reader.read(TALKS, [2, 0])
+    torch.testing.assert_close(down, up.flip(1))
+
+
+@pytest.mark.parametrize("budget", [1, 60, 100_000])
+def test_results_come_in_the_order_of_the_conversations(llama, tokenizer, budget):
+    reader = ActivationReader(llama, tokenizer, token_budget=budget)
+    finished = []
+    found = reader.read(TALKS + TALKS[::-1], LAYERS, progress=finished.append)
+    torch.testing.assert_close(found, reference(reader, TALKS + TALKS[::-1]), **CLOSE)
+    assert sum(finished) == 8
+
+
+def test_a_batch_keeps_within_the_token_budget(make_model, tokenizer):
+    model = make_model("llama")
+    shapes = []
+    model.model.layers[0].register_forward_pre_hook(lambda _m, args: shapes.append(args[0].shape[:2]))
+    ActivationReader(model, tokenizer, token_budget=80).read(TALKS[2:] * 4, LAYERS)
+    assert all(rows == 1 or rows * tokens <= 80 for rows, tokens in shapes)
+    assert max(rows for rows, _ in shapes) > 1
+    assert sum(rows for rows, _ in shapes) == 8
+
+
+def test_pooling_is_done_in_float32(make_model, tokenizer):
+    reader = ActivationReader(make_model("llama").to(torch.bfloat16), tokenizer)
+    found = reader.read(TALKS[1:2], LAYERS)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, reference(reader, TALKS[1:2]), rtol=1e-5, atol=1e-6)
+
+
+def test_no_conversation_gives_no_rows(reader):
+    assert reader.read([], LAYERS).shape == (0, 2, 32)
+
+
+def test_the_pass_ends_at_the_deepest_layer_needed(any_model, tokenizer):
+    reader = ActivationReader(any_model, tokenizer)
+    called, handles = [], []
+    for i, block in enumerate(reader.blocks):
+        handles.append(block.register_forward_pre_hook(lambda *_, i=i: called.append(i)))
+    handles.append(any_model.get_output_embeddings().register_forward_pre_hook(lambda *_: called.append("head")))
+    try:
+        reader.read(TALKS, [1])
+        assert called == [0, 1]
+        called.clear()
+        reader.read(TALKS, [0, 2])
+        assert called == [0, 1, 2]
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_the_model_is_whole_after_a_pass_that_ended_early(any_model, tokenizer):
+    ids = list(range(5, 30))
+    before, hooks = hidden_states(any_model, ids), hooks_left(any_model)
+    ActivationReader(any_model, tokenizer).read(TALKS, [0])
+    assert hooks_left(any_model) == hooks
+    torch.testing.assert_close(hidden_states(any_model, ids), before, rtol=0, atol=0)
+
+
+def test_a_model_set_to_give_its_hidden_states_is_whole_too(make_model, tokenizer):
+    model, ids = make_model("llama", output_hidden_states=True), torch.arange(5, 30)[None]
+    with torch.no_grad():
+        before = model(ids)
+        ActivationReader(model, tokenizer).read(TALKS, [0])
+        after = model(ids)
+    torch.testing.assert_close(after.logits, before.logits, rtol=0, atol=0)
+    torch.testing.assert_close(torch.stack(after.hidden_states), torch.stack(before.hidden_states), rtol=0, atol=0)
+
+
+def test_an_error_in_the_model_comes_through_and_leaves_no_hook(make_model, tokenizer, monkeypatch):
+    model = make_model("llama")
+    reader = ActivationReader(model, tokenizer)
+
+    def broken(*_args, **_kwargs):
+        raise RuntimeError("the kernel is broken")
+
+    monkeypatch.setattr(model.model.layers[1], "forward", broken)
+    with pytest.raises(RuntimeError, match="the kernel is broken"):
+        reader.read(TALKS, [0, 1, 2])
+    monkeypatch.undo()
+    assert hooks_left(model) == 0
+    torch.testing.assert_close(reader.read(TALKS, LAYERS), reference(reader, TALKS), **CLOSE)
+
+
+class ShortOfMemory:
+    """A hook that raises as CUDA does where a batch is too large, and notes the batches and the tensors it saw."""
+
+    def __init__(self, rows, tokens=10_000):
+        self.rows, self.tokens = rows, tokens
+        self.batches, self.refused, self.kept = [], [], []
+
+    def __call__(self, _module, args):
+        self.kept += [ref for ref in self.refused if ref() is not None]
+        rows, tokens = args[0].shape[:2]
+        self.batches.append(rows)
+        if rows > self.rows or tokens > self.tokens:
+            self.refused.append(weakref.ref(args[0]))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_batch_that_runs_out_of_memory_is_halved_and_tried_again(make_model, tokenizer):
+    model = make_model("llama")
+    reader = ActivationReader(model, tokenizer)
+    expected = reader.read(TALKS, LAYERS)
+    short = ShortOfMemory(rows=1)
+    model.model.layers[1].register_forward_pre_hook(short)
+    torch.testing.assert_close(reader.read(TALKS, LAYERS), expected, **CLOSE)
+    assert short.batches == [4, 2, 1, 1, 2, 1, 1]
+    assert not short.kept, "the failed pass's tensors are still held while the halves run"
+
+
+def test_one_conversation_too_long_for_the_memory_is_the_only_one_lost(make_model, tokenizer):
+    model = make_model("llama")
+    reader = ActivationReader(model, tokenizer)
+    work = jobs(reader, TALKS)
+    longest = max(len(job.ids) for job in work)
+    model.model.layers[0].register_forward_pre_hook(ShortOfMemory(rows=100, tokens=longest - 1))
+    found = reader.run(work, LAYERS)
+    assert [isinstance(f, ActivationError) for f in found] == [False, True, False, False]
+    assert f"out of memory on a single conversation ({longest} tokens" in str(found[1])
+    kept = [i for i in range(4) if i != 1]
+    model.model.layers[0]._forward_pre_hooks.clear()
+    torch.testing.assert_close(torch.cat([found[i] for i in kept]), reference(reader, [TALKS[i] for i in kept]), **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_activations_that_are_no_numbers_spoil_no_neighbour(make_model, tokenizer, name, bad):
+    model = make_model(name)
+    reader = ActivationReader(model, tokenizer)
+    expected = reference(reader, TALKS)
+    poison = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("😀"))[0]  # only the first conversation holds it
+    assert [poison in job.ids for job in jobs(reader, TALKS)] == [True, False, False, False]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[poison] = bad
+    found = reader.run(jobs(reader, TALKS), LAYERS)
+    assert isinstance(found[0], ActivationError)
+    assert "not finite" in str(found[0])
+    torch.testing.assert_close(torch.cat(found[1:]), expected[1:], **CLOSE)
+    with pytest.raises(ActivationError, match="float32"):
+        reader.read(TALKS, LAYERS)
+
+
+SIZE = 32  # the context of the models below
+LONG = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I hear you, and I am sorry that it is so hard. " * 6}]
+
+
+def windowed_states(model, ids, layers):
+    """Each token's activation [tokens, layers, hidden]: windows that overlap by half, each giving its new tokens."""
+    new, windows = [hidden_states(model, ids[:SIZE])], 1
+    done = SIZE
+    while done < len(ids):
+        end = min(len(ids), done + SIZE // 2)
+        new.append(hidden_states(model, ids[end - SIZE : end])[:, done - end :])
+        done, windows = end, windows + 1
+    states = torch.cat(new, dim=1)
+    assert states.shape[1] == len(ids)
+    return torch.stack([states[layer + 1] for layer in layers], dim=1), windows
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def short_reader(request, make_model, tokenizer):
+    return ActivationReader(make_model(request.param, max_position_embeddings=SIZE), tokenizer)
+
+
+def test_conversations_longer_than_the_context_are_read_in_windows(short_reader):
+    (job,) = jobs(short_reader, [LONG])
+    states, windows = windowed_states(short_reader.model, job.ids, LAYERS)
+    start, end = job.spans[0]
+    assert windows > 3
+    assert short_reader.windows(len(job.ids)) == windows
+    found = short_reader.read([TALKS[3], LONG, TALKS[0]], LAYERS)
+    torch.testing.assert_close(found[1], states[start:end].mean(0), **CLOSE)
+    torch.testing.assert_close(found[[0, 2]], reference(short_reader, [TALKS[3], TALKS[0]]), **CLOSE)
+
+
+def test_every_token_of_a_long_span_is_read_once(short_reader, tokenizer):
+    (job,) = jobs(short_reader, [LONG])
+    start, end = job.spans[0]
+    texts, activations = short_reader.read_tokens(LONG, LAYERS)
+    assert "".join(texts) == LONG[1]["content"].strip()
+    states, _ = windowed_states(short_reader.model, job.ids, LAYERS)
+    torch.testing.assert_close(activations, states[start:end], **CLOSE)
+
+
+@pytest.mark.parametrize(("length", "windows"), [(1, 1), (SIZE, 1), (SIZE + 1, 2), (48, 2), (49, 3), (160, 9)])
+def test_the_number_of_windows(make_model, tokenizer, length, windows):
+    assert ActivationReader(make_model("llama", max_position_embeddings=SIZE), tokenizer).windows(length) == windows
+
+
+def test_the_tokenizers_own_limit_is_kept_too(llama, make_tokenizer):
+    assert ActivationReader(llama, make_tokenizer(model_max_length=40)).context_length == 40
+    assert ActivationReader(llama, make_tokenizer()).context_length == 512
+
+
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_all_turns_in_one_pass_are_the_turns_read_one_by_one(any_model, tokenizer, role):
+    reader = ActivationReader(any_model, tokenizer)
+    messages = TALKS[2]
+    span = "user" if role == "user" else "response"
+    ends = [i + 1 for i, m in enumerate(messages) if m["role"] == role]
+    one_by_one = torch.cat([reader.read([messages[:end]], LAYERS, span) for end in ends])
+    torch.testing.assert_close(reader.read_turns(messages, LAYERS, role), one_by_one, **CLOSE)
+
+
+def test_turns_without_text_are_left_out(reader):
+    messages = [TALKS[0][0], {"role": "assistant", "content": " "}, *TALKS[2]]
+    assert len(reader.read_turns(messages, LAYERS)) == 2
+    with pytest.raises(ConversationError, match="no user message"):
+        reader.read_turns(TALKS[3], LAYERS, "user")
+
+
+@pytest.mark.parametrize("i", range(4))
+def test_the_poolings_last_and_max(reader, i):
+    states = span_states(reader, TALKS[i])
+    torch.testing.assert_close(reader.read([TALKS[i]], LAYERS, pooling="last")[0], states[-1], **CLOSE)
+    means = [states[at : at + 8].mean(0) for at in range(max(1, len(states) - 7))]
+    torch.testing.assert_close(reader.read([TALKS[i]], LAYERS, pooling="max")[0], torch.stack(means).amax(0), **CLOSE)
+
+
+def test_poolings_over_windows(short_reader):
+    (job,) = jobs(short_reader, [LONG])
+    states, _ = windowed_states(short_reader.model, job.ids, LAYERS)
+    states = states[slice(*job.spans[0])]
+    torch.testing.assert_close(short_reader.read([LONG], LAYERS, pooling="last")[0], states[-1], **CLOSE)
+    rolling = states.unfold(0, 8, 1).mean(-1).amax(0)
+    torch.testing.assert_close(short_reader.read([LONG], LAYERS, pooling="max")[0], rolling, **CLOSE)
+
+
+@pytest.mark.parametrize("layers", [[3], [-1], [0, 99], []])
+def test_layers_that_the_model_has_not_are_refused(reader, layers):
+    with pytest.raises(ActivationError, match="0 to 2"):
+        reader.read(TALKS, layers)
+
+
+@pytest.mark.parametrize(
+    ("conversation", "message"),
+    [
+        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "  \n"}], "assistant message to score is empty"),
+        ([{"role": "user", "content": "Hi"}], "no assistant message"),
+        ("", "empty"),
+    ],
+)
+def test_a_conversation_without_a_reply_is_refused(reader, conversation, message):
+    with pytest.raises(ConversationError, match=message):
+        reader.read([TALKS[0], conversation], LAYERS)
+
+
+def test_token_texts_keep_characters_whole(reader):
+    reply = "Oh 😀 nö 👩‍👩‍👧, I hear you."
+    texts, activations = reader.read_tokens([{"role": "assistant", "content": reply}], [0])
+    assert "".join(texts) == reply
+    assert len(texts) == len(activations) > len(reply.split())
+    assert not any("\ufffd" in text for text in texts)

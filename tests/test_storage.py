@@ -1,0 +1,280 @@
+"""Vector sets on disk: what is saved comes back, damage is named, and no failure costs the set that was there."""
+
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from artifacts import MODEL, edit_manifest, entry, measured, unit, vector_set
+
+from demeanor import VectorSet
+from demeanor.errors import DamagedVectorSetError, FormatVersionError, OutputError, VectorSetError, WrongModelError
+from demeanor.vectors import storage
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A folder with a saved vector set."""
+    return vector_set().save(tmp_path / "vectors")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_what_is_saved_comes_back(saved):
+    made, loaded = vector_set(), VectorSet.load(saved)
+    assert loaded.model == made.model
+    assert (loaded.pooling, loaded.created, loaded.versions) == (made.pooling, made.created, made.versions)
+    assert torch.equal(loaded.neutral_norm, made.neutral_norm)
+    for name, kept in made.traits.items():
+        for use in ("reading", "steering"):
+            before, after = getattr(kept, use), getattr(loaded[name], use)
+            assert torch.equal(after.direction, before.direction)
+            assert (after.trait_name, after.layer_idx, after.strength, after.metadata) == (
+                name,
+                before.layer_idx,
+                before.strength,
+                before.metadata,
+            )
+        assert (loaded[name].calibration, loaded[name].metrics) == (kept.calibration, kept.metrics)
+        assert (loaded[name].safe_pole, loaded[name].reads, loaded[name].high_pole) == (kept.safe_pole, kept.reads, kept.high_pole)
+    assert loaded.layers == [1, 2]
+
+
+def test_the_folder_holds_what_the_docs_say_and_no_pickle(saved):
+    assert sorted(contents(saved)) == ["README.md", "calibration.json", "manifest.json", "summary.json", "vectors.safetensors"]
+    assert json.loads((saved / "summary.json").read_text()) == {
+        "model": "tiny-chat",
+        "traits": {"warmth": {"layer": 2, "strength": 3.25}, "candour": {"layer": 2, "strength": 3.25}},
+    }
+
+
+def test_the_same_set_gives_the_same_bytes(saved, tmp_path):
+    again = vector_set().save(tmp_path / "again")
+    assert contents(again) == contents(saved)
+
+
+def test_a_set_that_was_loaded_is_saved_as_it_was(saved, tmp_path):
+    again = VectorSet.load(saved).save(tmp_path / "again")
+    for name in ("vectors.safetensors", "manifest.json", "calibration.json"):
+        assert (again / name).read_bytes() == (saved / name).read_bytes()
+
+
+def test_others_may_read_the_folder(saved):
+    assert saved.stat().st_mode & 0o777 == 0o755
+
+
+def tear(folder):
+    path = folder / "vectors.safetensors"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def edit_calibration(folder):
+    path = folder / "calibration.json"
+    path.write_text(path.read_text().replace('"centre": 0.5', '"centre": -9.5'))
+
+
+def edit_the_manifest(folder):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"safe_pole": "high"', '"safe_pole": "low"'))
+
+
+def tear_the_manifest(folder):
+    path = folder / "manifest.json"
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def change_tensors(**changes):
+    def damage(folder):
+        path = folder / "vectors.safetensors"
+        tensors = safetensors.torch.load_file(path) | {name.replace("_", "."): value for name, value in changes.items()}
+        safetensors.torch.save_file({name: value for name, value in tensors.items() if value is not None}, path)
+        edit_manifest(folder)
+
+    return damage
+
+
+DAMAGE = [
+    (tear, r"vectors\.safetensors is torn or was edited.*restore it or extract again"),
+    (edit_calibration, r"calibration\.json is torn or was edited.*restore it or extract again"),
+    (edit_the_manifest, r"manifest\.json was edited.*restore it or extract again"),
+    (tear_the_manifest, r"manifest\.json is not a whole manifest.*restore it or extract again"),
+    (lambda f: (f / "manifest.json").write_text("[]"), r"manifest\.json is not a whole manifest"),
+    (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe{}"), r"manifest\.json is not a whole manifest"),
+    (lambda f: edit_manifest(f, format_version="first"), r"manifest\.json is not a whole manifest"),
+    (lambda f: (f / "vectors.safetensors").unlink(), r"vectors\.safetensors is missing; restore"),
+    (lambda f: (f / "calibration.json").unlink(), r"calibration\.json is missing; restore"),
+    (change_tensors(steering_warmth=torch.full((8,), torch.nan)), r"warmth: the steering direction holds NaN.*extract it again"),
+    (change_tensors(reading_warmth=torch.ones(2, 16)), r"warmth: the reading direction has the shape \(2, 16\).*8 wide.*extract it again"),
+    (change_tensors(reading_warmth=unit(0, rows=3)), r"warmth: the reading direction has the shape \(3, 8\)"),
+    (change_tensors(steering_candour=None), r"does not hold together.*extract it again"),
+    (lambda f: edit_manifest(f, model={**storage.asdict(MODEL), "layers": 2}), r"layers \[1, 2\] are not among the model's 2"),
+    (lambda f: edit_manifest(f, model={"name": "tiny-chat"}), r"does not hold together.*extract it again"),
+    (lambda f: (f / "calibration.json").write_text("{}") and edit_manifest(f), r"does not hold together.*extract it again"),
+]
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGE)
+def test_damage_is_named_with_the_way_out(saved, damage, words):
+    damage(saved)
+    with pytest.raises(DamagedVectorSetError, match=words):
+        VectorSet.load(saved)
+
+
+@pytest.mark.parametrize("change", [{"format_version": 2}, {"format_version": 2, "traits": ["a new shape"]}])
+def test_a_newer_format_asks_for_an_upgrade(saved, change):
+    edit_manifest(saved, **change)
+    with pytest.raises(FormatVersionError, match="format version 2, this Demeanor reads up to 1; upgrade: pip install -U demeanor"):
+        VectorSet.load(saved)
+
+
+def test_where_there_is_no_set_the_command_that_makes_one_is_named(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(VectorSetError, match=r"no vector set in .*make one with `demeanor extract --output") as caught:
+            VectorSet.load(folder)
+        assert not isinstance(caught.value, DamagedVectorSetError)
+
+
+def test_a_set_that_may_not_be_read_says_so(saved, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    with pytest.raises(VectorSetError, match=r"cannot be read: Permission denied; check its permissions"):
+        VectorSet.load(saved)
+
+
+def test_saving_over_a_set_replaces_it(saved):
+    vector_set(entry("patience", seed=5)).save(saved)
+    assert list(VectorSet.load(saved).traits) == ["patience"]
+    assert [p.name for p in saved.parent.iterdir()] == ["vectors"]
+
+
+def test_a_damaged_set_can_be_replaced(saved):
+    tear_the_manifest(saved)
+    vector_set().save(saved)
+    assert VectorSet.load(saved).layers == [1, 2]
+
+
+def test_an_empty_folder_is_used(tmp_path):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    assert VectorSet.load(vector_set().save(folder)).layers == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "manifest.json"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / name).write_text('{"manifest_version": 3}')
+    with pytest.raises(OutputError, match="is not a vector set; name another folder"):
+        vector_set().save(folder)
+    assert contents(folder) == {name: b'{"manifest_version": 3}'}
+
+
+def test_a_file_in_the_way_is_left_alone(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="name another folder"):
+        vector_set().save(tmp_path / "file")
+    with pytest.raises(OutputError, match="cannot write to"):
+        vector_set().save(tmp_path / "file" / "vectors")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def fail_at_call(monkeypatch, owner, name, call):
+    """Let the `call`-th call of a function find the disk full."""
+    real, calls = getattr(owner, name), []
+
+    def wrapped(*args):
+        calls.append(args)
+        if len(calls) == call:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*args)
+
+    monkeypatch.setattr(owner, name, wrapped)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [(storage, "_write", 2), (storage.os, "replace", 1), (storage.os, "replace", 2)],
+    ids=["while writing", "while putting the old set aside", "while putting the new set in place"],
+)
+def test_a_failure_keeps_the_old_set_and_leaves_nothing_else(saved, monkeypatch, owner, name, call):
+    before = contents(saved)
+    fail_at_call(monkeypatch, owner, name, call)
+    with pytest.raises(OutputError, match=r"cannot write the vector set to .*: No space left on device"):
+        vector_set(entry("patience")).save(saved)
+    assert contents(saved) == before
+    assert [p.name for p in saved.parent.iterdir()] == ["vectors"]
+
+
+def test_a_failure_leaves_nothing_where_there_was_nothing(tmp_path, monkeypatch):
+    fail_at_call(monkeypatch, storage, "_write", 2)
+    with pytest.raises(OutputError, match="No space left on device; nothing was kept"):
+        vector_set().save(tmp_path / "vectors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_card_names_limits_and_what_was_not_measured():
+    lines = storage.card(vector_set()).splitlines()
+    warmth, candour = (next(line for line in lines if line.startswith(f"| {name} |")) for name in ("warmth", "candour"))
+    assert "0.90 | 0.80 to 0.97 | 6" in warmth
+    assert "not measured" in candour
+    text = "\n".join(lines)
+    assert "## Limits" in text
+    assert "no diagnosis" in text
+    assert "High: the reply shows candour." in text
+
+
+def other(**changes):
+    return replace(MODEL, **changes)
+
+
+def test_the_same_model_is_accepted_in_silence():
+    assert vector_set().check_model(MODEL) == []
+    assert vector_set().check_model(other(name="the same under another name")) == []
+
+
+def test_another_dtype_is_a_warning():
+    assert vector_set().check_model(other(dtype="bfloat16")) == ["made in float32, read in bfloat16: scores may move a little"]
+
+
+OTHER_MODELS = [
+    (
+        {"fingerprint": "e" * 24, "name": "big-chat"},
+        r"another model: they were made with tiny-chat \(ffffffff\), loaded is big-chat \(eeeeeeee\)",
+    ),
+    ({"quantization": "4bit"}, "another quantisation: none then, 4bit now"),
+    ({"template_hash": "u" * 24}, "another chat template"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), OTHER_MODELS)
+def test_another_model_is_refused_unless_it_is_allowed_aloud(changes, words):
+    with pytest.raises(WrongModelError, match=rf"{words}.*Extract vectors for this model, or allow it \(--allow-other-model\)"):
+        vector_set().check_model(other(**changes))
+    (warning,) = vector_set().check_model(other(**changes), allow_other=True)
+    assert words.split(":")[0] in warning
+
+
+@pytest.mark.parametrize("changes", [{"layers": 5}, {"hidden_size": 16}])
+def test_a_model_of_another_shape_cannot_be_allowed(changes):
+    with pytest.raises(WrongModelError, match="no vector of one can be read in the other"):
+        vector_set().check_model(other(fingerprint="e" * 24, **changes), allow_other=True)
+
+
+def test_unknown_traits_name_the_nearest():
+    with pytest.raises(VectorSetError, match=r"no trait 'warmt'; did you mean warmth\?"):
+        vector_set()["warmt"]
+
+
+def test_only_keeps_the_rest_of_the_set():
+    kept = vector_set(entry("warmth", measured()), entry("candour")).only(["candour"])
+    assert list(kept.traits) == ["candour"]
+    assert (kept.model, kept.created) == (MODEL, "2026-01-31")
+    with pytest.raises(VectorSetError, match="no trait 'x'"):
+        kept.only(["x"])
