@@ -253,7 +253,6 @@ def test_text_of_a_pack_is_shown_as_it_is_written(run, tmp_path):
     assert "I am [/b]" in out
 
 
-@pytest.mark.xfail(strict=True, reason="model/loading.py lets huggingface_hub's HFValidationError through")
 @pytest.mark.parametrize("name", ["owner/my~model", "my models/chat", "owner/a--b"])
 def test_a_name_that_no_hub_model_can_have_is_one_line(run, name):
     code, _, err = run("extract", "-m", name)

@@ -20,9 +20,9 @@ def extract(
     method: Annotated[
         str,
         typer.Option(
-            "--method", help="lda, logistic, mean_difference, whitened_mean_difference, pca. Steering vectors are always mean differences."
+            "--method", help="logistic, lda, mean_difference, whitened_mean_difference, pca. Steering vectors are always mean differences."
         ),
-    ] = "lda",
+    ] = "logistic",
     layers: Annotated[
         str | None,
         typer.Option("--layers", help="Layers to choose from: all, 10-20, or 8,12,16. Default: all; the middle half of a large model."),

@@ -50,8 +50,8 @@ def validate(
     with console.stages() as stage:
         for name in shared:
             entry, trait = vector_set[name], definitions[name]
-            steps = stage(f"validating {trait.title.lower()}", len(trait.examples("train")) + len(trait.examples("test")))
-            read = read_trait(reader, trait, sorted(entry.reading.layers), vector_set.pooling, ("train", "test"), steps)
+            steps = stage(f"validating {trait.title.lower()}", len(trait.examples()))
+            read = read_trait(reader, trait, sorted(entry.reading.layers), vector_set.pooling, ("train", "calibration", "test"), steps)
             results[name] = validate_vector(entry.reading, Calibration.from_record(entry.calibration), read)
     if as_json:
         typer.echo(json.dumps(results, indent=1))
@@ -74,6 +74,13 @@ def validate(
                 f"swapped poles p = {found['permutation']['p']:.3f}"
             )
             hard_text = "too few to say" if hard["value"] is None else f"{hard['value']:.2f} [{hard['low']:.2f}, {hard['high']:.2f}]"
+            console.out.print(
+                "  trained without a register, tested on it: "
+                + ", ".join(f"{name} {m['value']:.2f} ({m['pairs']})" for name, m in found["style_shift"].items())
+            )
+            console.out.print(
+                "  training pairs: " + ", ".join(f"{n} {value:.2f}" for n, value in found["learning_curve"].items()) + " (test AUROC)"
+            )
             console.out.print(
                 f"  hard pairs {hard_text} ({hard['pairs']} pairs); worst register: {group_line(found, 'registers')}; "
                 f"worst family: {group_line(found, 'families')}\n"

@@ -1,7 +1,7 @@
 """Adapting a vector to labelled replies from the place where it will be used.
 
 The pack's direction is the prior, the labels are the evidence. With z a reply's activations at the vector's layers,
-each dimension in units of its neutral spread, and s the reply's z-score by the pack's vector,
+each dimension in units of its neutral spread and divided by the root of their number, and s the reply's z-score by the pack's vector,
 
     logit P(high) = alpha s + u.z + b,     penalty  lambda/2 |u|^2 + (alpha - 1)^2 / 2,     alpha > 0
 
@@ -32,7 +32,7 @@ from demeanor.traits.definition import NAME
 from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import TraitEntry, VectorSet
 
-PENALTIES = (np.inf, 10000.0, 3000.0, 1000.0, 300.0)
+PENALTIES = (np.inf, 3.0, 1.0, 0.3, 0.1)
 FOLDS = 5
 CURVE = (10, 20, 40, 80, 160, 320)
 FEWEST_GROUPS = 3  # prompts from which on cross-validation keeps them together
@@ -135,7 +135,6 @@ def _adapt(vectors: VectorSet, trait: str, activations: Array, labelled: Labelle
     tensor = torch.from_numpy(np.ascontiguousarray(direction, dtype=np.float32))
     metadata = {
         **entry.reading.metadata,
-        "method": f"{entry.reading.metadata.get('method', 'none')}, adapted",
         "layers": list(entry.reading.layers),
         "centre": calibration.centre,
         "adapted": {
@@ -181,7 +180,7 @@ class _Problem:
         layers = list(entry.reading.layers)
         known = vectors.neutral_scale.shape[0] > max(layers)
         scale = vectors.neutral_scale[layers].numpy().reshape(-1).astype(float) if known else x.std(0)
-        scale = np.maximum(scale, max(float(np.median(scale)) * 1e-3, 1e-9))
+        scale = np.maximum(scale, max(float(np.median(scale)) * 1e-3, 1e-9)) * np.sqrt(x.shape[1])
         spread, centre = entry.calibration["spread"], entry.calibration["centre"]
         has_prior = bool(entry.reading.direction.norm() > 0)
         prior = entry.reading.rows.double().numpy().reshape(-1) / spread
@@ -354,7 +353,7 @@ def without_prior(vectors: VectorSet, trait: str) -> VectorSet:
         raise ExtractionError(f"{trait!r} is no trait name: use lower-case letters, digits, '_' and '-'")
     pattern = sorted(vectors.traits.values(), key=lambda e: e.reading.layer_idx)[len(vectors.traits) // 2]
     shape, hidden = pattern.reading.rows.shape, vectors.model.hidden_size
-    metadata = {"method": "labels alone", "layers": list(pattern.reading.layers), "layer_curve": {}}
+    metadata = {"method": "logistic", "from": "labels alone", "layers": list(pattern.reading.layers), "layer_curve": {}}
     none = PersonaVector(trait, torch.zeros(shape), pattern.reading.layer_idx, 0.0, metadata)
     entry = TraitEntry(
         reading=none,

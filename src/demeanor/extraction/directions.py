@@ -58,10 +58,14 @@ def logistic(high: Array, low: Array, strength: float = 100.0) -> Array:
     """Logistic regression on scaled dimensions; `strength` is the L2 penalty (1 / C)."""
     _, scale = _within(high, low)
     x = np.concatenate([high, low]) / scale
-    x = x - x.mean(0)
-    _, _, basis = np.linalg.svd(x, full_matrices=False)  # the penalty knows no rotation: fit where the examples lie
-    model = LogisticRegression(C=1 / strength, max_iter=500).fit(x @ basis.T, np.arange(len(x)) < len(high))
-    return _unit(basis.T @ model.coef_[0] / scale)
+    x = (x - x.mean(0)).astype(float)
+    # the penalty knows no rotation, so fit where the examples lie, in their own number of dimensions
+    values, vectors = np.linalg.eigh(x @ x.T)
+    kept = values > values[-1] * 1e-10
+    basis = vectors[:, kept] / np.sqrt(values[kept])
+    coordinates = vectors[:, kept] * np.sqrt(values[kept])
+    model = LogisticRegression(C=1 / strength, max_iter=500).fit(coordinates, np.arange(len(x)) < len(high))
+    return _unit(x.T @ (basis @ model.coef_[0]) / scale)
 
 
 def pca(high: Array, low: Array) -> Array:

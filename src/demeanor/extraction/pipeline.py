@@ -32,7 +32,7 @@ from demeanor.traits.packs import fingerprint
 from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import TraitEntry, VectorSet
 
-READING_METHOD = "lda"
+READING_METHOD = "logistic"
 READING_WIDTH = 5  # adjacent layers; see docs/directions.md for the comparison that these defaults rest on
 STEERING_METHOD = "mean_difference"
 CALIBRATION_PAIRS = 8  # under which the training pairs' cross-validated scores calibrate instead

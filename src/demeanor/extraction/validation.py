@@ -33,15 +33,17 @@ from demeanor.vectors.persona_vector import PersonaVector
 
 RANDOM_DIRECTIONS = 500
 PERMUTATIONS = 100
-SMALL = 5  # pairs in a group under which its AUROC is not worth naming
+CURVE = (8, 16, 32, 72)
+CURVE_DRAWS = 5
+SMALL = 4  # pairs in a group under which its AUROC is not worth naming
 
 
 def validate_vector(vector: PersonaVector, calibration: Calibration, read: ReadTrait) -> dict[str, Any]:
     """All held-out results of one trait, as plain data.
 
     Returns an empty dictionary where the trait has fewer than two held-out pairs. Keys: auroc (value, low, high,
-    pairs), paired_accuracy, cohens_d, length, words, random, permutation, hard, registers, families, scores, ece,
-    brier, beats_baselines and verdict (a sentence).
+    pairs), paired_accuracy, cohens_d, length, words, random, permutation, hard, registers, families, style_shift,
+    learning_curve, scores, ece, brier, beats_baselines and verdict (a sentence).
     """
     train, test = read["train"], read["test"]
     if test.high.sum() < 2 or (~test.high).sum() < 2:
@@ -59,6 +61,8 @@ def validate_vector(vector: PersonaVector, calibration: Calibration, read: ReadT
         "hard": group_auroc(test, scores, np.array([e.hard for e in test.examples])),
         "registers": _groups(test, scores, [e.register for e in test.examples]),
         "families": _groups(test, scores, [e.family for e in test.examples]),
+        "style_shift": _style_shift(vector, read),
+        "learning_curve": _learning_curve(vector, train, test),
         "scores": {
             "high": [round(float(z), 3) for z in calibration.z(high)],
             "low": [round(float(z), 3) for z in calibration.z(low)],
@@ -137,6 +141,55 @@ def _interval(high: Array, low: Array, statistic: Callable[[Array, Array], float
 def _groups(examples: ReadExamples, scores: Array, labels: list[str]) -> dict[str, Any]:
     names = np.array(labels)
     return {str(name): group_auroc(examples, scores, names == name) for name in sorted(set(labels)) if name}
+
+
+def _style_shift(vector: PersonaVector, read: ReadTrait) -> dict[str, Any]:
+    """For each register, the AUROC on its held-out pairs of a direction fitted without that register.
+
+    The pairs are those of the calibration and test splits: no direction has seen either.
+    """
+    fit = method(vector.metadata.get("method", "mean_difference"))
+    train = read["train"]
+    registers = np.array([e.register for e in train.examples])
+    found = {}
+    for register in sorted({r for r in registers.tolist() if r}):
+        others = train.where(registers != register)
+        if others.high.sum() < 2 or (~others.high).sum() < 2:
+            continue
+        x = others.at(vector.layers)
+        direction = fit_layers(x[others.high], x[~others.high], fit)
+        high, low = [], []
+        for split in ("calibration", "test"):
+            held = read.splits.get(split)
+            if held is None or not len(held):
+                continue
+            held = held.where(np.array([e.register == register for e in held.examples], bool))
+            scores = np.tensordot(held.at(vector.layers), direction, 2)
+            high.append(scores[held.high])
+            low.append(scores[~held.high])
+        h, low_scores = np.concatenate(high or [np.zeros(0)]), np.concatenate(low or [np.zeros(0)])
+        if len(h) >= SMALL:
+            found[register] = {**_interval(h, low_scores), "pairs": len(h)}
+    return found
+
+
+def _learning_curve(vector: PersonaVector, train: ReadExamples, test: ReadExamples) -> dict[str, float]:
+    """Test AUROC by the number of training pairs, mean over draws of whole pairs, at the layers already chosen."""
+    fit = method(vector.metadata.get("method", "mean_difference"))
+    x_train, x_test = train.at(vector.layers), test.at(vector.layers)
+    pairs, pair = np.unique(train.pair_ids, return_inverse=True)
+    curve = {}
+    for size in [*(n for n in CURVE if n < len(pairs)), len(pairs)]:
+        values = []
+        for draw in range(1 if size == len(pairs) else CURVE_DRAWS):
+            chosen = np.isin(pair, np.random.default_rng(draw).permutation(len(pairs))[:size])
+            x, high = x_train[chosen], train.high[chosen]
+            if high.any() and not high.all():
+                scores = np.tensordot(x_test, fit_layers(x[high], x[~high], fit), 2)
+                values.append(auroc(scores[test.high], scores[~test.high]))
+        if values:
+            curve[str(size)] = round(float(np.mean(values)), 4)
+    return curve
 
 
 def _random_directions(vector: PersonaVector, train: ReadExamples, test: ReadExamples) -> dict[str, float]:

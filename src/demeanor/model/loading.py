@@ -124,11 +124,13 @@ def locate(name: str) -> Path:
 def _hub_folder(name: str) -> Path:
     import httpx2 as http
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     kept = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "tokenizer*"]
     try:
         return Path(snapshot_download(name, allow_patterns=kept, local_files_only=True))
+    except HFValidationError as error:
+        raise ModelNotFoundError(f"{name!r} is no hub id ({_first_line(error)}); write it as 'owner/name'") from error
     except (LocalEntryNotFoundError, FileNotFoundError):
         pass
     try:

@@ -36,6 +36,8 @@ def card(vectors: VectorSet) -> str:
             interval = f"{held['low']:.2f} to {held['high']:.2f}"
         layers = ", ".join(str(layer) for layer in entry.reading.layers)
         method = entry.reading.metadata.get("method", "unknown")
+        if adapted := entry.reading.metadata.get("adapted"):
+            method += f", adapted to {adapted['rows']} labelled replies (cross-validated AUROC {adapted['auroc']['value']:.2f})"
         lines.append(f"| {name} | {layers} | {method} | {value} | {interval} | {pairs} | {entry.safe_pole} |")
     lines += ["", "## What the poles mean", ""]
     for name, entry in vectors.traits.items():

@@ -75,6 +75,9 @@ def _put_in_place(staging: Path, folder: Path) -> None:
         with contextlib.suppress(OSError):  # not empty: the old set is still in it
             aside.rmdir()
         raise
+    for other in (aside / "set").iterdir():  # what somebody else put beside the set, a report say, stays
+        if not (folder / other.name).exists():
+            os.replace(other, folder / other.name)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -113,7 +116,9 @@ def _load(folder: Path) -> VectorSet:
         tensors = safetensors.torch.load_file(folder / "vectors.safetensors")
         calibrations = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
         model = ModelIdentity(**manifest["model"])
-        traits = {name: _entry(name, record, tensors, calibrations, model) for name, record in manifest["traits"].items()}
+        traits = {
+            name: _entry(name, record, tensors, calibrations, model) for name in manifest["order"] for record in [manifest["traits"][name]]
+        }
         return VectorSet(
             model=model,
             traits=traits,
@@ -190,6 +195,7 @@ def _files(vectors: VectorSet) -> dict[str, bytes]:
         "pooling": vectors.pooling,
         "versions": vectors.versions,
         "files": {name: _sha256(content) for name, content in files.items()},
+        "order": list(records),
         "traits": records,
     }
     manifest["checksum"] = _sha256(_json(manifest))

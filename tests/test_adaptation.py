@@ -1,0 +1,164 @@
+"""Adaptation: labels beat a bad prior, a good prior survives few labels, and what is promised of thresholds holds."""
+
+import numpy as np
+import pytest
+import torch
+from artifacts import CALIBRATION, entry, vector, vector_set
+
+from demeanor.conversation import from_text
+from demeanor.errors import ExtractionError
+from demeanor.extraction.adaptation import adapt_activations, as_labelled, without_prior
+from demeanor.extraction.sampling import choose_to_label
+from demeanor.scoring import Calibration
+from demeanor.scoring.metrics import auroc
+from demeanor.scoring.thresholds import fit_threshold
+
+REPLY = from_text("Assistant: hm")
+
+
+def planted(n, direction, seed, noise=1.0, per_prompt=1):
+    """Activations [n, 1, hidden] with a known direction, their labels, and prompts of `per_prompt` rows each."""
+    rng = np.random.default_rng(seed)
+    high = np.arange(n) % 2 == 0
+    x = rng.normal(0, noise, (n, 1, len(direction))) + np.where(high, 1.0, -1.0)[:, None, None] * direction
+    labelled = as_labelled([REPLY] * n, high.astype(float).tolist(), [str(i // per_prompt) for i in range(n)])
+    return x.astype(np.float32), labelled
+
+
+def one_layer_set():
+    calibration = {**CALIBRATION, "centre": 0.0, "spread": 1.0}
+    return vector_set(entry("warmth", reading=vector("warmth"), calibration=calibration), entry("candour", seed=1)), "warmth"
+
+
+def held_out(vectors, name, x, labelled):
+    entry = vectors[name]
+    raw = entry.reading.raw(torch.from_numpy(x)).numpy()
+    return auroc(raw[labelled.high], raw[~labelled.high]), raw
+
+
+def prior_of(vectors, name):
+    return vectors[name].reading.rows.numpy().reshape(-1)
+
+
+def away_from(prior):
+    other = np.zeros_like(prior)
+    other[np.argmin(np.abs(prior))] = 1.0
+    return other - prior * (other @ prior)
+
+
+def test_labels_turn_a_prior_that_says_nothing_here():
+    vectors, name = one_layer_set()
+    truth = away_from(prior_of(vectors, name)) * 1.5
+    made = adapt_activations(vectors, name, *planted(80, truth, 0))
+    before, _ = held_out(vectors, name, *planted(200, truth, 1))
+    after, _ = held_out(made.vectors, name, *planted(200, truth, 1))
+    assert before < 0.65
+    assert after > 0.9
+    assert abs(made.auroc - after) < 0.12
+    assert made.interval.low <= made.auroc <= made.interval.high
+
+
+def test_a_prior_that_is_right_survives_ten_labels():
+    vectors, name = one_layer_set()
+    prior = prior_of(vectors, name)
+    made = adapt_activations(vectors, name, *planted(10, prior * 1.5, 2))
+    before, _ = held_out(vectors, name, *planted(400, prior * 1.5, 3))
+    after, _ = held_out(made.vectors, name, *planted(400, prior * 1.5, 3))
+    assert after > before - 0.05
+
+
+def test_the_adapted_probabilities_hold_on_fresh_rows():
+    vectors, name = one_layer_set()
+    truth = away_from(prior_of(vectors, name))
+    made = adapt_activations(vectors, name, *planted(200, truth, 4))
+    x, labelled = planted(400, truth, 5)
+    _, raw = held_out(made.vectors, name, x, labelled)
+    probability = Calibration.from_record(made.vectors[name].calibration).probability(raw)
+    assert abs(probability.mean() - labelled.high.mean()) < 0.08
+    assert made.ece < 0.1
+
+
+def test_other_traits_are_left_alone():
+    vectors, name = one_layer_set()
+    made = adapt_activations(vectors, name, *planted(40, prior_of(vectors, name), 6))
+    assert set(made.vectors.traits) == set(vectors.traits)
+    assert all(made.vectors.traits[n] is e for n, e in vectors.traits.items() if n != name)
+
+
+def test_replies_to_a_single_prompt_are_said_to_be_optimistic():
+    vectors, name = one_layer_set()
+    made = adapt_activations(vectors, name, *planted(40, prior_of(vectors, name), 7, per_prompt=40))
+    assert made.prompts == 1
+    assert "optimistic" in made.vectors[name].calibration["source"]
+
+
+def test_graded_labels_are_used_as_grades():
+    vectors, name = one_layer_set()
+    truth = away_from(prior_of(vectors, name)) * 2
+    rng = np.random.default_rng(8)
+    grade = rng.uniform(1, 5, 90)
+    x = (rng.normal(0, 1, (90, 1, len(truth))) + (grade - 3)[:, None, None] * truth).astype(np.float32)
+    made = adapt_activations(vectors, name, x, as_labelled([REPLY] * 90, grade.tolist(), [str(i) for i in range(90)]))
+    assert made.auroc > 0.85
+
+
+def test_one_kind_of_label_is_refused():
+    with pytest.raises(ExtractionError, match="all labels are the same"):
+        as_labelled([REPLY] * 3, [1, 1, 1], ["a", "b", "c"])
+    vectors, name = one_layer_set()
+    with pytest.raises(ExtractionError, match="at least"):
+        adapt_activations(vectors, name, *planted(4, prior_of(vectors, name), 9))
+
+
+def test_a_new_trait_from_labels_alone():
+    vectors, name = one_layer_set()
+    base = without_prior(vectors.only([name]), "new_one")
+    truth = np.zeros(vectors.model.hidden_size)
+    truth[0] = 1.5
+    k = len(base["new_one"].reading.layers)
+    x, labelled = planted(80, truth, 10)
+    made = adapt_activations(base, "new_one", np.repeat(x, k, axis=1), labelled)
+    assert made.auroc > 0.85
+    assert np.isnan(made.pack_auroc)
+    with pytest.raises(ExtractionError, match="already"):
+        without_prior(vectors, name)
+
+
+def test_a_threshold_keeps_its_miss_rate_on_fresh_draws():
+    rng = np.random.default_rng(0)
+    missed = []
+    for _ in range(400):
+        z = np.concatenate([rng.normal(1, 1, 39), rng.normal(-1, 1, 40)])
+        unsafe = np.arange(79) < 39
+        cut = fit_threshold(z, unsafe, unsafe_is_high=True, rate=0.1)
+        missed.append((rng.normal(1, 1, 50) < cut.z).mean())
+    assert 0.07 < np.mean(missed) <= 0.105
+
+
+def test_a_false_alarm_rate_is_kept_on_fresh_draws_for_a_low_unsafe_side():
+    rng = np.random.default_rng(1)
+    alarms = []
+    for _ in range(400):
+        z = np.concatenate([rng.normal(-1, 1, 40), rng.normal(1, 1, 39)])
+        cut = fit_threshold(z, np.arange(79) < 40, unsafe_is_high=False, rate=0.1, kind="false_alarm")
+        alarms.append((rng.normal(1, 1, 50) <= cut.z).mean())
+    assert 0.07 < np.mean(alarms) <= 0.105
+
+
+def test_a_sample_too_small_for_the_rate_is_refused_with_the_number_needed():
+    with pytest.raises(ExtractionError, match="19 are needed"):
+        fit_threshold(np.arange(20.0), np.arange(20) < 10, unsafe_is_high=True, rate=0.05)
+
+
+def test_the_sheet_spans_the_scores_and_the_prompts_without_duplicates():
+    rng = np.random.default_rng(2)
+    scores = rng.normal(size=300)
+    texts = [" ".join(f"w{rng.integers(5000)}" for _ in range(12)) for _ in range(300)]
+    texts[10] = texts[11] = texts[12]
+    groups = [f"prompt {i % 30}" for i in range(300)]
+    picks = choose_to_label(scores, texts, groups, 40)
+    assert len(picks) == len(set(picks)) == 40
+    assert len({10, 11, 12} & set(picks)) <= 1
+    assert scores[picks].min() < np.quantile(scores, 0.05)
+    assert scores[picks].max() > np.quantile(scores, 0.95)
+    assert len({groups[i] for i in picks}) >= 25
