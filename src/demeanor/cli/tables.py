@@ -59,9 +59,9 @@ def reading_table(reading: Reading, vectors: VectorSet) -> Table:
 
 def traits_table(vectors: VectorSet) -> Table:
     """The traits of a vector set with how well they are told apart on held-out pairs, and their strongest baseline."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for name, justify in (("trait", "left"), ("layers", "right"), ("strength", "right"), ("AUROC", "right"),
-                          ("95 % interval", "center"), ("pairs", "right"), ("baseline", "right")):  # fmt: skip
+                          ("95 % CI", "center"), ("pairs", "right"), ("baseline", "right")):  # fmt: skip
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for name, entry in vectors.traits.items():
         m = entry.metrics

@@ -12,9 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 from demeanor.extraction.directions import fit_layers, method
 from demeanor.extraction.examples import ReadExamples, ReadTrait
@@ -29,6 +26,7 @@ from demeanor.scoring.metrics import (
     expected_calibration_error,
     paired_accuracy,
 )
+from demeanor.traits.words import words_auroc
 from demeanor.vectors.persona_vector import PersonaVector
 
 RANDOM_DIRECTIONS = 500
@@ -55,7 +53,7 @@ def validate_vector(vector: PersonaVector, calibration: Calibration, read: ReadT
         "paired_accuracy": {**_interval(high, low, paired_accuracy), "pairs": len(high)},
         "cohens_d": round(cohens_d(high, low), 3),
         "length": {"auroc": round(length_auroc(test), 4)},
-        "words": {"auroc": round(words_auroc(train, test), 4)},
+        "words": {"auroc": round(words_auroc(*_texts(train), *_texts(test), phrases=True), 4)},
         "random": _random_directions(vector, train, test),
         "permutation": _permutations(vector, train, test, auroc(high, low)),
         "hard": group_auroc(test, scores, np.array([e.hard for e in test.examples])),
@@ -86,18 +84,8 @@ def length_auroc(examples: ReadExamples) -> float:
     return auroc(lengths[examples.high], lengths[~examples.high])
 
 
-def words_auroc(train: ReadExamples, test: ReadExamples) -> float:
-    """AUROC on `test` of a bag of words (TF-IDF of words and pairs of words, logistic regression) trained on `train`."""
-
-    def texts(examples: ReadExamples) -> list[str]:
-        return [e.conversation.messages[-1].content for e in examples.examples]
-
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2), LogisticRegression(C=10, max_iter=1000))
-    try:
-        scores = model.fit(texts(train), train.high).decision_function(texts(test))
-    except ValueError:  # no word stands in two training replies
-        return 0.5
-    return auroc(scores[test.high], scores[~test.high])
+def _texts(examples: ReadExamples) -> tuple[list[str], list[bool]]:
+    return [e.conversation.messages[-1].content for e in examples.examples], examples.high.tolist()
 
 
 def group_auroc(examples: ReadExamples, scores: Array, keep: NDArray[np.bool_]) -> dict[str, Any]:
