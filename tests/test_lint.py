@@ -84,8 +84,7 @@ def test_near_duplicates_are_named():
 def test_a_word_that_gives_the_pole_away_is_found():
     found = problems(lambda i, high, low: (high + " sorry", low + " sadly"))
     assert [line for line in found if "bag of words" in line] == [
-        f"a bag of words trained on train tells {split} apart with AUROC 1.00, over 0.75: use the same words on both poles"
-        for split in ("calibration", "test")
+        "a bag of words trained on train tells test apart with AUROC 1.00, over 0.75: use the same words on both poles"
     ]
 
 

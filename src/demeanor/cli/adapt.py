@@ -57,4 +57,6 @@ def adapt(
     out.print(f"  calibration error {made.ece:.3f}, Brier {made.brier:.3f}")
     out.print("  learning curve: " + ", ".join(f"{n} labels {value:.2f}" for n, value in sorted(made.curve.items())))
     out.print(f"  {made.outlook}")
+    if made.caution:
+        console.err.print(f"[yellow]caution:[/] {made.caution}")
     out.print(f"\nvector set: {folder}")

@@ -75,6 +75,15 @@ def validate(
             )
             hard_text = "too few to say" if hard["value"] is None else f"{hard['value']:.2f} [{hard['low']:.2f}, {hard['high']:.2f}]"
             console.out.print(
+                "  thresholds, on these pairs: "
+                + (
+                    "; ".join(
+                        f"{key}: {t['missed']:.0%} missed, {t['false_alarms']:.0%} false alarms" for key, t in found["thresholds"].items()
+                    )
+                    or "none: the calibration sample is too small"
+                )
+            )
+            console.out.print(
                 "  trained without a register, tested on it: "
                 + ", ".join(f"{name} {m['value']:.2f} ({m['pairs']})" for name, m in found["style_shift"].items())
             )

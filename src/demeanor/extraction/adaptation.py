@@ -54,6 +54,16 @@ class Labelled:
         above = self.target > middle
         return above if above.any() else self.target >= middle
 
+    @property
+    def prompts(self) -> int:
+        """How many groups there are."""
+        return len(set(self.group.tolist()))
+
+    @property
+    def clusters(self) -> NDArray[Any]:
+        """What is drawn together for intervals: groups, or single rows where the groups are too few to be drawn."""
+        return self.group if self.prompts >= FEWEST_GROUPS else np.arange(len(self.group))
+
 
 @dataclass(frozen=True)
 class Adaptation:
@@ -74,6 +84,13 @@ class Adaptation:
     """Cross-validated AUROC by number of labelled rows."""
 
     @property
+    def caution(self) -> str | None:
+        """What keeps these numbers from being taken at their word, if anything does."""
+        if self.prompts < FEWEST_GROUPS:
+            return f"all replies answer {self.prompts} prompt(s), so this says nothing of other prompts: label replies to several"
+        return None
+
+    @property
     def outlook(self) -> str:
         """What more labels would bring, from the end of the learning curve, in words."""
         sizes = sorted(self.curve)
@@ -82,8 +99,9 @@ class Adaptation:
         gain = self.curve[sizes[-1]] - self.curve[sizes[-2]]
         per_doubling = gain / max(np.log2(sizes[-1] / sizes[-2]), 0.25)
         more = 2 * self.rows
-        if per_doubling > 0.01:
-            return f"the curve still rises: {more} labels would bring about {per_doubling / 2:+.2f} to {per_doubling:+.2f} AUROC"
+        likely = min(per_doubling / 2, (1 - self.curve[sizes[-1]]) / 2)  # gains shrink, and end at 1
+        if likely > 0.005:
+            return f"the curve still rises: {more} labels may bring about {likely:+.2f} AUROC"
         return f"the curve is flat: going to {more} labels would bring little (last doubling {per_doubling:+.2f})"
 
 
@@ -115,7 +133,7 @@ def _adapt(vectors: VectorSet, trait: str, activations: Array, labelled: Labelle
     offset = bias - alpha * problem.prior_offset - float(u @ problem.shift)
     raw = (folded - offset) / norm
     high = labelled.high
-    prompts = len(set(labelled.group.tolist()))
+    prompts = labelled.prompts
     over = "over prompts" if prompts >= FEWEST_GROUPS else "over replies, for want of prompts: optimistic"
     source = f"{len(high)} labelled replies to {prompts} prompt(s), cross-validated {over}"
     calibration = fit_calibration(raw, high, labelled.group, source)
@@ -125,7 +143,7 @@ def _adapt(vectors: VectorSet, trait: str, activations: Array, labelled: Labelle
         rows=len(high),
         prompts=prompts,
         auroc=auroc(folded[high], folded[~high]),
-        interval=clustered_auroc_interval(folded, high, labelled.group),
+        interval=clustered_auroc_interval(folded, high, labelled.clusters),
         pack_auroc=auroc(problem.s[high], problem.s[~high]) if problem.has_prior else float("nan"),
         penalty=choice,
         ece=expected_calibration_error(probability, high),
@@ -318,7 +336,7 @@ def recalibrate(
         raise ExtractionError("the labels are all of one kind; both kinds of reply are needed")
     activations = reader.read(labelled.conversations, entry.reading.layers, entry.reads, vectors.pooling, progress)
     raw = entry.reading.raw(activations).double().numpy()
-    prompts = len(set(labelled.group.tolist()))
+    prompts = labelled.prompts
     calibration = fit_calibration(raw, high, labelled.group, f"{len(high)} labelled replies to {prompts} prompt(s)")
     z = calibration.z(raw)
     unsafe_is_high = entry.safe_pole == "low"
@@ -337,7 +355,7 @@ def recalibrate(
         len(high),
         prompts,
         auroc(raw[high], raw[~high]),
-        clustered_auroc_interval(raw, high, labelled.group),
+        clustered_auroc_interval(raw, high, labelled.clusters),
         expected_calibration_error(folded, high),
     )
 

@@ -6,11 +6,12 @@ into probabilities, and the test pairs are used once, for the report.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any, TypeAlias
 
@@ -27,6 +28,7 @@ from demeanor.extraction.validation import cosines, on_other_traits, score_examp
 from demeanor.model.identity import identify
 from demeanor.model.reader import ActivationReader, Pooling
 from demeanor.scoring.calibration import Calibration, fit_calibration
+from demeanor.scoring.thresholds import fit_threshold, threshold_key
 from demeanor.traits.definition import TraitDefinition
 from demeanor.traits.packs import fingerprint
 from demeanor.vectors.persona_vector import PersonaVector
@@ -35,6 +37,7 @@ from demeanor.vectors.vector_set import TraitEntry, VectorSet
 READING_METHOD = "logistic"
 READING_WIDTH = 5  # adjacent layers; see docs/directions.md for the comparison that these defaults rest on
 STEERING_METHOD = "mean_difference"
+MISS_RATES = (0.05, 0.1, 0.2)
 CALIBRATION_PAIRS = 8  # under which the training pairs' cross-validated scores calibrate instead
 
 Stage: TypeAlias = Callable[[str, int], Callable[[int], None]]
@@ -129,7 +132,8 @@ def calibrate(vector: PersonaVector, read: ReadTrait) -> Calibration:
     held = read["calibration"]
     if held.high.sum() >= CALIBRATION_PAIRS and (~held.high).sum() >= CALIBRATION_PAIRS:
         scores = score_examples(vector, held)
-        return fit_calibration(scores, held.high, held.pair_ids, f"calibration split, {int(held.high.sum())} pairs")
+        fitted = fit_calibration(scores, held.high, held.pair_ids, f"calibration split, {int(held.high.sum())} pairs")
+        return replace(fitted, thresholds=_thresholds(fitted.z(scores), held.high, read.trait))
     train = read["train"]
     own = score_examples(vector, train)
     if len(set(train.families.tolist())) < 3 or min(train.high.sum(), (~train.high).sum()) < 2:
@@ -141,6 +145,16 @@ def calibrate(vector: PersonaVector, read: ReadTrait) -> Calibration:
     spread = np.sqrt((h.var() * len(h) + low.var() * len(low)) / len(own))
     scores = folded * spread + (h.mean() + low.mean()) / 2
     return fit_calibration(scores, train.high, train.pair_ids, f"cross-validated training examples, {len(train)}")
+
+
+def _thresholds(z: np.ndarray, high: np.ndarray, trait: TraitDefinition) -> dict[str, Any]:
+    """The thresholds at the usual miss rates that the sample can support, as records by threshold_key."""
+    unsafe_is_high = trait.safe_pole == "low"
+    found = {}
+    for rate in MISS_RATES:
+        with contextlib.suppress(ExtractionError):  # too few examples for this rate
+            found[threshold_key("miss", rate)] = fit_threshold(z, high == unsafe_is_high, unsafe_is_high, rate).to_record()
+    return found
 
 
 def _uncalibrated(raw: np.ndarray, high: np.ndarray) -> Calibration:

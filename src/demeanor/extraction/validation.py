@@ -41,7 +41,7 @@ def validate_vector(vector: PersonaVector, calibration: Calibration, read: ReadT
 
     Returns an empty dictionary where the trait has fewer than two held-out pairs. Keys: auroc (value, low, high,
     pairs), paired_accuracy, cohens_d, length, words, random, permutation, hard, registers, families, style_shift,
-    learning_curve, scores, ece, brier, beats_baselines and verdict (a sentence).
+    learning_curve, thresholds, scores, ece, brier, beats_baselines and verdict (a sentence).
     """
     train, test = read["train"], read["test"]
     if test.high.sum() < 2 or (~test.high).sum() < 2:
@@ -66,6 +66,7 @@ def validate_vector(vector: PersonaVector, calibration: Calibration, read: ReadT
             "low": [round(float(z), 3) for z in calibration.z(low)],
         },
     }
+    found["thresholds"] = {key: _at_threshold(kept, scores, calibration, test.high) for key, kept in calibration.thresholds.items()}
     probability = calibration.probability(scores)
     found["ece"] = round(expected_calibration_error(probability, test.high), 4)
     found["brier"] = round(brier(probability, test.high), 4)
@@ -119,6 +120,15 @@ def cosines(reads: dict[str, ReadTrait], layer: int, fit_name: str = "mean_diffe
         x, high = read["train"].at([layer]), read["train"].high
         directions[name] = fit_layers(x[high], x[~high], method(fit_name))[0]
     return {a: {b: round(float(da @ db), 4) for b, db in directions.items()} for a, da in directions.items()}
+
+
+def _at_threshold(kept: dict[str, Any], scores: Array, calibration: Calibration, high: NDArray[np.bool_]) -> dict[str, float]:
+    """What a threshold of the calibration does on the held-out pairs: the shares missed and falsely flagged."""
+    unsafe_is_high = kept["unsafe_side"] == "above"
+    z = calibration.z(scores)
+    flagged = z >= kept["z"] if unsafe_is_high else z <= kept["z"]
+    unsafe = high == unsafe_is_high
+    return {"missed": round(float((~flagged[unsafe]).mean()), 4), "false_alarms": round(float(flagged[~unsafe].mean()), 4)}
 
 
 def _interval(high: Array, low: Array, statistic: Callable[[Array, Array], float] = auroc) -> dict[str, float]:

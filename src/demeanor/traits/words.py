@@ -1,4 +1,4 @@
-"""A bag of words as the yardstick: how far do the words alone tell the poles apart?"""
+"""A bag of words as the yardstick: how far the words alone tell the poles apart."""
 
 from __future__ import annotations
 
