@@ -81,6 +81,17 @@ def traits_table(vectors: VectorSet) -> Table:
     return table
 
 
+def matrix_table(on_traits: dict[str, dict[str, float]], cosines: dict[str, dict[str, float]]) -> Table:
+    """Traits by traits: AUROC, and the cosine between the directions at one layer in brackets."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    columns = list(next(iter(on_traits.values())))
+    for name in ("", *columns):
+        table.add_column(name.split("_")[0], no_wrap=True)
+    for row, values in on_traits.items():
+        table.add_row(row, *(Text(f"{values[c]:.2f} ({cosines[row][c]:+.2f})", "bold" if c == row else "") for c in columns))
+    return table
+
+
 def group_line(metrics: dict[str, Any], key: str) -> str:
     """The worst register or family by name, of those large enough to say."""
     known = {name: m for name, m in metrics[key].items() if m["value"] is not None}

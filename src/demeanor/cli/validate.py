@@ -26,7 +26,7 @@ def validate(
 
     Exits with 1 when a vector fails to beat its baselines, and says which.
     """
-    from demeanor.cli.tables import group_line
+    from demeanor.cli.tables import group_line, matrix_table
     from demeanor.errors import ExtractionError
     from demeanor.traits import load_many
     from demeanor.vectors import VectorSet
@@ -37,24 +37,26 @@ def validate(
     if not shared:
         raise ExtractionError(f"the vector set holds {', '.join(vector_set.traits)}, and none of them is among the traits given")
     kept = vector_set.model.quantization if vector_set.model.quantization in ("8bit", "4bit") else None
-    reader = console.load_reader(vector_set.model.name, kept, device, dtype)
+    reader = console.load_reader(vector_set.model.name, kept, device, dtype, vector_set.model.blocks or None)
 
     from demeanor.extraction.examples import read_trait
-    from demeanor.extraction.validation import validate_vector
+    from demeanor.extraction.validation import cosines, on_other_traits, validate_vector
     from demeanor.model.identity import identify
     from demeanor.scoring import Calibration
 
     for warning in vector_set.check_model(identify(reader.model, reader.tokenizer)):
         console.note(f"warning: the vectors were {warning}")
-    results = {}
+    results, reads = {}, {}
     with console.stages() as stage:
         for name in shared:
             entry, trait = vector_set[name], definitions[name]
             steps = stage(f"validating {trait.title.lower()}", len(trait.examples()))
-            read = read_trait(reader, trait, sorted(entry.reading.layers), vector_set.pooling, ("train", "calibration", "test"), steps)
-            results[name] = validate_vector(entry.reading, Calibration.from_record(entry.calibration), read)
+            reads[name] = read_trait(reader, trait, vector_set.layers, vector_set.pooling, progress=steps)
+            results[name] = validate_vector(entry.reading, Calibration.from_record(entry.calibration), reads[name])
+    matrix = on_other_traits({name: vector_set[name].reading for name in shared}, reads)
+    angles = cosines(reads, vector_set.layers[len(vector_set.layers) // 2])
     if as_json:
-        typer.echo(json.dumps(results, indent=1))
+        typer.echo(json.dumps({"traits": results, "on_traits": matrix, "cosines": angles}, indent=1))
     else:
         for name, found in results.items():
             if not found:
@@ -94,6 +96,11 @@ def validate(
                 f"  hard pairs {hard_text} ({hard['pairs']} pairs); worst register: {group_line(found, 'registers')}; "
                 f"worst family: {group_line(found, 'families')}\n"
             )
+        if len(shared) > 1:
+            console.out.print(
+                "[bold]each vector (row) on each trait's held-out pairs (column)[/]: AUROC, and in brackets the cosine of the directions"
+            )
+            console.out.print(matrix_table(matrix, angles))
     failed = [name for name, found in results.items() if not found or not found["beats_baselines"]]
     if failed:
         console.problem(f"not proven: {', '.join(failed)}")

@@ -90,7 +90,7 @@ def extract_vectors(
             entries[read.trait.name] = _entry(read, method, candidates, width, pooling)
             steps(1)
     vectors = VectorSet(
-        model=identify(reader.model, reader.tokenizer),
+        model=replace(identify(reader.model, reader.tokenizer), blocks=reader.blocks_path or ""),
         traits=entries,
         pooling=pooling,
         neutral_norm=_neutral_norm(reads, reader.n_layers),

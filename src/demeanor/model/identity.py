@@ -31,6 +31,8 @@ class ModelIdentity:
     template_hash: str
     dtype: str
     quantization: str
+    blocks: str = ""
+    """Dotted name of the decoder blocks, where the user had to name them."""
 
     def to_record(self) -> dict[str, str | int]:
         """As plain data for the manifest."""

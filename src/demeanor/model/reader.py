@@ -72,6 +72,7 @@ class ActivationReader:
         self.tokenizer = tokenizer
         self.encoder = ChatEncoder(tokenizer)
         self.blocks = decoder_blocks(model, blocks)
+        self.blocks_path = blocks
         self.n_layers = len(self.blocks)
         self.hidden_size = int(text_config(model).hidden_size)
         self.device: torch.device = next(model.get_input_embeddings().parameters()).device

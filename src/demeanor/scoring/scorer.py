@@ -50,7 +50,7 @@ class Scorer:
     ) -> None:
         self.vectors = vectors
         self.warnings = vectors.check_model(identify(model, tokenizer), allow_other_model)
-        self.reader = reader or ActivationReader(model, tokenizer)
+        self.reader = reader or ActivationReader(model, tokenizer, vectors.model.blocks or None)
         self.traits = list(vectors.traits)
         self.layers = vectors.layers
         self.calibrations = {n: Calibration.from_record(e.calibration) for n, e in vectors.traits.items()}
