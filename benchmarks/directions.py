@@ -11,13 +11,15 @@ import argparse
 import statistics
 
 import numpy as np
+import torch
 from threadpoolctl import threadpool_limits
 
 from demeanor import ActivationReader, load_model
 from demeanor.extraction.directions import METHODS, fit_layers
-from demeanor.extraction.examples import read_trait
+from demeanor.extraction.examples import ReadExamples, ReadTrait, read_trait
 from demeanor.extraction.layers import out_of_fold
 from demeanor.extraction.pipeline import READING_METHOD
+from demeanor.model.reader import Job
 from demeanor.scoring.metrics import auroc
 from demeanor.traits import load_many
 
@@ -46,6 +48,21 @@ def both(read, fit, layers):
     return auroc(inside[train.high], inside[~train.high]), auroc(outside[test.high], outside[~test.high])
 
 
+def ends(reader, trait, layers):
+    """The trait read by the means of each message's first and last third, side by side as if they were more layers."""
+    splits = {}
+    for split in ("train", "test"):
+        examples = trait.examples(split)
+        jobs = []
+        for _, encoded in zip(examples, reader.encoder.encode([e.conversation for e in examples]), strict=True):
+            start, end = encoded.spans[-1]
+            third = max(1, (end - start) // 3)
+            jobs.append(Job(encoded.ids, [(start, start + third), (end - third, end)]))
+        found = torch.stack(reader.run(jobs, layers)).flatten(1, 2).numpy()
+        splits[split] = ReadExamples(examples, found, tuple(range(found.shape[1])))
+    return ReadTrait(trait, splits)
+
+
 def table(title, rows, columns):
     print(f"\n{title}\n{'':26}" + "".join(f"{c:>13}" for c in columns))
     for name, cells in rows.items():
@@ -61,7 +78,7 @@ def main():
     traits = load_many(arguments.traits)
     layers = sorted({layer for band in BANDS.values() for layer in band})
     means = {name: [[] for _ in BANDS] for name in METHODS}
-    poolings = {"mean": [], "last": [], "max": []}
+    poolings = {"mean": [], "last": [], "max": [], "first and last third": []}
     with threadpool_limits(2, user_api="blas"):
         for trait in traits:
             read = read_trait(reader, trait, layers)
@@ -75,6 +92,8 @@ def main():
                 for pooling in ("last", "max"):
                     again = read_trait(reader, trait, BANDS["13-17"], pooling)
                     poolings[pooling].append(both(again, METHODS[READING_METHOD], BANDS["13-17"]))
+                thirds = ends(reader, trait, BANDS["13-17"])
+                poolings["first and last third"].append(both(thirds, METHODS[READING_METHOD], list(thirds["train"].layers)))
     average = {
         name: [(statistics.mean(c[0] for c in cells), statistics.mean(c[1] for c in cells)) for cells in bands]
         for name, bands in means.items()

@@ -1,7 +1,7 @@
 """Traits and a model to a validated vector set: read, choose the layer, fit, calibrate, prove.
 
-Each split has one use. The training pairs choose the layer and make the direction, the calibration pairs make scores
-into probabilities, and the test pairs are used once, for the report.
+The training pairs choose the layer and make the direction. The calibration pairs, with the training pairs' cross-validated
+scores, make scores into probabilities. The test pairs are used once, for the report.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from demeanor.errors import ExtractionError
-from demeanor.extraction.directions import METHODS, fit_layers
-from demeanor.extraction.examples import ReadTrait, read_trait
+from demeanor.extraction.directions import METHODS, fit_layers, spread
+from demeanor.extraction.examples import ReadExamples, ReadTrait, read_trait
 from demeanor.extraction.extractor import fit_vector
 from demeanor.extraction.layers import default_candidates, out_of_fold
 from demeanor.extraction.validation import cosines, on_other_traits, score_examples, validate_vector
 from demeanor.model.identity import identify
 from demeanor.model.reader import ActivationReader, Pooling
 from demeanor.scoring.calibration import Calibration, fit_calibration
+from demeanor.scoring.metrics import Array
 from demeanor.scoring.thresholds import fit_threshold, threshold_key
 from demeanor.traits.definition import TraitDefinition
 from demeanor.traits.packs import fingerprint
@@ -38,7 +39,7 @@ READING_METHOD = "logistic"
 READING_WIDTH = 5  # adjacent layers; see docs/directions.md for the comparison that these defaults rest on
 STEERING_METHOD = "mean_difference"
 MISS_RATES = (0.05, 0.1, 0.2)
-CALIBRATION_PAIRS = 8  # under which the training pairs' cross-validated scores calibrate instead
+CALIBRATION_PAIRS = 8  # under which the calibration split is left aside
 
 Stage: TypeAlias = Callable[[str, int], Callable[[int], None]]
 """Told of each stage's name and number of steps; gives what is called with the steps done."""
@@ -128,23 +129,39 @@ def _entry(read: ReadTrait, method: str, candidates: list[int], width: int, pool
 
 
 def calibrate(vector: PersonaVector, read: ReadTrait) -> Calibration:
-    """Fit the calibration on the calibration split, or on cross-validated training scores where that is too small."""
-    held = read["calibration"]
-    if held.high.sum() >= CALIBRATION_PAIRS and (~held.high).sum() >= CALIBRATION_PAIRS:
-        scores = score_examples(vector, held)
-        fitted = fit_calibration(scores, held.high, held.pair_ids, f"calibration split, {int(held.high.sum())} pairs")
-        return replace(fitted, thresholds=_thresholds(fitted.z(scores), held.high, read.trait))
-    train = read["train"]
-    own = score_examples(vector, train)
+    """Fit the calibration on the calibration split together with the training examples' cross-validated scores.
+
+    Neither has been seen by the direction that scored it. The thresholds, which carry a guarantee, rest on the
+    calibration split alone.
+    """
+    train, held = read["train"], read["calibration"]
+    enough = held.high.sum() >= CALIBRATION_PAIRS and (~held.high).sum() >= CALIBRATION_PAIRS
+    folded = _cross_validated(vector, train)
+    if folded is None and not enough:
+        return _uncalibrated(score_examples(vector, train), train.high)
+    parts = [(folded, train, f"{len(train)} training examples, cross-validated")] if folded is not None else []
+    if enough:
+        parts.append((score_examples(vector, held), held, f"{len(held)} examples of the calibration split"))
+    fitted = fit_calibration(
+        np.concatenate([scores for scores, _, _ in parts]),
+        np.concatenate([examples.high for _, examples, _ in parts]),
+        np.concatenate([examples.pair_ids for _, examples, _ in parts]),
+        " and ".join(words for _, _, words in parts),
+    )
+    if not enough:
+        return fitted
+    return replace(fitted, thresholds=_thresholds(fitted.z(score_examples(vector, held)), held.high, read.trait))
+
+
+def _cross_validated(vector: PersonaVector, train: ReadExamples) -> Array | None:
+    """Out-of-fold scores of the training examples on this vector's own scale; None where they are too few."""
     if len(set(train.families.tolist())) < 3 or min(train.high.sum(), (~train.high).sum()) < 2:
-        return _uncalibrated(own, train.high)
+        return None
     fit = METHODS[vector.metadata["method"]]
     folded = out_of_fold(train, lambda h, low: fit_layers(h, low, fit), list(vector.layers))
-    # out-of-fold scores are centred and in the folds' spread: bring them back to this vector's own scale
-    h, low = own[train.high], own[~train.high]
-    spread = np.sqrt((h.var() * len(h) + low.var() * len(low)) / len(own))
-    scores = folded * spread + (h.mean() + low.mean()) / 2
-    return fit_calibration(scores, train.high, train.pair_ids, f"cross-validated training examples, {len(train)}")
+    own = score_examples(vector, train)
+    high, low = own[train.high], own[~train.high]
+    return np.asarray(folded * spread(high, low) + (high.mean() + low.mean()) / 2, float)
 
 
 def _thresholds(z: np.ndarray, high: np.ndarray, trait: TraitDefinition) -> dict[str, Any]:
