@@ -8,7 +8,8 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from demeanor.scoring.metrics import (
     auroc,
-    bootstrap,
+    bootstrap_auroc,
+    bootstrap_paired_accuracy,
     brier,
     clustered_auroc_interval,
     cohens_d,
@@ -53,7 +54,7 @@ def pairs(n, shift, rng):
 def test_the_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
     truth = auroc(*pairs(20_000, 1.0, rng))
-    intervals = [bootstrap(*pairs(40, 1.0, rng), draws=300) for _ in range(100)]
+    intervals = [bootstrap_auroc(*pairs(40, 1.0, rng), draws=300) for _ in range(100)]
     covered = sum(i.low <= truth <= i.high for i in intervals)
     assert 86 <= covered <= 99
     assert sum(truth > i.high for i in intervals) < 12
@@ -64,14 +65,14 @@ def test_more_pairs_give_a_narrower_interval_and_the_same_one_each_time():
     rng = np.random.default_rng(0)
     many = pairs(400, 1.0, rng)
     few_of_them = many[0][:25], many[1][:25]
-    wide, narrow = bootstrap(*few_of_them, draws=300), bootstrap(*many, draws=300)
+    wide, narrow = bootstrap_auroc(*few_of_them, draws=300), bootstrap_auroc(*many, draws=300)
     assert narrow.high - narrow.low < 0.5 * (wide.high - wide.low)
-    assert narrow == bootstrap(*many, draws=300)
+    assert narrow == bootstrap_auroc(*many, draws=300)
 
 
-def test_the_bootstrap_draws_pairs_and_takes_any_statistic():
+def test_the_paired_bootstrap_draws_whole_pairs():
     high = np.arange(30.0)
-    assert bootstrap(high + 1, high, paired_accuracy, draws=50) == (1.0, 1.0)  # every pair is told apart, so every draw is
+    assert bootstrap_paired_accuracy(high + 1, high, draws=50) == (1.0, 1.0)  # every pair is told apart, so every draw is
 
 
 def clustered(rng, groups=20, each=10):

@@ -7,7 +7,6 @@ training pairs; and directions fitted in the same way after the poles of the tra
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,10 @@ from demeanor.extraction.verdict import verdict
 from demeanor.scoring.calibration import Calibration
 from demeanor.scoring.metrics import (
     Array,
+    Interval,
     auroc,
-    bootstrap,
+    bootstrap_auroc,
+    bootstrap_paired_accuracy,
     brier,
     cohens_d,
     expected_calibration_error,
@@ -30,7 +31,7 @@ from demeanor.traits.words import words_auroc
 from demeanor.vectors.persona_vector import PersonaVector
 
 RANDOM_DIRECTIONS = 500
-PERMUTATIONS = 100
+PERMUTATIONS = 50
 CURVE = (8, 16, 32, 72)
 CURVE_DRAWS = 5
 SMALL = 4  # pairs in a group under which its AUROC is not worth naming
@@ -49,8 +50,8 @@ def validate_vector(vector: PersonaVector, calibration: Calibration, read: ReadT
     scores = score_examples(vector, test)
     high, low = scores[test.high], scores[~test.high]
     found: dict[str, Any] = {
-        "auroc": {**_interval(high, low), "pairs": len(high)},
-        "paired_accuracy": {**_interval(high, low, paired_accuracy), "pairs": len(high)},
+        "auroc": _auroc(high, low),
+        "paired_accuracy": _with_interval(paired_accuracy(high, low), bootstrap_paired_accuracy(high, low), len(high)),
         "cohens_d": round(cohens_d(high, low), 3),
         "length": {"auroc": round(length_auroc(test), 4)},
         "words": {"auroc": round(words_auroc(*_texts(train), *_texts(test), phrases=True), 4)},
@@ -94,7 +95,7 @@ def group_auroc(examples: ReadExamples, scores: Array, keep: NDArray[np.bool_]) 
     high, low = scores[keep & examples.high], scores[keep & ~examples.high]
     if len(high) < SMALL:
         return {"value": None, "low": None, "high": None, "pairs": len(high)}
-    return {**_interval(high, low), "pairs": len(high)}
+    return _auroc(high, low)
 
 
 def on_other_traits(vectors: dict[str, PersonaVector], reads: dict[str, ReadTrait]) -> dict[str, dict[str, float]]:
@@ -131,9 +132,12 @@ def _at_threshold(kept: dict[str, Any], scores: Array, calibration: Calibration,
     return {"missed": round(float((~flagged[unsafe]).mean()), 4), "false_alarms": round(float(flagged[~unsafe].mean()), 4)}
 
 
-def _interval(high: Array, low: Array, statistic: Callable[[Array, Array], float] = auroc) -> dict[str, float]:
-    interval = bootstrap(high, low, statistic)
-    return {"value": round(statistic(high, low), 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}
+def _with_interval(value: float, interval: Interval, pairs: int) -> dict[str, Any]:
+    return {"value": round(value, 4), "low": round(interval.low, 4), "high": round(interval.high, 4), "pairs": pairs}
+
+
+def _auroc(high: Array, low: Array) -> dict[str, Any]:
+    return _with_interval(auroc(high, low), bootstrap_auroc(high, low), len(high))
 
 
 def _groups(examples: ReadExamples, scores: Array, labels: list[str]) -> dict[str, Any]:
@@ -167,7 +171,7 @@ def _style_shift(vector: PersonaVector, read: ReadTrait) -> dict[str, Any]:
             low.append(scores[~held.high])
         h, low_scores = np.concatenate(high or [np.zeros(0)]), np.concatenate(low or [np.zeros(0)])
         if len(h) >= SMALL:
-            found[register] = {**_interval(h, low_scores), "pairs": len(h)}
+            found[register] = _auroc(h, low_scores)
     return found
 
 
