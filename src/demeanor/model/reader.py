@@ -58,7 +58,7 @@ class ActivationReader:
         model: A transformers causal language model.
         tokenizer: Its fast tokenizer.
         blocks: Dotted name of the model's list of decoder blocks, where it is not found by itself.
-        token_budget: Tokens a batch, padding included; by default 4096 on a CPU and 32768 elsewhere.
+        token_budget: Tokens a batch, padding included; by default 2048 on a CPU and 32768 elsewhere.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ActivationReader:
         self.n_layers = len(self.blocks)
         self.hidden_size = int(text_config(model).hidden_size)
         self.device: torch.device = next(model.get_input_embeddings().parameters()).device
-        self.token_budget = token_budget or (4096 if self.device.type == "cpu" else 32768)
+        self.token_budget = token_budget or (2048 if self.device.type == "cpu" else 32768)
         self.context_length = _context_length(model, tokenizer)
 
     def read(
