@@ -184,6 +184,7 @@ def test_an_interrupted_extraction_leaves_nothing_behind(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "demeanor.cli.main", "extract", "--traits", "user_risk", "--output", str(tmp_path / "set")],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background shell hands down an ignored one
     )  # fmt: skip
     assert process.stderr is not None
     process.stderr.read(1)  # it has begun to draw its progress

@@ -32,7 +32,7 @@ def bar(z: float, colour: str) -> Text:
 
 def reading_table(reading: Reading, vectors: VectorSet) -> Table:
     """One reply's scores, coloured by whether they sit on the safe side."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for name, options in (
         ("trait", {"no_wrap": True}),
         ("less · more of it", {"justify": "center"}),
