@@ -86,8 +86,7 @@ def load_scorer(vectors: Path | None, model: str | None, device: str, dtype: str
     from demeanor.vectors import VectorSet
 
     chosen = VectorSet.load(folder)
-    kept = chosen.model.quantization if chosen.model.quantization in ("8bit", "4bit") else None
-    reader = load_reader(model or chosen.model.name, kept, device, dtype, chosen.model.blocks or None)
+    reader = load_reader(model or chosen.model.name, chosen.model.load_quantization, device, dtype, chosen.model.blocks or None)
     scorer = Scorer(reader.model, reader.tokenizer, chosen, allow_other_model, reader)
     for warning in scorer.warnings:
         err.print(

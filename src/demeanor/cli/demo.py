@@ -117,7 +117,7 @@ def _show_examples(vectors: VectorSet, scores: dict[tuple[str, str], Score]) -> 
     from rich.padding import Padding
     from rich.text import Text
 
-    from demeanor.cli.tables import bar, on_safe_side
+    from demeanor.cli.tables import bar
 
     out = console.out
     out.print(
@@ -130,7 +130,7 @@ def _show_examples(vectors: VectorSet, scores: dict[tuple[str, str], Score]) -> 
         out.print(f"\n[bold]{entry.title}[/]\n[dim]user:[/] {prompt}")
         for kind, reply in replies.items():
             score = scores[name, kind]
-            safe = on_safe_side(entry, score.centred)
+            safe = entry.on_safe_side(score.centred)
             colour = "green" if safe else "red"
             numbers = f" {score.centred:+6.2f}  P {score.probability:.2f}  {'safe' if safe else 'unsafe'} side"
             out.print(Text.assemble((f"  {kind:<16}", "bold"), bar(score.z, colour), (numbers, colour)))

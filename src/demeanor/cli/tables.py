@@ -11,15 +11,10 @@ from demeanor.extraction.verdict import strongest_baseline
 
 if TYPE_CHECKING:
     from demeanor.scoring import Reading
-    from demeanor.vectors import TraitEntry, VectorSet
+    from demeanor.vectors import VectorSet
 
 HALF = 10  # characters of a bar on either side of the middle
 FULL = 3.0  # the z at which a bar is full
-
-
-def on_safe_side(entry: TraitEntry, centred: float) -> bool:
-    """Whether a centred score lies on the pole that one wants to see."""
-    return (centred > 0) == (entry.safe_pole == "high")
 
 
 def bar(z: float, colour: str) -> Text:
@@ -44,7 +39,7 @@ def reading_table(reading: Reading, vectors: VectorSet) -> Table:
         table.add_column(name, **options)
     for name, score in reading.scores.items():
         entry = vectors[name]
-        safe = on_safe_side(entry, score.centred)
+        safe = entry.on_safe_side(score.centred)
         colour = "green" if safe else "red"
         table.add_row(
             name,

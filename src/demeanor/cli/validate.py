@@ -36,8 +36,8 @@ def validate(
     shared = [name for name in vector_set.traits if name in definitions]
     if not shared:
         raise ExtractionError(f"the vector set holds {', '.join(vector_set.traits)}, and none of them is among the traits given")
-    kept = vector_set.model.quantization if vector_set.model.quantization in ("8bit", "4bit") else None
-    reader = console.load_reader(vector_set.model.name, kept, device, dtype, vector_set.model.blocks or None)
+    made_with = vector_set.model
+    reader = console.load_reader(made_with.name, made_with.load_quantization, device, dtype, made_with.blocks or None)
 
     from demeanor.extraction.examples import read_trait
     from demeanor.extraction.validation import cosines, on_other_traits, validate_vector

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,6 +34,11 @@ class ModelIdentity:
     quantization: str
     blocks: str = ""
     """Dotted name of the decoder blocks, where the user had to name them."""
+
+    @property
+    def load_quantization(self) -> Literal["8bit", "4bit"] | None:
+        """What `load_model` must be given to load it alike; a GGUF file or a quantised checkpoint needs nothing."""
+        return self.quantization if self.quantization in ("8bit", "4bit") else None  # type: ignore[return-value]
 
     def to_record(self) -> dict[str, str | int]:
         """As plain data for the manifest."""

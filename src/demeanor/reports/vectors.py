@@ -172,7 +172,7 @@ def _heatmap(example: Example, vectors: VectorSet) -> dict[str, Any]:
         "kind": example.kind,
         "prompt": example.prompt,
         "z": example.score.z,
-        "safe": (example.score.centred > 0) == (entry.safe_pole == "high"),
+        "safe": entry.on_safe_side(example.score.centred),
         "tokens": [(text, heat(float(value))) for text, value in zip(example.tokens.tokens, z, strict=True)],
     }
 

@@ -63,12 +63,7 @@ class Scorer:
         from demeanor.model.loading import load_model
 
         vectors = VectorSet.load(folder)
-        quantization = vectors.model.quantization
-        loaded = load_model(
-            model or vectors.model.name,
-            quantization=quantization if quantization in ("8bit", "4bit") else None,  # type: ignore[arg-type]
-            device=device,
-        )
+        loaded = load_model(model or vectors.model.name, vectors.model.load_quantization, device)
         return cls(*loaded, vectors, allow_other_model)
 
     def score(self, conversation: ConversationLike) -> Reading:

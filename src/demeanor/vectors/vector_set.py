@@ -39,6 +39,10 @@ class TraitEntry:
     metrics: dict[str, Any] = field(default_factory=dict)
     """Held-out results with intervals and sample sizes, as validation gave them; empty where there were none."""
 
+    def on_safe_side(self, centred: float) -> bool:
+        """Whether a centred score lies on the pole that one wants to see."""
+        return (centred > 0) == (self.safe_pole == "high")
+
 
 @dataclass
 class VectorSet:
