@@ -26,6 +26,7 @@ PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] | capitalize }}: {{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
+PLAIN_STOP = "\nUser:"  # where a base model under the plain template goes on to speak for the user
 _MARK = "demeanormarker{}z"
 
 
@@ -48,7 +49,7 @@ class ChatEncoder:
             )
         self.tokenizer = tokenizer
         self.template = tokenizer.chat_template or PLAIN_TEMPLATE
-        self._own_template = bool(tokenizer.chat_template)
+        self.has_template = bool(tokenizer.chat_template)
         self._pieces: dict[tuple[str, ...], list[str]] = {}
 
     @cached_property
@@ -63,7 +64,7 @@ class ChatEncoder:
         if not good:
             return [r for r in rendered if isinstance(r, ChatTemplateError)]
         batch = self.tokenizer(
-            [text for text, _ in good], add_special_tokens=not self._own_template, return_attention_mask=False, verbose=False
+            [text for text, _ in good], add_special_tokens=not self.has_template, return_attention_mask=False, verbose=False
         )
         encoded = iter(
             Encoded(batch["input_ids"][i], [_token_range(batch, i, *at) for at in places], text) for i, (text, places) in enumerate(good)
@@ -73,6 +74,10 @@ class ChatEncoder:
     def prompt(self, messages: Sequence[Message]) -> str:
         """The rendered text up to where the assistant's next reply begins, for generation."""
         return self._apply(_acceptable(self._defused(messages), self._apply)[0], add_generation_prompt=True)
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """`prompt` as tokens."""
+        return list(self.tokenizer(self.prompt(messages), add_special_tokens=not self.has_template, verbose=False)["input_ids"])
 
     def _render_or_error(self, conversation: Conversation) -> tuple[str, list[tuple[int, int]]] | ChatTemplateError:
         try:
@@ -104,7 +109,7 @@ class ChatEncoder:
             return str(
                 self.tokenizer.apply_chat_template(
                     [{"role": m.role, "content": m.content} for m in messages],
-                    chat_template=None if self._own_template else PLAIN_TEMPLATE,
+                    chat_template=None if self.has_template else PLAIN_TEMPLATE,
                     tokenize=False,
                     add_generation_prompt=add_generation_prompt,
                 )

@@ -1,0 +1,157 @@
+"""Writing replies with the model: sampling by transformers' own `generate`, batched, seeded, and watched where asked.
+
+The prompt is the conversation so far, rendered by the model's chat template up to where the assistant speaks. Rows of a
+batch are padded on the left under an attention mask. The global random state is left as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from demeanor.conversation import Message
+from demeanor.errors import ModelError
+from demeanor.model.chat import PLAIN_STOP
+from demeanor.model.reader import ActivationReader, Progress
+
+ROWS = 32  # replies written side by side
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn."""
+
+    max_new_tokens: int = 160
+    temperature: float = 0.7
+    """0 takes the likeliest token each time (greedy)."""
+    top_p: float = 1.0
+    """Draw from the likeliest tokens that together have this probability."""
+    seed: int = 0
+    """The same seed, prompts and machine give the same replies."""
+
+    def config(self, reader: ActivationReader) -> GenerationConfig:
+        """The same as transformers' settings, with the model's own end-of-turn tokens. Raises ModelError."""
+        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ModelError(f"cannot sample with {self}; tokens at least 1, temperature at least 0, top_p above 0 and at most 1")
+        drawn: dict[str, Any] = {"do_sample": False}
+        if self.temperature > 0:
+            drawn = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+        if not reader.encoder.has_template:
+            drawn["stop_strings"] = [PLAIN_STOP]
+        ends = end_tokens(reader)
+        return GenerationConfig(max_new_tokens=self.max_new_tokens, eos_token_id=ends or None, pad_token_id=_pad(reader), **drawn)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply as written: its text, its tokens without the one that ends the turn, and whether it came to its own end."""
+
+    text: str
+    ids: list[int]
+    finished: bool
+
+
+Watch = Callable[[list[int]], bool]
+"""Called after each token with the reply's tokens so far; True stops the reply."""
+
+
+def write_replies(
+    reader: ActivationReader, prompts: Sequence[Sequence[Message]], sampling: Sampling | None = None, progress: Progress | None = None
+) -> list[Reply]:
+    """A reply to each conversation so far (its last message is normally the user's), in the order given.
+
+    Raises ChatTemplateError for a conversation that the template refuses, ModelError for one that leaves no room.
+    """
+    sampling = sampling or Sampling()
+    ids = [prompt_ids(reader, messages, sampling) for messages in prompts]
+    replies: dict[int, Reply] = {}
+    for batch in _batches(ids):
+        written = _generate(reader, [ids[i] for i in batch], sampling, seed=sampling.seed + min(batch))
+        replies.update(zip(batch, written, strict=True))
+        if progress is not None:
+            progress(len(batch))
+    return [replies[i] for i in range(len(prompts))]
+
+
+def write_reply(reader: ActivationReader, messages: Sequence[Message], sampling: Sampling | None = None, watch: Watch | None = None) -> Reply:
+    """One reply, watched token by token where `watch` is given."""
+    sampling = sampling or Sampling()
+    ids = prompt_ids(reader, messages, sampling)
+    return _generate(reader, [ids], sampling, sampling.seed, watch)[0]
+
+
+def prompt_ids(reader: ActivationReader, messages: Sequence[Message], sampling: Sampling) -> list[int]:
+    """The tokens that the model is given to reply to. Raises ModelError where they leave no room for a reply."""
+    ids = reader.encoder.prompt_ids(messages)
+    if len(ids) + sampling.max_new_tokens > reader.context_length:
+        raise ModelError(
+            f"a prompt of {len(ids)} tokens and a reply of {sampling.max_new_tokens} exceed the model's context of "
+            f"{reader.context_length}; shorten the conversation or the reply"
+        )
+    return ids
+
+
+def end_tokens(reader: ActivationReader) -> list[int]:
+    """The tokens that end a turn."""
+    configured = reader.model.generation_config.eos_token_id if reader.model.generation_config else None
+    found = configured if isinstance(configured, list) else [configured]
+    return sorted({int(i) for i in [*found, reader.tokenizer.eos_token_id] if i is not None})
+
+
+def _pad(reader: ActivationReader) -> int:
+    known = (reader.tokenizer.pad_token_id, *end_tokens(reader), 0)
+    return int(next(i for i in known if i is not None))
+
+
+def _batches(ids: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Rows of similar length together."""
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    return [order[at : at + ROWS] for at in range(0, len(order), ROWS)]
+
+
+class _Watching(StoppingCriteria):
+    def __init__(self, watch: Watch, prompt: int) -> None:
+        self.watch, self.prompt = watch, prompt
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # type: ignore[override]
+        stop = self.watch(input_ids[0, self.prompt :].tolist())
+        return torch.full((1,), stop, dtype=torch.bool, device=input_ids.device)
+
+
+@torch.inference_mode()
+def _generate(
+    reader: ActivationReader, prompts: Sequence[list[int]], sampling: Sampling, seed: int, watch: Watch | None = None
+) -> list[Reply]:
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), _pad(reader))
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    criteria = StoppingCriteriaList([_Watching(watch, longest)] if watch else [])
+    with torch.random.fork_rng(devices=[reader.device] if reader.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        written = reader.model.generate(
+            input_ids=ids.to(reader.device),
+            attention_mask=mask.to(reader.device),
+            generation_config=sampling.config(reader),
+            stopping_criteria=criteria,
+            tokenizer=reader.tokenizer,
+        )
+    return [_reply(reader, row[longest:].tolist()) for row in written]
+
+
+def _reply(reader: ActivationReader, ids: list[int]) -> Reply:
+    ends = set(end_tokens(reader))
+    end = next((i for i, token in enumerate(ids) if token in ends), None)
+    kept = ids if end is None else ids[:end]
+    text = str(reader.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    finished = end is not None
+    if not reader.encoder.has_template and PLAIN_STOP in text:
+        text, finished = text.split(PLAIN_STOP)[0], True
+    return Reply(text.strip(), kept, finished)
