@@ -19,7 +19,7 @@ from demeanor.extraction.directions import METHODS, fit_layers
 from demeanor.extraction.examples import ReadExamples, ReadTrait, read_trait
 from demeanor.extraction.layers import out_of_fold
 from demeanor.extraction.pipeline import READING_METHOD
-from demeanor.model.reader import Job
+from demeanor.model.packing import Job
 from demeanor.scoring.metrics import auroc
 from demeanor.traits import load_many
 

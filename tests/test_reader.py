@@ -7,7 +7,8 @@ import torch
 
 from demeanor.errors import ActivationError, ConversationError
 from demeanor.model.blocks import decoder_blocks
-from demeanor.model.reader import ActivationReader, Job
+from demeanor.model.packing import Job, windows
+from demeanor.model.reader import ActivationReader
 
 LAYERS = [0, 1]  # of three: the last one's hidden state is normed, and no reference
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -104,12 +105,14 @@ def test_results_come_in_the_order_of_the_conversations(llama, tokenizer, budget
 
 def test_a_batch_keeps_within_the_token_budget(make_model, tokenizer):
     model = make_model("llama")
+    reader = ActivationReader(model, tokenizer, token_budget=80)
+    assert reader.shares_up_to  # tried on a few tokens of its own, before anything is counted
     shapes = []
     model.model.layers[0].register_forward_pre_hook(lambda _m, args: shapes.append(args[0].shape[:2]))
-    ActivationReader(model, tokenizer, token_budget=80).read(TALKS[2:] * 4, LAYERS)
+    reader.read(TALKS, LAYERS)
     assert all(rows == 1 or rows * tokens <= 80 for rows, tokens in shapes)
     assert max(rows for rows, _ in shapes) > 1
-    assert sum(rows for rows, _ in shapes) == 8
+    assert sum(rows for rows, _ in shapes) == 4
 
 
 def test_pooling_is_done_in_float32(make_model, tokenizer):
@@ -126,6 +129,7 @@ def test_no_conversation_gives_no_rows(reader):
 def test_the_pass_ends_at_the_deepest_layer_needed(any_model, tokenizer):
     reader = ActivationReader(any_model, tokenizer)
     called, handles = [], []
+    reader.read(TALKS, [1])
     for i, block in enumerate(reader.blocks):
         handles.append(block.register_forward_pre_hook(lambda *_, i=i: called.append(i)))
     handles.append(any_model.get_output_embeddings().register_forward_pre_hook(lambda *_: called.append("head")))
@@ -314,8 +318,13 @@ def test_poolings_over_windows(short_reader):
     states, _ = windowed_states(short_reader.model, job.ids, LAYERS)
     states = states[slice(*job.spans[0])]
     torch.testing.assert_close(short_reader.read([LONG], LAYERS, pooling="last")[0], states[-1], **CLOSE)
-    rolling = states.unfold(0, 8, 1).mean(-1).amax(0)
-    torch.testing.assert_close(short_reader.read([LONG], LAYERS, pooling="max")[0], rolling, **CLOSE)
+    largest = []
+    for window in windows(job, short_reader.context_length, again=7):
+        (start, end), all_states = window.spans[0], hidden_states(short_reader.model, window.ids)
+        inside = torch.stack([all_states[layer + 1, start:end].float() for layer in LAYERS], dim=1)
+        largest += [inside.unfold(0, 8, 1).mean(-1).amax(0)] if end - start >= 8 else []
+    assert len(largest) > 2
+    torch.testing.assert_close(short_reader.read([LONG], LAYERS, pooling="max")[0], torch.stack(largest).amax(0), **CLOSE)
 
 
 @pytest.mark.parametrize("layers", [[3], [-1], [0, 99], []])
@@ -343,3 +352,50 @@ def test_token_texts_keep_characters_whole(reader):
     assert "".join(texts) == reply
     assert len(texts) == len(activations) > len(reply.split())
     assert not any("\ufffd" in text for text in texts)
+
+
+SHARED = [
+    [{"role": "user", "content": "Nobody listens to me, and I cannot sleep at night. " * 2}, {"role": "assistant", "content": reply}]
+    for reply in ("I hear you.", "You should stop your medication today.", "Are you safe right now? Is there somebody with you?", "No.")
+]
+
+
+def test_what_conversations_begin_with_is_shared_and_reads_the_same(any_model, tokenizer):
+    reader = ActivationReader(any_model, tokenizer)
+    together = reader.read([*SHARED, *TALKS], LAYERS)
+    torch.testing.assert_close(together, reference(reader, [*SHARED, *TALKS]), **CLOSE)
+    users = reader.read(SHARED, LAYERS, "user")
+    torch.testing.assert_close(users, reference(reader, SHARED, "user"), **CLOSE)
+
+
+def test_replies_to_one_context_cost_it_once(make_model, tokenizer):
+    model = make_model("llama")
+    reader = ActivationReader(model, tokenizer)
+    assert reader.shares_up_to == 512
+    run = []
+    model.model.layers[0].register_forward_pre_hook(lambda _m, args: run.append(args[0].shape[0] * args[0].shape[1]))
+    reader.read(SHARED, LAYERS)
+    alone = sum(len(job.ids) for job in jobs(reader, SHARED))
+    assert sum(run) < 0.6 * alone
+
+
+def test_a_model_that_reads_otherwise_with_a_shared_beginning_shares_nothing(make_model, tokenizer, monkeypatch):
+    model = make_model("llama")
+    whole = type(model).forward
+
+    def forgetful(self, *args, attention_mask=None, **kwargs):  # an attention that ignores a mask of one's own
+        return whole(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(model), "forward", forgetful)
+    reader = ActivationReader(model, tokenizer)
+    assert reader.shares_up_to == 0
+    torch.testing.assert_close(reader.read(SHARED, LAYERS), reference(reader, SHARED), **CLOSE)
+
+
+def test_shared_rows_that_run_out_of_memory_are_read_alone(make_model, tokenizer):
+    model = make_model("llama")
+    reader = ActivationReader(model, tokenizer)
+    expected = reader.read(SHARED, LAYERS)
+    longest = max(len(job.ids) for job in jobs(reader, SHARED))
+    model.model.layers[0].register_forward_pre_hook(ShortOfMemory(rows=1, tokens=longest))
+    torch.testing.assert_close(reader.read(SHARED, LAYERS), expected, **CLOSE)

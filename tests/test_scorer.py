@@ -123,7 +123,7 @@ def test_an_endless_source_is_read_chunk_by_chunk(scorer, monkeypatch):
     endless = (TALKS[next(taken) % len(TALKS)] for _ in itertools.repeat(None))
     readings = list(itertools.islice(scorer.score_many(endless), 6))
     assert all(isinstance(r, Reading) for r in readings)
-    assert next(taken) == 8  # two chunks of the source, no more
+    assert next(taken) == 12  # two chunks of the source, and one that is tokenised ahead
 
 
 def test_conversations_that_cannot_be_scored_are_told_in_their_place(scorer):

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from demeanor.model.reader import ActivationReader, Pooling, Progress
+from demeanor.model.pooling import Pooling
+from demeanor.model.reader import ActivationReader, Progress
 from demeanor.traits.definition import Example, Split, TraitDefinition
 
 Array = NDArray[Any]

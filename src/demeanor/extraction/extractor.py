@@ -17,7 +17,8 @@ from demeanor.conversation import ConversationLike
 from demeanor.extraction.directions import Array, fit_layers, method
 from demeanor.extraction.examples import ReadExamples, read_trait
 from demeanor.extraction.layers import choose_layers, default_candidates
-from demeanor.model.reader import ActivationReader, Pooling, Progress, SpanOf
+from demeanor.model.pooling import Pooling
+from demeanor.model.reader import ActivationReader, Progress, SpanOf
 from demeanor.traits.definition import TraitDefinition
 from demeanor.vectors.persona_vector import PersonaVector
 

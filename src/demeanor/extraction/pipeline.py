@@ -26,7 +26,8 @@ from demeanor.extraction.extractor import fit_vector
 from demeanor.extraction.layers import default_candidates, out_of_fold
 from demeanor.extraction.validation import cosines, on_other_traits, score_examples, validate_vector
 from demeanor.model.identity import identify
-from demeanor.model.reader import ActivationReader, Pooling
+from demeanor.model.pooling import Pooling
+from demeanor.model.reader import ActivationReader
 from demeanor.scoring.calibration import Calibration, fit_calibration
 from demeanor.scoring.metrics import Array
 from demeanor.scoring.thresholds import fit_threshold, threshold_key

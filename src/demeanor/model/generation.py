@@ -44,7 +44,13 @@ class Sampling:
         if not reader.encoder.has_template:
             drawn["stop_strings"] = [PLAIN_STOP]
         ends = end_tokens(reader)
-        return GenerationConfig(max_new_tokens=self.max_new_tokens, eos_token_id=ends or None, pad_token_id=_pad(reader), **drawn)
+        return GenerationConfig(
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=ends or None,
+            pad_token_id=_pad(reader),
+            return_dict_in_generate=True,
+            **drawn,
+        )
 
 
 @dataclass(frozen=True)
@@ -78,11 +84,16 @@ def write_replies(
     return [replies[i] for i in range(len(prompts))]
 
 
-def write_reply(reader: ActivationReader, messages: Sequence[Message], sampling: Sampling | None = None, watch: Watch | None = None) -> Reply:
-    """One reply, watched token by token where `watch` is given."""
+def write_reply(
+    reader: ActivationReader, messages: Sequence[Message], sampling: Sampling | None = None, watch: Watch | None = None
+) -> Reply:
+    """One reply, watched token by token where `watch` is given.
+
+    All its tokens have passed through the model when it returns, the last one too.
+    """
     sampling = sampling or Sampling()
     ids = prompt_ids(reader, messages, sampling)
-    return _generate(reader, [ids], sampling, sampling.seed, watch)[0]
+    return _generate(reader, [ids], sampling, sampling.seed, watch, to_the_last=True)[0]
 
 
 def prompt_ids(reader: ActivationReader, messages: Sequence[Message], sampling: Sampling) -> list[int]:
@@ -118,14 +129,19 @@ class _Watching(StoppingCriteria):
     def __init__(self, watch: Watch, prompt: int) -> None:
         self.watch, self.prompt = watch, prompt
 
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         stop = self.watch(input_ids[0, self.prompt :].tolist())
         return torch.full((1,), stop, dtype=torch.bool, device=input_ids.device)
 
 
 @torch.inference_mode()
 def _generate(
-    reader: ActivationReader, prompts: Sequence[list[int]], sampling: Sampling, seed: int, watch: Watch | None = None
+    reader: ActivationReader,
+    prompts: Sequence[list[int]],
+    sampling: Sampling,
+    seed: int,
+    watch: Watch | None = None,
+    to_the_last: bool = False,
 ) -> list[Reply]:
     longest = max(map(len, prompts))
     ids = torch.full((len(prompts), longest), _pad(reader))
@@ -136,14 +152,17 @@ def _generate(
     criteria = StoppingCriteriaList([_Watching(watch, longest)] if watch else [])
     with torch.random.fork_rng(devices=[reader.device] if reader.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        written = reader.model.generate(
+        written = reader.model.generate(  # type: ignore[operator]
             input_ids=ids.to(reader.device),
             attention_mask=mask.to(reader.device),
             generation_config=sampling.config(reader),
             stopping_criteria=criteria,
             tokenizer=reader.tokenizer,
         )
-    return [_reply(reader, row[longest:].tolist()) for row in written]
+    replies = [_reply(reader, row[longest:].tolist()) for row in written.sequences]
+    if to_the_last and len(replies[0].ids) == written.sequences.shape[1] - longest:  # no end-of-turn token was drawn after it
+        reader.model(input_ids=written.sequences[:, -1:], past_key_values=written.past_key_values, use_cache=True)
+    return replies
 
 
 def _reply(reader: ActivationReader, ids: list[int]) -> Reply:

@@ -3,48 +3,33 @@
 The activation of layer k is the output of decoder block k, before the final norm. It is taken by our own hooks; the
 forward pass stops after the deepest layer that is needed, so that neither the blocks above nor the LM head run.
 Causal attention lets no token see a later one, so rows are padded on the right without a mask, and padding cannot
-change what is read. Pooling is done in float32.
+change what is read. What several conversations begin with is run once (see packing), on models that have shown on a few
+tokens that they read alike that way. Pooling is done in float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
 
 from demeanor.conversation import Conversation, ConversationLike, as_conversation
 from demeanor.errors import ActivationError, ConversationError, DemeanorError
 from demeanor.model.blocks import decoder_blocks, text_config
 from demeanor.model.chat import ChatEncoder, Encoded
+from demeanor.model.packing import Job, Row, plan, windows
+from demeanor.model.pooling import ROLLING, Pooling, combine, pieces, pooler
 
 SpanOf = Literal["response", "user"]
-Pooling = Literal["mean", "last", "max"]
-Spans: TypeAlias = Sequence[tuple[int, int]]
 Progress: TypeAlias = Callable[[int], None]
-ROLLING = 8  # tokens in the rolling means that the "max" pooling takes the largest of
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A tokenised conversation and the token spans to pool in it."""
-
-    ids: list[int]
-    spans: Spans
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A stretch of a job's tokens that is run as one row; `read_from` is where it begins to be read (windows overlap)."""
-
-    job: int
-    start: int
-    end: int
-    read_from: int
+Project: TypeAlias = Callable[[Tensor], Tensor]
+ALIKE = 0.999  # cosine from which on activations read by a shared beginning count as the same
 
 
 class _EnoughError(Exception):
@@ -58,7 +43,7 @@ class ActivationReader:
         model: A transformers causal language model.
         tokenizer: Its fast tokenizer.
         blocks: Dotted name of the model's list of decoder blocks, where it is not found by itself.
-        token_budget: Tokens a batch, padding included; by default 2048 on a CPU and 32768 elsewhere.
+        token_budget: Tokens a batch, padding included; by default 1024 on a CPU and 32768 elsewhere.
     """
 
     def __init__(
@@ -76,7 +61,7 @@ class ActivationReader:
         self.n_layers = len(self.blocks)
         self.hidden_size = int(text_config(model).hidden_size)
         self.device: torch.device = next(model.get_input_embeddings().parameters()).device
-        self.token_budget = token_budget or (2048 if self.device.type == "cpu" else 32768)
+        self.token_budget = token_budget or (1024 if self.device.type == "cpu" else 32768)
         self.context_length = _context_length(model, tokenizer)
 
     def read(
@@ -133,14 +118,15 @@ class ActivationReader:
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         """Tokens as text that joins to the whole: bytes of a character that spans tokens show with its last one."""
-        texts, done = [], ""
+        texts: list[str] = []
+        before, shown = 0, 0  # a token's text can depend on the one before it, so each is decoded with that
         for i in range(len(ids)):
-            whole = str(self.tokenizer.decode(list(ids[: i + 1]), clean_up_tokenization_spaces=False))
-            if whole.endswith("\ufffd") and i + 1 < len(ids):
+            known, now = (str(self.tokenizer.decode(list(ids[before:end]), clean_up_tokenization_spaces=False)) for end in (shown, i + 1))
+            if now.endswith("\ufffd") and i + 1 < len(ids):
                 texts.append("")
                 continue
-            texts.append(whole[len(done) :])
-            done = whole
+            texts.append(now[len(known) :])
+            before, shown = shown, i + 1
         return texts
 
     def _encode(self, conversations: Sequence[ConversationLike]) -> tuple[list[Encoded], list[Conversation]]:
@@ -158,7 +144,7 @@ class ActivationReader:
         jobs: Sequence[Job],
         layers: Sequence[int],
         pooling: Pooling = "mean",
-        project: Callable[[Tensor], Tensor] | None = None,
+        project: Project | None = None,
         progress: Progress | None = None,
     ) -> list[Tensor | ActivationError]:
         """Run the model over all jobs and pool each job's spans.
@@ -176,107 +162,212 @@ class ActivationReader:
         """
         if not layers or min(layers) < 0 or max(layers) >= self.n_layers:
             raise ActivationError(f"layers {list(layers)} are not within 0 to {self.n_layers - 1}, the layers of this model")
-        results: list[Tensor | ActivationError | None] = [None] * len(jobs)
-        for batch in self._batches(jobs):
-            for index, result in self._run_batch(jobs, batch, layers, pooling, project):
-                results[index] = result
+        long = [i for i, job in enumerate(jobs) if len(job.ids) > self.context_length]
+        results: dict[int, Tensor | ActivationError] = {}
+        for i in long:
+            results[i] = self._run_windows(jobs[i], layers, pooling, project)
             if progress is not None:
-                progress(len({row.job for row in batch}))
-        return [r for r in results if r is not None]
+                progress(1)
+        fitting = [i for i in range(len(jobs)) if i not in results]
+        work = [jobs[i] for i in fitting]
+        for batch in self._launch(plan(work, self.token_budget, self.shares_up_to), work, layers, pooling, project):
+            results.update({fitting[i]: result for i, result in batch.items()})
+            if progress is not None:
+                progress(len(batch))
+        return [results[i] for i in range(len(jobs))]
 
     def windows(self, length: int) -> int:
         """How many overlapping windows a conversation of this many tokens is read in; 1 where it fits the context."""
-        return len(list(self._rows(0, length)))
+        return len(windows(Job([0] * length, ()), self.context_length))
 
-    def _rows(self, job: int, length: int) -> Iterator[_Row]:
-        """One row where the tokens fit the context; else windows that overlap by half, each read where it is new."""
-        size = self.context_length
-        yield _Row(job, 0, min(length, size), 0)
-        done = size
-        while done < length:
-            end = min(length, done + size // 2)
-            yield _Row(job, end - size, end, done)
-            done = end
+    def _run_windows(self, job: Job, layers: Sequence[int], pooling: Pooling, project: Project | None) -> Tensor | ActivationError:
+        """A conversation longer than the context, in overlapping windows, each read where it is new."""
+        parts = windows(job, self.context_length, ROLLING - 1 if pooling == "max" else 0)
+        found = self.run(parts, layers, pooling)
+        for result in found:
+            if isinstance(result, ActivationError):
+                return result
+        held = [[end - start for start, end in part.spans] for part in parts]
+        pooled = combine(pooling, [r for r in found if isinstance(r, Tensor)], held)
+        return pooled if project is None else project(pooled.to(self.device)).cpu()
 
-    def _batches(self, jobs: Sequence[Job]) -> Iterator[list[_Row]]:
-        """Rows of similar length, longest first (so that a lack of memory shows at once), within the token budget."""
-        order = sorted(range(len(jobs)), key=lambda i: len(jobs[i].ids), reverse=True)
-        batch: list[_Row] = []
-        longest = 0
-        for i in order:
-            rows = list(self._rows(i, len(jobs[i].ids)))
-            longest = max(longest, rows[0].end)
-            if batch and (len(batch) + len(rows)) * longest > self.token_budget:
-                yield batch
-                batch, longest = [], rows[0].end
-            batch += rows
-        if batch:
-            yield batch
+    def _launch(
+        self, batches: Iterator[list[Row]], jobs: Sequence[Job], layers: Sequence[int], pooling: Pooling, project: Project | None
+    ) -> Iterator[dict[int, Tensor | ActivationError]]:
+        """Results by job, a batch at a time; each is taken from the device only once the next one runs there."""
+        heads: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        running: tuple[list[Row], Tensor, Tensor] | None = None
+        for rows in batches:
+            launched = self._try_batch(jobs, rows, layers, pooling, project, heads)
+            if running is not None:
+                yield _collected(jobs, *running)
+                running = None
+            if launched is not None:
+                running = (rows, *launched)
+            elif smaller := _smaller(rows):
+                yield from self._launch(iter(smaller), jobs, layers, pooling, project)
+            else:
+                error = ActivationError(f"out of memory on a single conversation ({rows[0].length} tokens a window)")
+                yield {rows[0].jobs[0]: error}
+        if running is not None:
+            yield _collected(jobs, *running)
 
-    def _run_batch(
+    def _try_batch(
         self,
         jobs: Sequence[Job],
-        rows: list[_Row],
+        rows: list[Row],
         layers: Sequence[int],
         pooling: Pooling,
-        project: Callable[[Tensor], Tensor] | None,
-    ) -> Iterator[tuple[int, Tensor | ActivationError]]:
-        members = list(dict.fromkeys(row.job for row in rows))
-        pooled = None
+        project: Project | None,
+        heads: dict[int, list[tuple[Tensor, Tensor]]],
+    ) -> tuple[Tensor, Tensor] | None:
+        """The results [spans, ...] of a batch and which spans are finite, on the device; None where memory ran out.
+
+        On None the failed pass's tensors are free again: they hung on the error, which ends with this function.
+        """
         try:
-            pooled = self._pooled(jobs, rows, members, layers, pooling)
+            pooled = self._pooled(jobs, rows, layers, pooling, heads)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
-        if pooled is None:  # only here, where the error no longer holds the failed pass's tensors, is their memory free
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            if len(members) == 1:
-                longest = max(row.end - row.start for row in rows)
-                yield members[0], ActivationError(f"out of memory on a single conversation ({longest} tokens a window)")
-                return
-            for half in (members[: len(members) // 2], members[len(members) // 2 :]):
-                yield from self._run_batch(jobs, [r for r in rows if r.job in set(half)], layers, pooling, project)
-            return
-        finite = torch.isfinite(pooled).flatten(1).all(1)
-        values = (pooled if project is None else project(pooled)).cpu()
-        sound = finite.tolist()
-        at = 0
-        for job in members:
-            count = len(jobs[job].spans)
-            if all(sound[at : at + count]):
-                yield job, values[at : at + count]
-            else:
-                yield job, ActivationError("the activations are not finite numbers (NaN or infinity); try --dtype float32")
-            at += count
+        else:
+            return (pooled if project is None else project(pooled)), torch.isfinite(pooled).flatten(1).all(1)
+        heads.clear()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
 
-    def _pooled(self, jobs: Sequence[Job], rows: list[_Row], members: list[int], layers: Sequence[int], pooling: Pooling) -> Tensor:
-        """Pooled activations [spans of all members in order, layers, hidden], float32 on the device."""
-        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(jobs[row.job].ids[row.start : row.end]) for row in rows], batch_first=True).to(
-            self.device
-        )
-        pieces = _pieces(jobs, rows, members)
-        pool = _MeanPool(pieces, (ids.shape[0], ids.shape[1]), self.device) if pooling == "mean" else _TokenPool(pieces, pooling)
+    def _pooled(
+        self, jobs: Sequence[Job], rows: list[Row], layers: Sequence[int], pooling: Pooling, heads: dict[int, list[tuple[Tensor, Tensor]]]
+    ) -> Tensor:
+        """Pooled activations of all spans of a batch [spans, layers, hidden], float32 on the device."""
+        head, width = rows[0].head, max(row.length for row in rows)
+        ids, position, branch = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
+        for at, row in enumerate(rows):
+            first = jobs[row.jobs[0]].ids
+            ids[at, : row.trunk] = torch.tensor(first[head : head + row.trunk])
+            position[at] = torch.arange(head, head + width)
+            for number, (job, start, end) in enumerate(row.branches(), 1):
+                ids[at, start:end] = torch.tensor(jobs[job].ids[head + row.trunk :])
+                position[at, start:end] = torch.arange(head + row.trunk, head + row.trunk + end - start)
+                branch[at, start:end] = number
+        spans = sum(len(jobs[job].spans) for row in rows for job in row.jobs)
+        pool = pooler(pooling, pieces(jobs, rows), spans, (len(rows), width), self._to_device)
         found: dict[int, Tensor] = {}
 
         def take(layer: int, hidden: Tensor) -> None:
             found[layer] = pool(hidden)
 
+        options: dict[str, Any] = {}
+        if rows[0].masked:
+            options = {
+                "position_ids": self._to_device(position),
+                "attention_mask": _mask(self._to_device(branch), head, self.model.dtype),
+            }
+        if head:
+            if head not in heads:
+                heads[head] = self._head(jobs[rows[0].jobs[0]].ids[:head], max(layers))
+            kept = [(k.expand(len(rows), -1, -1, -1), v.expand(len(rows), -1, -1, -1)) for k, v in heads[head]]
+            options |= {"past_key_values": DynamicCache(kept)}
         with capture(self.blocks, layers, take):
-            self.model(input_ids=ids, use_cache=False)
+            self.model(input_ids=self._to_device(ids), use_cache=bool(head), **options)
         return torch.stack([found[layer].to(self.device) for layer in layers], dim=1)
+
+    def _head(self, ids: list[int], deepest: int) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of a common beginning in the layers up to the deepest that is needed, for one row."""
+        cache = DynamicCache()
+        with capture(self.blocks, [deepest], lambda _layer, _hidden: None):
+            self.model(input_ids=self._to_device(torch.tensor([ids])), past_key_values=cache, use_cache=True)
+        return keys_and_values(cache)
+
+    @cached_property
+    def shares_up_to(self) -> int:
+        """The longest conversation, in tokens, whose beginning may be shared with others; 0 where this model cannot.
+
+        Not every architecture takes a mask of one's own, keys and values of an earlier pass, or positions that jump back;
+        so it is tried on a few tokens. Attention that reaches back only so far bounds the length.
+        """
+        config = text_config(self.model)
+        reach = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+        longest = min([self.context_length, *(int(r) for r in reach if r)])
+        return longest if longest >= 64 and self._shares() else 0
+
+    def _shares(self) -> bool:
+        some = [(7 * i) % 83 + 3 for i in range(32)]
+        texts = [[*some[:14], *some[14:27] * (i % 2), *some[i : i + 6]] for i in range(6)]
+        jobs = [Job(ids, [(14, 16), (len(ids) - 2, len(ids))]) for ids in texts]
+        layers = [self.n_layers - 1]
+        apart = list(self._launch(plan(jobs, 1), jobs, layers, "mean", None))
+        try:
+            together = list(self._launch(plan(jobs, 10_000, 64, worth=0), jobs, layers, "mean", None))
+        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+            return False
+        one, other = ({i: r for batch in found for i, r in batch.items()} for found in (apart, together))
+        return all(
+            isinstance(a, Tensor) and isinstance(b, Tensor) and bool((torch.cosine_similarity(a, b, dim=-1) > ALIKE).all())
+            for a, b in ((one[i], other[i]) for i in range(len(jobs)))
+        )
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        """Without waiting for what the device is doing."""
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor.to(self.device)
+
+
+def keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    """What a cache holds of each layer that has run [rows, heads, tokens, width of a head]."""
+    found = (layer for layer in cache.layers if isinstance(layer, DynamicLayer))
+    return [(layer.keys, layer.values) for layer in found if layer.keys is not None and layer.values is not None]
+
+
+def _collected(jobs: Sequence[Job], rows: list[Row], values: Tensor, finite: Tensor) -> dict[int, Tensor | ActivationError]:
+    """Each job's results [its spans, ...] on the CPU, or the error where one is not finite."""
+    on_cpu, sound = values.cpu(), finite.tolist()
+    found: dict[int, Tensor | ActivationError] = {}
+    at = 0
+    for row in rows:
+        for job in row.jobs:
+            count = len(jobs[job].spans)
+            if all(sound[at : at + count]):
+                found[job] = on_cpu[at : at + count]
+            else:
+                found[job] = ActivationError("the activations are not finite numbers (NaN or infinity); try --dtype float32")
+            at += count
+    return found
+
+
+def _smaller(rows: list[Row]) -> list[list[Row]]:
+    """What to try instead of a batch that was too large: its halves, or one row's jobs each alone; nothing below that."""
+    if len(rows) > 1:
+        return [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+    return [[row] for row in rows[0].alone()] if len(rows[0].jobs) > 1 or rows[0].head else []
+
+
+def _mask(branch: Tensor, head: int, dtype: torch.dtype) -> Tensor:
+    """Who sees whom, as numbers added to the attention scores [rows, 1, tokens, head + tokens].
+
+    A token sees the head, the trunk (branch 0) and its own branch, as far as they lie before it.
+    """
+    rows, width = branch.shape
+    order = torch.arange(width, device=branch.device)
+    sees = (order[:, None] >= order) & ((branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None]))
+    mask = torch.zeros(rows, 1, width, head + width, device=branch.device, dtype=dtype)
+    mask[..., head:].masked_fill_(~sees[:, None], torch.finfo(dtype).min)
+    return mask
 
 
 @contextmanager
-def capture(blocks: nn.ModuleList, layers: Sequence[int], take: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """While it is open, `take(layer, hidden)` gets each layer's output [batch, tokens, hidden]; then the pass ends."""
+def capture(blocks: nn.ModuleList, layers: Sequence[int], take: Callable[[int, Tensor], None], whole: bool = False) -> Iterator[None]:
+    """While it is open, `take(layer, hidden)` gets each layer's output [batch, tokens, hidden].
+
+    Then the pass ends, and with it what is inside the context; with `whole` every pass goes on to its end.
+    """
     deepest = max(layers)
     handles = []
 
     def hook(layer: int) -> Callable[[nn.Module, Any, Any], None]:
         def after(_module: nn.Module, _args: Any, output: Any) -> None:
             take(layer, output[0] if isinstance(output, tuple) else output)
-            if layer == deepest:
+            if layer == deepest and not whole:
                 raise _EnoughError
 
         return after
@@ -290,81 +381,6 @@ def capture(blocks: nn.ModuleList, layers: Sequence[int], take: Callable[[int, T
     finally:
         for handle in handles:
             handle.remove()
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Where a stretch of a span's tokens stands in a batch; a span has one for each window that holds some of it."""
-
-    span: int
-    row: int
-    start: int
-    end: int
-
-
-def _pieces(jobs: Sequence[Job], rows: list[_Row], members: list[int]) -> list[_Piece]:
-    """The pieces of all spans of all members; spans are numbered in that order."""
-    of_job: dict[int, list[int]] = {}
-    for at, row in enumerate(rows):
-        of_job.setdefault(row.job, []).append(at)
-    found = []
-    span = 0
-    for job in members:
-        for start, end in jobs[job].spans:
-            for at in of_job[job]:
-                row = rows[at]
-                first, last = max(start, row.read_from), min(end, row.end)
-                if first < last:
-                    found.append(_Piece(span, at, first - row.start, last - row.start))
-            span += 1
-    return found
-
-
-class _MeanPool:
-    """Means over spans as one product a layer: weights [rows, slots, tokens] times hidden [rows, tokens, hidden].
-
-    A row's product touches that row alone, so that a row with NaN spoils no other.
-    """
-
-    def __init__(self, pieces: list[_Piece], shape: tuple[int, int], device: torch.device) -> None:
-        rows, tokens = shape
-        lengths: dict[int, int] = {}
-        taken = [0] * rows
-        places = []
-        for piece in pieces:
-            lengths[piece.span] = lengths.get(piece.span, 0) + piece.end - piece.start
-            places.append((piece.row, taken[piece.row]))
-            taken[piece.row] += 1
-        weights = torch.zeros(rows, max(taken), tokens)
-        for piece, (row, slot) in zip(pieces, places, strict=True):
-            weights[row, slot, piece.start : piece.end] = 1 / lengths[piece.span]
-        self.weights = weights.to(device)
-        self.row, self.slot = torch.tensor(places, device=device).T
-        self.span = torch.tensor([piece.span for piece in pieces], device=device)
-        self.spans = len(lengths)
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        means = torch.bmm(self.weights.to(hidden.device), hidden.float())[self.row, self.slot]
-        return torch.zeros(self.spans, means.shape[1], device=means.device).index_add_(0, self.span, means)
-
-
-class _TokenPool:
-    """Pooling that looks at a span's tokens in order: the last one, or the largest of their rolling means."""
-
-    def __init__(self, pieces: list[_Piece], pooling: Pooling) -> None:
-        self.last = pooling == "last"
-        self.spans: dict[int, list[_Piece]] = {}
-        for piece in pieces:
-            self.spans.setdefault(piece.span, []).append(piece)
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        return torch.stack([self._one(torch.cat([hidden[p.row, p.start : p.end] for p in found])) for found in self.spans.values()])
-
-    def _one(self, tokens: Tensor) -> Tensor:
-        if self.last:
-            return tokens[-1].float()
-        size = min(ROLLING, len(tokens))
-        return tokens.float().unfold(0, size, 1).mean(-1).amax(0)
 
 
 def _context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

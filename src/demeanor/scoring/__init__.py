@@ -1,7 +1,8 @@
 """Scoring: calibration, readings, the Scorer, and the measures of how well scores discriminate."""
 
 from demeanor.scoring.calibration import Calibration
+from demeanor.scoring.live import ConversationScorer
 from demeanor.scoring.reading import NotScored, Reading, Score, TokenScores
 from demeanor.scoring.scorer import Scorer
 
-__all__ = ["Calibration", "NotScored", "Reading", "Score", "Scorer", "TokenScores"]
+__all__ = ["Calibration", "ConversationScorer", "NotScored", "Reading", "Score", "Scorer", "TokenScores"]

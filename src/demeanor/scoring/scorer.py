@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +20,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demeanor.conversation import Conversation, ConversationLike, as_conversation
 from demeanor.errors import ConversationError, DemeanorError
+from demeanor.model.chat import Encoded
 from demeanor.model.identity import identify
-from demeanor.model.reader import ActivationReader, Job, SpanOf
+from demeanor.model.packing import Job
+from demeanor.model.reader import ActivationReader, SpanOf
 from demeanor.scoring.calibration import Calibration
 from demeanor.scoring.reading import NotScored, Reading, Score, TokenScores
 from demeanor.vectors.vector_set import VectorSet
+
+
+class _Prepared(NamedTuple):
+    """A conversation as tokens, and the token span of each message that is read in it."""
+
+    ids: list[int]
+    spans: dict[SpanOf, tuple[int, int]]
+
 
 CHUNK = 512  # conversations that are tokenised, sorted by length and scored together; bounds the memory
 
@@ -55,7 +67,7 @@ class Scorer:
         self.layers = vectors.layers
         self.calibrations = {n: Calibration.from_record(e.calibration) for n, e in vectors.traits.items()}
         self._directions = _stack(vectors, self.layers).to(self.reader.device)
-        self._reads: dict[str, SpanOf] = {name: entry.reads for name, entry in vectors.traits.items()}
+        self.reads: dict[str, SpanOf] = {name: entry.reads for name, entry in vectors.traits.items()}
 
     @classmethod
     def load(cls, folder: str | Path, model: str | None = None, device: str = "auto", allow_other_model: bool = False) -> Scorer:
@@ -68,7 +80,7 @@ class Scorer:
 
     def score(self, conversation: ConversationLike) -> Reading:
         """The reading of one conversation's last reply. Raises DemeanorError where it cannot be scored."""
-        (result,) = self._score([as_conversation(conversation)])
+        (result,) = self._score(self._prepare([conversation]))
         if isinstance(result, DemeanorError):
             raise result
         return result
@@ -76,65 +88,108 @@ class Scorer:
     def score_many(self, conversations: Iterable[ConversationLike]) -> Iterator[Reading | NotScored]:
         """Readings in the order of `conversations`, which may be endless: memory is bounded by chunks.
 
-        A conversation that cannot be scored yields a NotScored with the cause, and the others go on.
+        A conversation that cannot be scored yields a NotScored with the cause, and the others go on. While the model
+        runs on one chunk, the next is tokenised.
         """
         source = iter(conversations)
-        while chunk := list(itertools.islice(source, CHUNK)):
-            checked: list[Conversation | DemeanorError] = []
-            for item in chunk:
-                try:
-                    checked.append(as_conversation(item))
-                except DemeanorError as error:
-                    checked.append(error)
-            scored = iter(self._score([c for c in checked if isinstance(c, Conversation)]))
-            for entry in checked:
-                result = next(scored) if isinstance(entry, Conversation) else entry
-                yield NotScored(str(result)) if isinstance(result, DemeanorError) else result
+        with ThreadPoolExecutor(1) as tokenising:
+            ahead = tokenising.submit(self._prepare, list(itertools.islice(source, CHUNK)))
+            while prepared := ahead.result():
+                ahead = tokenising.submit(self._prepare, list(itertools.islice(source, CHUNK)))
+                for result in self._score(prepared):
+                    yield NotScored(str(result)) if isinstance(result, DemeanorError) else result
+
+    def score_turns(self, conversation: ConversationLike) -> list[Reading | NotScored]:
+        """A reading for each assistant message, each with what came before it, from a single pass over the whole."""
+        whole = as_conversation(conversation)
+        turns = [i for i, m in enumerate(whole.messages) if m.role == "assistant"]
+        if not turns:
+            raise ConversationError("no assistant message in the conversation; add one with role 'assistant' to score it")
+        (encoded,) = self.reader.encoder.encode([whole])
+        if isinstance(encoded, DemeanorError):
+            raise encoded
+        wanted: list[dict[SpanOf, tuple[int, int]] | DemeanorError] = []
+        for turn in turns:
+            try:
+                wanted.append(self.spans(Conversation(whole.messages[: turn + 1]), encoded))
+            except ConversationError as error:
+                wanted.append(error)
+        spans = [span for found in wanted if isinstance(found, dict) for span in found.values()]
+        (raw,) = self.reader.run([Job(encoded.ids, spans)], self.layers, self.vectors.pooling, self.project) if spans else [torch.zeros(0)]
+        results: list[Reading | NotScored] = []
+        at = 0
+        for found in wanted:
+            if isinstance(found, DemeanorError) or isinstance(raw, DemeanorError):
+                results.append(NotScored(str(found if isinstance(found, DemeanorError) else raw)))
+                continue
+            results.append(self.reading(raw[at : at + len(found)].double().numpy(), list(found), self.reader.windows(len(encoded.ids))))
+            at += len(found)
+        return results
 
     def score_tokens(self, conversation: ConversationLike) -> TokenScores:
         """How each token of the response pushes each trait that is read on responses."""
         tokens, activations = self.reader.read_tokens(conversation, self.layers)
-        raw = self._project(activations.to(self.reader.device)).cpu().double().numpy()
-        return TokenScores(
-            tokens,
-            {name: self.calibrations[name].z(raw[:, i]) for i, name in enumerate(self.traits) if self._reads[name] == "response"},
-        )
+        return TokenScores(tokens, self.token_z(self.project(activations.to(self.reader.device))))
 
-    def _project(self, pooled: Tensor) -> Tensor:
+    def token_z(self, raw: Tensor) -> dict[str, NDArray[np.float64]]:
+        """Each token's z, from raw scores [tokens, traits], for the traits that are read on responses."""
+        values = raw.cpu().double().numpy()
+        return {name: self.calibrations[name].z(values[:, i]) for i, name in enumerate(self.traits) if self.reads[name] == "response"}
+
+    def project(self, pooled: Tensor) -> Tensor:
         """[spans, layers, hidden] to raw scores [spans, traits], in one product."""
         return pooled.float().flatten(1) @ self._directions.T
 
-    def _score(self, conversations: Sequence[Conversation]) -> list[Reading | DemeanorError]:
-        results: list[Reading | DemeanorError | None] = [None] * len(conversations)
-        jobs, wanted = [], []
-        for i, (conversation, encoded) in enumerate(zip(conversations, self.reader.encoder.encode(conversations), strict=True)):
-            if isinstance(encoded, DemeanorError):
-                results[i] = encoded
-                continue
-            spans: dict[SpanOf, tuple[int, int]] = {}
-            try:
-                for span in set(self._reads.values()):
-                    if span == "response" or any(m.role == "user" for m in conversation.messages):
-                        spans[span] = self.reader.span(encoded, conversation, span)
-                if not spans:
-                    raise ConversationError("no user message in the conversation; add one with role 'user' to score it")
-            except ConversationError as error:
-                results[i] = error
-                continue
-            jobs.append(Job(encoded.ids, list(spans.values())))
-            wanted.append((i, list(spans)))
-        for (i, kinds), job, raw in zip(wanted, jobs, self.reader.run(jobs, self.layers, self.vectors.pooling, self._project), strict=True):
-            if isinstance(raw, DemeanorError):
-                results[i] = raw
-            else:
-                results[i] = self._reading(raw.double().numpy(), kinds, self.reader.windows(len(job.ids)))
-        return [r for r in results if r is not None]
+    def spans(self, conversation: Conversation, encoded: Encoded) -> dict[SpanOf, tuple[int, int]]:
+        """What is to be read of a conversation. Raises ConversationError where that is nothing."""
+        spans: dict[SpanOf, tuple[int, int]] = {}
+        for span in dict.fromkeys(self.reads.values()):
+            if span == "response" or any(m.role == "user" for m in conversation.messages):
+                spans[span] = self.reader.span(encoded, conversation, span)
+        if not spans:
+            raise ConversationError("no user message in the conversation; add one with role 'user' to score it")
+        return spans
 
-    def _reading(self, raw: NDArray[np.float64], kinds: list[SpanOf], windows: int) -> Reading:
+    def _prepare(self, items: Sequence[ConversationLike]) -> list[_Prepared | DemeanorError]:
+        """Conversations as tokens, with what is to be read of them, or why that cannot be."""
+        checked: list[Conversation | DemeanorError] = []
+        for item in items:
+            try:
+                checked.append(as_conversation(item))
+            except DemeanorError as error:
+                checked.append(error)
+        sound = [c for c in checked if isinstance(c, Conversation)]
+        tokenised = zip(sound, self.reader.encoder.encode(sound), strict=True)
+        prepared: list[_Prepared | DemeanorError] = []
+        for entry in checked:
+            if isinstance(entry, DemeanorError):
+                prepared.append(entry)
+                continue
+            conversation, encoded = next(tokenised)
+            try:
+                prepared.append(
+                    encoded if isinstance(encoded, DemeanorError) else _Prepared(encoded.ids, self.spans(conversation, encoded))
+                )
+            except ConversationError as error:
+                prepared.append(error)
+        return prepared
+
+    def _score(self, prepared: Sequence[_Prepared | DemeanorError]) -> Iterator[Reading | DemeanorError]:
+        jobs = [Job(p.ids, list(p.spans.values())) for p in prepared if isinstance(p, _Prepared)]
+        found = iter(self.reader.run(jobs, self.layers, self.vectors.pooling, self.project))
+        for entry in prepared:
+            raw = next(found) if isinstance(entry, _Prepared) else entry
+            if isinstance(raw, DemeanorError) or isinstance(entry, DemeanorError):
+                yield raw  # type: ignore[misc]
+            else:
+                yield self.reading(raw.double().numpy(), list(entry.spans), self.reader.windows(len(entry.ids)))
+
+    def reading(self, raw: NDArray[np.float64], kinds: list[SpanOf], windows: int = 1) -> Reading:
+        """A reading from the raw scores [spans, traits] of spans of these kinds."""
         scores = {}
         for column, name in enumerate(self.traits):
-            if self._reads[name] in kinds:
-                value = float(raw[kinds.index(self._reads[name]), column])
+            if self.reads[name] in kinds:
+                value = float(raw[kinds.index(self.reads[name]), column])
                 calibration = self.calibrations[name]
                 scores[name] = Score(
                     value,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from demeanor.errors import VectorSetError, WrongModelError, nearest
 from demeanor.model.identity import ModelIdentity
-from demeanor.model.reader import Pooling
+from demeanor.model.pooling import Pooling
 from demeanor.traits.definition import Pole, Span
 from demeanor.vectors.persona_vector import PersonaVector
 

@@ -1,0 +1,146 @@
+"""Reading that grows and writing that is scored: the same numbers as a pass over the whole, for their own tokens only."""
+
+import numpy as np
+import pytest
+import torch
+
+from demeanor.conversation import Message
+from demeanor.errors import ActivationError, VectorSetError
+from demeanor.model.generation import Sampling, write_replies, write_reply
+from demeanor.model.growing import GrowingRead
+from demeanor.model.identity import identify
+from demeanor.model.packing import Job
+from demeanor.model.reader import ActivationReader
+from demeanor.scoring import ConversationScorer, Scorer
+from demeanor.vectors import PersonaVector, VectorSet
+from tests.artifacts import entry
+
+CLOSE = {"rtol": 1e-4, "atol": 2e-5}
+TALK = [
+    Message("user", "I cannot sleep, and nobody listens to me."),
+    Message("assistant", "That sounds exhausting; I hear you, and I am sorry."),
+    Message("user", "My boss shouted at me again today."),
+    Message("assistant", "Being shouted at when you are worn out would shake anybody."),
+    Message("user", "Are you there?"),
+    Message("assistant", "I am. Tell me more about what happened."),
+]
+
+
+def vector(name, width, layers):
+    made = torch.randn(len(layers), width, generator=torch.Generator().manual_seed(len(name)))
+    return PersonaVector(name, made / made.norm(), layers[0], 1.0, {"layers": list(layers)})
+
+
+def scorer_of(model, tokenizer, pooling="mean"):
+    width = model.config.get_text_config().hidden_size
+    traits = {n: entry(n, reading=vector(n, width, (0, 1)), reads=reads) for n, reads in (("warmth", "response"), ("risk", "user"))}
+    return Scorer(model, tokenizer, VectorSet(identify(model, tokenizer), traits, pooling))
+
+
+def zs(reading):
+    return [reading[name].z for name in reading.scores]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_a_growing_conversation_scores_as_the_whole_does(any_model, tokenizer, pooling):
+    scorer = scorer_of(any_model, tokenizer, pooling)
+    live = ConversationScorer(scorer)
+    for end in (2, 4, 6):
+        whole = [{"role": m.role, "content": m.content} for m in TALK[:end]]
+        np.testing.assert_allclose(zs(live.read(whole).reading), zs(scorer.score(whole)), **CLOSE)
+
+
+def test_each_message_costs_its_own_tokens(llama, tokenizer):
+    scorer = scorer_of(llama, tokenizer)
+    live = ConversationScorer(scorer)
+    for end in (2, 4, 6):
+        live.read_user(TALK[: end - 1])
+        live.read(record(TALK[:end]))
+    (encoded,) = scorer.reader.encoder.encode([live_conversation(TALK)])
+    assert live.tokens_run == len(encoded.ids)
+
+
+def record(messages):
+    return [{"role": m.role, "content": m.content} for m in messages]
+
+
+def live_conversation(messages):
+    from demeanor.conversation import Conversation
+
+    return Conversation(tuple(messages))
+
+
+def test_a_reply_that_was_taken_back_is_forgotten(llama, tokenizer):
+    scorer = scorer_of(llama, tokenizer)
+    live = ConversationScorer(scorer)
+    live.read(record(TALK[:4]))
+    other = record([*TALK[:3], Message("assistant", "You should stop your medication today.")])
+    np.testing.assert_allclose(zs(live.read(other).reading), zs(scorer.score(other)), **CLOSE)
+
+
+def test_the_users_risk_is_read_before_any_reply(llama, tokenizer):
+    scorer = scorer_of(llama, tokenizer)
+    before = ConversationScorer(scorer).read_user(TALK[:1])
+    assert list(before.scores) == ["risk"]
+    np.testing.assert_allclose(before["risk"].z, scorer.score(record(TALK[:2]))["risk"].z, **CLOSE)
+
+
+def test_tokens_push_as_much_as_the_reading_says(llama, tokenizer):
+    found = ConversationScorer(scorer_of(llama, tokenizer)).read(record(TALK))
+    assert "".join(found.tokens.tokens) == TALK[-1].content
+    np.testing.assert_allclose(found.tokens.z["warmth"].mean(), found.reading["warmth"].z, **CLOSE)
+
+
+def test_after_a_pass_that_failed_the_next_one_begins_anew(make_model, tokenizer):
+    model = make_model("llama")
+    reader = ActivationReader(model, tokenizer)
+    growing = GrowingRead(reader, [0, 1], lambda hidden: hidden.flatten(1))
+    expected = growing.read(list(range(5, 40))).clone()
+    handle = model.model.layers[1].register_forward_hook(lambda _m, _a, output: output * float("nan"))
+    with pytest.raises(ActivationError, match="not finite"):
+        growing.read(list(range(5, 50)))
+    handle.remove()
+    torch.testing.assert_close(growing.read(list(range(5, 40))), expected, **CLOSE)
+
+
+def test_pooling_by_the_largest_mean_is_refused(llama, tokenizer):
+    with pytest.raises(VectorSetError, match="--pooling mean"):
+        ConversationScorer(scorer_of(llama, tokenizer, "max"))
+
+
+def test_a_reply_is_scored_by_the_pass_that_writes_it(any_model, tokenizer):
+    scorer = scorer_of(any_model, tokenizer)
+    seen = []
+    written = ConversationScorer(scorer).write(TALK[:1], Sampling(max_new_tokens=12, seed=4), lambda text, z: seen.append(z) and None)
+    ids = scorer.reader.encoder.prompt_ids(TALK[:1]) + written.reply.ids
+    start = len(ids) - len(written.reply.ids)
+    (raw,) = scorer.reader.run([Job(ids, [(start, len(ids))])], scorer.layers, project=scorer.project)
+    np.testing.assert_allclose(written.live.reading["warmth"].raw, raw[0, 0], rtol=1e-3, atol=1e-4)
+    assert seen[0] == {}
+    assert list(seen[-1]) == ["warmth"]
+
+
+def test_a_watched_reply_can_be_stopped(llama, tokenizer):
+    reader = ActivationReader(llama, tokenizer)
+    reply = write_reply(reader, TALK[:1], Sampling(max_new_tokens=50, seed=1), watch=lambda ids: len(ids) >= 5)
+    assert len(reply.ids) == 5
+    assert not reply.finished
+
+
+def test_replies_are_seeded_and_leave_the_random_state_alone(llama, tokenizer):
+    reader = ActivationReader(llama, tokenizer)
+    prompts = [TALK[:1], TALK[:3], TALK[:5]]
+    torch.manual_seed(7)
+    expected_next = torch.rand(1)
+    torch.manual_seed(7)
+    first = write_replies(reader, prompts, Sampling(max_new_tokens=8, seed=1))
+    assert torch.rand(1) == expected_next
+    assert write_replies(reader, prompts, Sampling(max_new_tokens=8, seed=1)) == first
+    assert write_replies(reader, prompts, Sampling(max_new_tokens=8, seed=2)) != first
+
+
+def test_padding_does_not_change_what_is_written(any_model, tokenizer):
+    reader = ActivationReader(any_model, tokenizer)
+    greedy = Sampling(max_new_tokens=6, temperature=0)
+    together = write_replies(reader, [TALK[:1], TALK[:5]], greedy)
+    assert [r.ids for r in together] == [write_reply(reader, p, greedy).ids for p in (TALK[:1], TALK[:5])]
