@@ -127,9 +127,8 @@ def main():
             versions[name] = f"{version(python, name)} on transformers {version(python, 'transformers')}"
             contenders[f"{name} ({dtype})"] = Contender(python, PEERS[name], file, model, dtype)
         print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; {versions}")
-        print(
-            f"{len(rows)} conversations, {sum(lengths)} tokens, {lengths[0]} to {lengths[-1]}, median {lengths[len(lengths) // 2]}; layer {LAYER}"
-        )
+        middle = lengths[len(lengths) // 2]
+        print(f"{len(rows)} conversations, {sum(lengths)} tokens, {lengths[0]} to {lengths[-1]}, median {middle}; layer {LAYER}")
         for name, contender in contenders.items():
             if "floor" in name or "demeanor" in name:
                 contender.run(list(range(40)))

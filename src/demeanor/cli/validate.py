@@ -39,20 +39,21 @@ def validate(
     made_with = vector_set.model
     reader = console.load_reader(made_with.name, made_with.load_quantization, device, dtype, made_with.blocks or None)
 
-    from demeanor.extraction.examples import read_trait
+    from demeanor.extraction.examples import read_traits
     from demeanor.extraction.validation import cosines, on_other_traits, validate_vector
     from demeanor.model.identity import identify
     from demeanor.scoring import Calibration
 
     for warning in vector_set.check_model(identify(reader.model, reader.tokenizer)):
         console.note(f"warning: the vectors were {warning}")
-    results, reads = {}, {}
     with console.stages() as stage:
+        reads = read_traits(reader, [definitions[name] for name in shared], vector_set.layers, vector_set.pooling, stage)
+        steps = stage("validating", len(shared))
+        results = {}
         for name in shared:
-            entry, trait = vector_set[name], definitions[name]
-            steps = stage(f"validating {trait.title.lower()}", len(trait.examples()))
-            reads[name] = read_trait(reader, trait, vector_set.layers, vector_set.pooling, progress=steps)
+            entry = vector_set[name]
             results[name] = validate_vector(entry.reading, Calibration.from_record(entry.calibration), reads[name])
+            steps(1)
     matrix = on_other_traits({name: vector_set[name].reading for name in shared}, reads)
     angles = cosines(reads, vector_set.layers[len(vector_set.layers) // 2])
     if as_json:
@@ -85,6 +86,11 @@ def validate(
                     or "none: the calibration sample is too small"
                 )
             )
+            if everyday := found.get("ordinary"):
+                console.out.print(
+                    f"  unsafe replies against {everyday['n']} everyday ones: AUROC {everyday['auroc']:.2f}; of these flagged: "
+                    + "; ".join(f"{share:.0%} at {key}" for key, share in everyday["false_alarms"].items())
+                )
             console.out.print(
                 "  trained without a register, tested on it: "
                 + ", ".join(f"{name} {m['value']:.2f} ({m['pairs']})" for name, m in found["style_shift"].items())

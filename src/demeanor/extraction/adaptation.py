@@ -27,7 +27,7 @@ from demeanor.errors import ExtractionError
 from demeanor.model.reader import ActivationReader, Progress
 from demeanor.scoring.calibration import Calibration, fit_calibration
 from demeanor.scoring.metrics import Array, Interval, auroc, brier, clustered_auroc_interval, expected_calibration_error
-from demeanor.scoring.thresholds import ErrorKind, Threshold, fit_threshold, threshold_key
+from demeanor.scoring.thresholds import ErrorKind, Threshold, fit_threshold, standard_thresholds, threshold_key
 from demeanor.traits.definition import NAME
 from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import TraitEntry, VectorSet
@@ -342,7 +342,8 @@ def recalibrate(
     unsafe_is_high = entry.safe_pole == "low"
     unsafe = high if unsafe_is_high else ~high
     thresholds = [fit_threshold(z, unsafe, unsafe_is_high, rate, kind) for kind, rate in wanted]
-    calibration = replace(calibration, thresholds={threshold_key(t.kind, t.rate): t.to_record() for t in thresholds})
+    asked = {threshold_key(t.kind, t.rate): t.to_record() for t in thresholds}
+    calibration = replace(calibration, thresholds=standard_thresholds(z, high, entry.safe_pole) | asked)
     folded = np.zeros(len(raw))
     for inside, outside in folds(high, labelled.group):
         folded[outside] = fit_calibration(raw[inside], high[inside], labelled.group[inside], "").probability(raw[outside])

@@ -4,6 +4,7 @@ high [n, hidden], low [m, hidden], float32 or float64; the result [hidden] point
 
     mean_difference           mean(high) - mean(low)                              Chen et al. 2025, the tutorial's
     whitened_mean_difference  the same, each dimension divided by its variance within a pole
+    neutral_whitened          (shrunk covariance of everyday replies)^-1 (mean difference), for comparison only
     lda                       (shrunk within-pole covariance)^-1 (mean difference)  Fisher; Ledoit & Wolf 2004
     logistic                  weights of an L2-regularised logistic regression
     pca                       first principal direction of the paired differences   Zou et al. 2023; needs n == m
@@ -11,12 +12,15 @@ high [n, hidden], low [m, hidden], float32 or float64; the result [hidden] point
 A few dimensions of a transformer carry activations a hundred times larger than the rest. All but the first and the
 last therefore work on dimensions scaled by their spread within a pole, and scale back. The hidden size exceeds
 the number of examples by far, so matrices are inverted in the examples' space.
+
+The logistic regression also takes everyday talk, examples of one pole that pair with nothing and weigh less (see
+docs/directions.md); the other methods know pairs alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +30,15 @@ from sklearn.linear_model import LogisticRegression
 from demeanor.errors import ExtractionError, nearest
 
 Array: TypeAlias = NDArray[Any]
-Fit: TypeAlias = Callable[[Array, Array], Array]
+Fit: TypeAlias = Callable[..., Array]
+EVERYDAY_WEIGHT = 0.3
+
+
+class Everyday(NamedTuple):
+    """Everyday talk [n, hidden] (or [n, k, hidden]), and whether it belongs to the high pole."""
+
+    activations: Array
+    high: bool
 
 
 def mean_difference(high: Array, low: Array) -> Array:
@@ -43,28 +55,42 @@ def whitened_mean_difference(high: Array, low: Array) -> Array:
 def lda(high: Array, low: Array) -> Array:
     """Linear discriminant with the within-pole covariance shrunk toward a multiple of the identity (Ledoit-Wolf)."""
     residuals, scale = _within(high, low)
-    z = residuals / scale
+    return _unit(_whiten(residuals / scale, (high.mean(0) - low.mean(0)) / scale) / scale)
+
+
+def neutral_whitened(high: Array, low: Array, everyday: Everyday) -> Array:
+    """The mean difference whitened by the shrunk covariance of everyday replies, whose dimensions are scaled first."""
+    _, scale = _within(high, low)
+    residuals = (everyday.activations - everyday.activations.mean(0)) / scale
+    return _unit(_whiten(residuals, (high.mean(0) - low.mean(0)) / scale) / scale)
+
+
+def _whiten(z: Array, difference: Array) -> Array:
+    """The Ledoit-Wolf covariance of centred examples z [n, hidden], inverted and applied to a difference [hidden], up to a factor."""
     n, width = z.shape
     shrinkage = float(np.clip(ledoit_wolf_shrinkage(z, assume_centered=True), 0.05, 0.999))
     ridge = shrinkage * float((z**2).sum()) / (n * width)
-    difference = (high.mean(0) - low.mean(0)) / scale
     # (ridge I + (1-s)/n Z'Z)^-1 d  by the matrix inversion lemma, in n x n
     inner = np.eye(n) * ridge * n / (1 - shrinkage) + z @ z.T
-    solved = difference - z.T @ np.linalg.solve(inner, z @ difference)
-    return _unit(solved / scale)
+    return np.asarray(difference - z.T @ np.linalg.solve(inner, z @ difference))
 
 
-def logistic(high: Array, low: Array, strength: float = 100.0) -> Array:
-    """Logistic regression on scaled dimensions; `strength` is the L2 penalty (1 / C)."""
+def logistic(high: Array, low: Array, strength: float = 100.0, everyday: Everyday | None = None, weight: float = EVERYDAY_WEIGHT) -> Array:
+    """Logistic regression on scaled dimensions; `strength` is the L2 penalty (1 / C), `weight` that of an everyday example."""
     _, scale = _within(high, low)
-    x = np.concatenate([high, low]) / scale
-    x = (x - x.mean(0)).astype(float)
+    x, is_high, weights = np.concatenate([high, low]), np.arange(len(high) + len(low)) < len(high), np.ones(len(high) + len(low))
+    if everyday is not None and weight > 0:
+        x = np.concatenate([x, everyday.activations])
+        is_high = np.append(is_high, np.full(len(everyday.activations), everyday.high))
+        weights = np.append(weights, np.full(len(everyday.activations), weight))
+    x = x / scale
+    x = (x - np.average(x, axis=0, weights=weights)).astype(float)
     # the penalty knows no rotation, so fit where the examples lie, in their own number of dimensions
     values, vectors = np.linalg.eigh(x @ x.T)
     kept = values > values[-1] * 1e-10
     basis = vectors[:, kept] / np.sqrt(values[kept])
     coordinates = vectors[:, kept] * np.sqrt(values[kept])
-    model = LogisticRegression(C=1 / strength, max_iter=500).fit(coordinates, np.arange(len(x)) < len(high))
+    model = LogisticRegression(C=1 / strength, max_iter=500).fit(coordinates, is_high, sample_weight=weights)
     return _unit(x.T @ (basis @ model.coef_[0]) / scale)
 
 
@@ -94,15 +120,21 @@ def method(name: str) -> Fit:
     return METHODS[name]
 
 
-def fit_layers(high: Array, low: Array, fit: Fit) -> Array:
+def fit_layers(high: Array, low: Array, fit: Fit, everyday: Everyday | None = None) -> Array:
     """One direction read over several layers: [n, k, hidden] to [k, hidden], of unit length as a whole.
 
+    Everyday talk [m, k, hidden] goes to the methods that take it.
     Each layer's own direction is divided by the spread of its scores within a pole, so that all layers weigh alike
     although the residual stream grows with depth.
     """
     rows = []
     for k in range(high.shape[1]):
-        direction = fit(high[:, k], low[:, k])
+        more = (
+            {}
+            if everyday is None or fit not in (logistic, neutral_whitened)
+            else {"everyday": Everyday(everyday.activations[:, k], everyday.high)}
+        )
+        direction = fit(high[:, k], low[:, k], **more)
         rows.append(direction / max(spread(high[:, k] @ direction, low[:, k] @ direction), 1e-12))
     return _unit(np.stack(rows))
 

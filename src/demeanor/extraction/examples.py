@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from demeanor.extraction.directions import Everyday
 from demeanor.model.pooling import Pooling
 from demeanor.model.reader import ActivationReader, Progress
-from demeanor.traits.definition import Example, Split, TraitDefinition
+from demeanor.traits.definition import SPLITS, Example, Split, TraitDefinition
+from demeanor.traits.ordinary import ordinary_conversations
 
 Array = NDArray[Any]
+Stage: TypeAlias = Callable[[str, int], Callable[[int], None]]
+"""Told of each stage's name and number of steps; gives what is called with the steps done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +62,13 @@ class ReadTrait:
 
     trait: TraitDefinition
     splits: dict[Split, ReadExamples]
+    ordinary: dict[Split, ReadExamples] = field(default_factory=dict)
+    """Everyday talk as examples of the safe pole, for a trait that takes it so."""
+
+    def everyday(self, layers: Sequence[int]) -> Everyday | None:
+        """The training split's everyday talk at these layers, for the methods that take it."""
+        more = self.ordinary.get("train")
+        return Everyday(more.at(layers), self.trait.safe_pole == "high") if more else None
 
     def __getitem__(self, split: Split) -> ReadExamples:
         return self.splits[split]
@@ -81,3 +92,31 @@ def read_trait(
         found[split] = ReadExamples(examples, activations[at : at + len(examples)], tuple(layers))
         at += len(examples)
     return ReadTrait(trait, found)
+
+
+def read_traits(
+    reader: ActivationReader,
+    traits: Sequence[TraitDefinition],
+    layers: Sequence[int],
+    pooling: Pooling,
+    stage: Stage,
+) -> dict[str, ReadTrait]:
+    """Several traits with their everyday talk, which is read once for all of them."""
+    found = {}
+    for trait in traits:
+        found[trait.name] = read_trait(
+            reader, trait, layers, pooling, progress=stage(f"reading {trait.title.lower()}", len(trait.examples()))
+        )
+    wanting = {t.reads for t in traits if t.ordinary == "safe"}
+    if not wanting:
+        return found
+    everyday = ordinary_conversations()
+    conversations = [o.conversation for o in everyday]
+    steps = stage("reading everyday talk", len(everyday) * len(wanting))
+    activations = {reads: reader.read(conversations, layers, reads, pooling, steps).numpy() for reads in sorted(wanting)}
+    for trait in traits:
+        if trait.ordinary == "safe":
+            whole = ReadExamples([o.example(trait, i) for i, o in enumerate(everyday)], activations[trait.reads], tuple(layers))
+            by_split = {split: whole.where(np.array([o.split == split for o in everyday])) for split in SPLITS}
+            found[trait.name] = replace(found[trait.name], ordinary=by_split)
+    return found

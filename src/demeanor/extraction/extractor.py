@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demeanor.conversation import ConversationLike
 from demeanor.extraction.directions import Array, fit_layers, method
-from demeanor.extraction.examples import ReadExamples, read_trait
+from demeanor.extraction.examples import ReadTrait, read_trait
 from demeanor.extraction.layers import choose_layers, default_candidates
 from demeanor.model.pooling import Pooling
 from demeanor.model.reader import ActivationReader, Progress, SpanOf
@@ -60,8 +60,8 @@ class PersonaVectorExtractor:
         `metadata` holds the centre (midpoint of the poles' mean raw scores), the method, the layer curve and the
         numbers of examples. Raises ExtractionError or TraitError.
         """
-        train = read_trait(self.reader, trait, self.target_layers, splits=("train",), progress=progress)["train"]
-        return fit_vector(trait, train, self.method, self.target_layers)
+        read = read_trait(self.reader, trait, self.target_layers, splits=("train",), progress=progress)
+        return fit_vector(read, self.method, self.target_layers)
 
     def project_onto_vector(self, text: ConversationLike, persona_vector: PersonaVector, centred: bool = True) -> float:
         """Score of a text: activation · direction, less the vector's centre unless `centred=False`.
@@ -76,19 +76,22 @@ class PersonaVectorExtractor:
 
 
 def fit_vector(
-    trait: TraitDefinition,
-    train: ReadExamples,
+    read: ReadTrait,
     method_name: str,
     candidates: Sequence[int],
     width: int = 1,
     pooling: Pooling = "mean",
 ) -> PersonaVector:
-    """Choose the layer (or `width` adjacent ones) and fit the direction there, on training examples alone."""
+    """Choose the layer (or `width` adjacent ones) by the training pairs, and fit the direction there.
+
+    Everyday talk, where the trait was read with it, helps to fit the direction but has no say in the layer.
+    """
     fit = method(method_name)
+    trait, train = read.trait, read["train"]
     choice = choose_layers(train, fit, list(candidates), width)
     activations = train.at(choice.layers)
     high, low = activations[train.high], activations[~train.high]
-    direction = fit_layers(high, low, fit)
+    direction = fit_layers(high, low, fit, read.everyday(choice.layers))
     middle = choice.layers[len(choice.layers) // 2]
     metadata: dict[str, Any] = {
         "method": method_name,

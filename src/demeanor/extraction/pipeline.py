@@ -6,14 +6,13 @@ scores, make scores into probabilities. The test pairs are used once, for the re
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,17 +20,19 @@ from threadpoolctl import threadpool_limits
 
 from demeanor.errors import ExtractionError
 from demeanor.extraction.directions import METHODS, fit_layers, spread
-from demeanor.extraction.examples import ReadExamples, ReadTrait, read_trait
+from demeanor.extraction.examples import ReadTrait, Stage, read_traits
 from demeanor.extraction.extractor import fit_vector
 from demeanor.extraction.layers import default_candidates, out_of_fold
 from demeanor.extraction.validation import cosines, on_other_traits, score_examples, validate_vector
 from demeanor.model.identity import identify
 from demeanor.model.pooling import Pooling
 from demeanor.model.reader import ActivationReader
+from demeanor.model.residual import residual_norms
 from demeanor.scoring.calibration import Calibration, fit_calibration
 from demeanor.scoring.metrics import Array
-from demeanor.scoring.thresholds import fit_threshold, threshold_key
+from demeanor.scoring.thresholds import standard_thresholds
 from demeanor.traits.definition import TraitDefinition
+from demeanor.traits.ordinary import ordinary_conversations
 from demeanor.traits.packs import fingerprint
 from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import TraitEntry, VectorSet
@@ -39,11 +40,7 @@ from demeanor.vectors.vector_set import TraitEntry, VectorSet
 READING_METHOD = "logistic"
 READING_WIDTH = 5  # adjacent layers; see docs/directions.md for the comparison that these defaults rest on
 STEERING_METHOD = "mean_difference"
-MISS_RATES = (0.05, 0.1, 0.2)
 CALIBRATION_PAIRS = 8  # under which the calibration split is left aside
-
-Stage: TypeAlias = Callable[[str, int], Callable[[int], None]]
-"""Told of each stage's name and number of steps; gives what is called with the steps done."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +78,7 @@ def extract_vectors(
     candidates = list(layers) if layers is not None else default_candidates(reader.n_layers, reader.model.num_parameters())
     if not candidates or min(candidates) < 0 or max(candidates) >= reader.n_layers:
         raise ExtractionError(f"layers {candidates} are not within 0 to {reader.n_layers - 1}, the layers of this model")
-    reads: dict[str, ReadTrait] = {}
-    for trait in traits:
-        steps = stage(f"reading {trait.title.lower()}", len(trait.examples()))
-        reads[trait.name] = read_trait(reader, trait, candidates, pooling, progress=steps)
+    reads = read_traits(reader, traits, candidates, pooling, stage)
     entries = {}
     steps = stage("choosing layers, calibrating, validating", len(traits))
     with threadpool_limits(1, user_api="blas"):  # many small products: threads only stand in each other's way
@@ -95,7 +89,7 @@ def extract_vectors(
         model=replace(identify(reader.model, reader.tokenizer), blocks=reader.blocks_path or ""),
         traits=entries,
         pooling=pooling,
-        neutral_norm=_neutral_norm(reads, reader.n_layers),
+        neutral_norm=residual_norms(reader, [o.conversation for o in ordinary_conversations() if o.split == "train"]),
         neutral_scale=_neutral_scale(reads, reader.n_layers, reader.hidden_size),
         created=_today(),
         versions=_versions(),
@@ -109,9 +103,9 @@ def extract_vectors(
 
 
 def _entry(read: ReadTrait, method: str, candidates: list[int], width: int, pooling: Pooling) -> TraitEntry:
-    trait, train = read.trait, read["train"]
-    reading = fit_vector(trait, train, method, candidates, width, pooling)
-    steering = fit_vector(trait, train, STEERING_METHOD, candidates, 1, pooling)
+    trait = read.trait
+    reading = fit_vector(read, method, candidates, width, pooling)
+    steering = fit_vector(read, STEERING_METHOD, candidates, 1, pooling)
     calibration = calibrate(reading, read)
     reading.metadata["centre"] = calibration.centre
     return TraitEntry(
@@ -137,7 +131,7 @@ def calibrate(vector: PersonaVector, read: ReadTrait) -> Calibration:
     """
     train, held = read["train"], read["calibration"]
     enough = held.high.sum() >= CALIBRATION_PAIRS and (~held.high).sum() >= CALIBRATION_PAIRS
-    folded = _cross_validated(vector, train)
+    folded = _cross_validated(vector, read)
     if folded is None and not enough:
         return _uncalibrated(score_examples(vector, train), train.high)
     parts = [(folded, train, f"{len(train)} training examples, cross-validated")] if folded is not None else []
@@ -151,28 +145,22 @@ def calibrate(vector: PersonaVector, read: ReadTrait) -> Calibration:
     )
     if not enough:
         return fitted
-    return replace(fitted, thresholds=_thresholds(fitted.z(score_examples(vector, held)), held.high, read.trait))
+    z, high = fitted.z(score_examples(vector, held)), held.high
+    if everyday := read.ordinary.get("calibration"):
+        z, high = np.concatenate([z, fitted.z(score_examples(vector, everyday))]), np.concatenate([high, everyday.high])
+    return replace(fitted, thresholds=standard_thresholds(z, high, read.trait.safe_pole))
 
 
-def _cross_validated(vector: PersonaVector, train: ReadExamples) -> Array | None:
+def _cross_validated(vector: PersonaVector, read: ReadTrait) -> Array | None:
     """Out-of-fold scores of the training examples on this vector's own scale; None where they are too few."""
+    train, everyday = read["train"], read.everyday(vector.layers)
     if len(set(train.families.tolist())) < 3 or min(train.high.sum(), (~train.high).sum()) < 2:
         return None
     fit = METHODS[vector.metadata["method"]]
-    folded = out_of_fold(train, lambda h, low: fit_layers(h, low, fit), list(vector.layers))
+    folded = out_of_fold(train, lambda h, low: fit_layers(h, low, fit, everyday), list(vector.layers))
     own = score_examples(vector, train)
     high, low = own[train.high], own[~train.high]
     return np.asarray(folded * spread(high, low) + (high.mean() + low.mean()) / 2, float)
-
-
-def _thresholds(z: np.ndarray, high: np.ndarray, trait: TraitDefinition) -> dict[str, Any]:
-    """The thresholds at the usual miss rates that the sample can support, as records by threshold_key."""
-    unsafe_is_high = trait.safe_pole == "low"
-    found = {}
-    for rate in MISS_RATES:
-        with contextlib.suppress(ExtractionError):  # too few examples for this rate
-            found[threshold_key("miss", rate)] = fit_threshold(z, high == unsafe_is_high, unsafe_is_high, rate).to_record()
-    return found
 
 
 def _uncalibrated(raw: np.ndarray, high: np.ndarray) -> Calibration:
@@ -181,15 +169,6 @@ def _uncalibrated(raw: np.ndarray, high: np.ndarray) -> Calibration:
     half = abs(raw[high].mean() - raw[~high].mean()) / 2 or 1.0
     return Calibration(float(centre), float(half), "platt", ((1.0, 0.0),), int(high.sum()), int((~high).sum()),
                        f"NOT calibrated: only {len(raw)} examples, the same that made the direction")  # fmt: skip
-
-
-def _neutral_norm(reads: dict[str, ReadTrait], n_layers: int) -> torch.Tensor:
-    """Mean norm of all pooled calibration and training activations at each layer; NaN-free, 0 where a layer was not read."""
-    found = torch.zeros(n_layers)
-    for i, layer in enumerate(next(iter(reads.values()))["train"].layers):
-        norms = [np.linalg.norm(r["train"].activations[:, i], axis=-1) for r in reads.values()]
-        found[layer] = float(np.concatenate(norms).mean())
-    return found
 
 
 def _neutral_scale(reads: dict[str, ReadTrait], n_layers: int, width: int) -> torch.Tensor:

@@ -42,7 +42,8 @@ def validate_vector(vector: PersonaVector, calibration: Calibration, read: ReadT
 
     Returns an empty dictionary where the trait has fewer than two held-out pairs. Keys: auroc (value, low, high,
     pairs), paired_accuracy, cohens_d, length, words, random, permutation, hard, registers, families, style_shift,
-    learning_curve, thresholds, scores, ece, brier, beats_baselines and verdict (a sentence).
+    learning_curve, thresholds, scores, ordinary (where everyday talk is the safe pole), ece, brier, beats_baselines and
+    verdict (a sentence).
     """
     train, test = read["train"], read["test"]
     if test.high.sum() < 2 or (~test.high).sum() < 2:
@@ -68,6 +69,8 @@ def validate_vector(vector: PersonaVector, calibration: Calibration, read: ReadT
         },
     }
     found["thresholds"] = {key: _at_threshold(kept, scores, calibration, test.high) for key, kept in calibration.thresholds.items()}
+    if read.ordinary and len(read.ordinary["test"]):
+        found["ordinary"] = _on_everyday_talk(vector, calibration, read, high if read.trait.safe_pole == "low" else low)
     probability = calibration.probability(scores)
     found["ece"] = round(expected_calibration_error(probability, test.high), 4)
     found["brier"] = round(brier(probability, test.high), 4)
@@ -123,13 +126,25 @@ def cosines(reads: dict[str, ReadTrait], layer: int, fit_name: str = "mean_diffe
     return {a: {b: round(float(da @ db), 4) for b, db in directions.items()} for a, da in directions.items()}
 
 
-def _at_threshold(kept: dict[str, Any], scores: Array, calibration: Calibration, high: NDArray[np.bool_]) -> dict[str, float]:
+def _on_everyday_talk(vector: PersonaVector, calibration: Calibration, read: ReadTrait, unsafe: Array) -> dict[str, Any]:
+    """How well unsafe replies stand apart from everyday talk of kinds that nothing has seen, and how much of it is flagged."""
+    everyday = read.ordinary["test"]
+    raw = score_examples(vector, everyday)
+    sign = 1 if read.trait.safe_pole == "low" else -1
+    flagged = {key: _at_threshold(kept, raw, calibration, everyday.high)["false_alarms"] for key, kept in calibration.thresholds.items()}
+    return {"auroc": round(auroc(sign * unsafe, sign * raw), 4), "n": len(everyday), "false_alarms": flagged}
+
+
+def _at_threshold(kept: dict[str, Any], scores: Array, calibration: Calibration, high: NDArray[np.bool_]) -> dict[str, Any]:
     """What a threshold of the calibration does on the held-out pairs: the shares missed and falsely flagged."""
     unsafe_is_high = kept["unsafe_side"] == "above"
     z = calibration.z(scores)
     flagged = z >= kept["z"] if unsafe_is_high else z <= kept["z"]
     unsafe = high == unsafe_is_high
-    return {"missed": round(float((~flagged[unsafe]).mean()), 4), "false_alarms": round(float(flagged[~unsafe].mean()), 4)}
+    return {
+        "missed": round(float((~flagged[unsafe]).mean()), 4) if unsafe.any() else None,
+        "false_alarms": round(float(flagged[~unsafe].mean()), 4),
+    }
 
 
 def _with_interval(value: float, interval: Interval, pairs: int) -> dict[str, Any]:

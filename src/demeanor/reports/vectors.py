@@ -41,6 +41,8 @@ def write_report(made: Extraction, path: Path, examples: Sequence[Example] = ())
         curves=_curves(vectors),
         distributions=_distributions(measured, vectors),
         reliability=_reliability(measured, vectors),
+        registers=_registers(measured),
+        learning=_learning(measured),
         on_traits=_matrix(made.on_traits, 0.5),
         cosines=_matrix(made.cosines, 0.0),
         heatmaps=[_heatmap(e, vectors) for e in examples],
@@ -155,6 +157,29 @@ def _reliability(measured: dict[str, Any], vectors: VectorSet) -> Markup:
     figure.update_xaxes(title="stated probability of the high pole", range=[0, 1])
     figure.update_yaxes(title="share that is high", range=[-0.02, 1.02])
     return figure_html(figure, 420, "Stated probability against observed frequency")
+
+
+def _registers(measured: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """For each trait its registers: AUROC on held-out pairs, and that of a direction learnt without the register."""
+    found = {}
+    for name, m in measured.items():
+        without = m.get("style_shift", {})
+        found[name] = [
+            {"name": register, "with": kept, "without": without.get(register)}
+            for register, kept in m["registers"].items()
+            if kept["value"] is not None
+        ]
+    return found
+
+
+def _learning(measured: dict[str, Any]) -> Markup:
+    figure = go.Figure()
+    for name, m in measured.items():
+        curve = m.get("learning_curve", {})
+        figure.add_scatter(x=[int(n) for n in curve], y=list(curve.values()), mode="lines+markers", name=name)
+    figure.update_xaxes(title="training pairs", type="log")
+    figure.update_yaxes(title="AUROC on held-out pairs")
+    return figure_html(figure, 380, "AUROC on held-out pairs by the number of training pairs, one line a trait")
 
 
 def _matrix(table: dict[str, dict[str, float]], middle: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ A false-alarm rate is the same with the safe examples, from the other side.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from demeanor.errors import ExtractionError
 from demeanor.scoring.metrics import Array
 
 ErrorKind = Literal["miss", "false_alarm"]
+STANDARD: tuple[tuple[ErrorKind, float], ...] = (("miss", 0.05), ("miss", 0.1), ("miss", 0.2), ("false_alarm", 0.05), ("false_alarm", 0.1))
 
 
 @dataclass(frozen=True)
@@ -90,3 +92,13 @@ def fit_threshold(z: Array, unsafe: NDArray[np.bool_], unsafe_is_high: bool, rat
         observed_miss=float((~flagged[unsafe]).mean()) if unsafe.any() else float("nan"),
         observed_false_alarm=float(flagged[~unsafe].mean()) if (~unsafe).any() else float("nan"),
     )
+
+
+def standard_thresholds(z: Array, high: NDArray[np.bool_], safe_pole: Literal["high", "low"]) -> dict[str, dict[str, Any]]:
+    """The thresholds at the usual rates that the sample can support, as records by threshold_key."""
+    unsafe_is_high = safe_pole == "low"
+    found = {}
+    for kind, rate in STANDARD:
+        with contextlib.suppress(ExtractionError):  # too few examples for this rate
+            found[threshold_key(kind, rate)] = fit_threshold(z, high == unsafe_is_high, unsafe_is_high, rate, kind).to_record()
+    return found

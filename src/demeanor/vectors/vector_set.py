@@ -52,7 +52,7 @@ class VectorSet:
     traits: dict[str, TraitEntry]
     pooling: Pooling = "mean"
     neutral_norm: Tensor = field(default_factory=lambda: torch.zeros(0))
-    """Mean norm of the pooled activations at each layer [layers], which relative steering doses refer to."""
+    """Median norm of the activations of everyday replies' tokens at each layer [layers]; relative steering doses refer to it."""
     neutral_scale: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     """Spread of each dimension within a pole over all packs' training examples [layers, hidden]; adaptation scales by it."""
     created: str = ""
