@@ -123,7 +123,7 @@ def test_out_of_fold_scores_need_both_poles_in_every_fold():
 @pytest.mark.parametrize("families", [1, 2])
 def test_too_few_families_fall_back_to_a_fixed_depth_and_say_so(families):
     choice = choose_layers(with_trait_at(2, families=families), MEAN_DIFFERENCE, list(range(N_LAYERS)))
-    assert choice.layers == (4,)
+    assert choice.layers == (3,)
     assert choice.curve == {}
     assert f"{families} families are too few" in choice.how
 

@@ -47,15 +47,14 @@ def test_a_direction_that_knows_everyday_talk_puts_it_on_the_safe_side():
     rng = np.random.default_rng(0)
     # the unsafe examples happen to lie a little toward everyday talk, which is far out there and has little of the trait
     high, low = planted(rng, 200, 1.5, 1.0), planted(rng, 200, -1.5, 0.0)
-    ordinary, others = planted(rng, 60, -1.0, 6.0), planted(rng, 200, -1.0, 6.0)
+    ordinary, others = planted(rng, 160, -1.0, 6.0), planted(rng, 200, -1.0, 6.0)
     plain = fit_layers(high, low, method("logistic"))
     aware = fit_layers(high, low, method("logistic"), Everyday(ordinary, high=False))
 
     def apart(direction):
         return auroc(np.tensordot(high, direction, 2), np.tensordot(others, direction, 2))
 
-    assert apart(plain) < 0.8
-    assert apart(aware) > 0.87
+    assert apart(aware) > apart(plain) + 0.1
     assert auroc(np.tensordot(high, aware, 2), np.tensordot(low, aware, 2)) > 0.9
 
 

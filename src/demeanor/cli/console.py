@@ -107,8 +107,11 @@ def built_in_vectors() -> Path:
 
     packs = load_many(["all"])
     from demeanor import __version__
+    from demeanor.extraction.pipeline import RECIPE
+    from demeanor.traits import ordinary
 
-    key = hashlib.sha256("".join([__version__, *(fingerprint(t) for t in packs)]).encode()).hexdigest()[:12]
+    parts = [__version__, RECIPE, hashlib.sha256(ordinary.FILE.read_bytes()).hexdigest(), *(fingerprint(t) for t in packs)]
+    key = hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
     folder = embedded.cache_dir() / "vectors" / f"{EMBEDDED}-{key}"
     if (folder / "manifest.json").is_file():
         note(f"using the built-in vectors in {folder}")

@@ -31,7 +31,7 @@ from demeanor.errors import ExtractionError, nearest
 
 Array: TypeAlias = NDArray[Any]
 Fit: TypeAlias = Callable[..., Array]
-EVERYDAY_WEIGHT = 0.3
+EVERYDAY_WEIGHT = 0.1
 
 
 class Everyday(NamedTuple):

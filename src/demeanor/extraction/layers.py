@@ -18,6 +18,7 @@ from demeanor.extraction.examples import ReadExamples
 from demeanor.scoring.metrics import auroc
 
 FOLDS = 5
+AS_GOOD = 0.01  # AUROC by which layers may differ and still count as equally good
 LARGE = 1_000_000_000  # parameters from which on only the middle half of the layers is searched
 
 
@@ -37,24 +38,28 @@ def default_candidates(n_layers: int, parameters: int) -> list[int]:
 
 
 def choose_layers(train: ReadExamples, fit: Fit, candidates: list[int], width: int = 1) -> LayerChoice:
-    """The layer (or `width` adjacent ones) with the best cross-validated AUROC.
+    """The layer (or `width` adjacent ones) by cross-validated AUROC: of those as good as the best, the one nearest to half the depth.
 
-    The curve is smoothed over neighbours before its maximum is taken: a single layer that sticks out is chance.
-    With too few families to cross-validate, the layer at 0.6 of the depth is taken, and `how` says so.
+    The curve is smoothed over neighbours first: a single layer that sticks out is chance. It is flat over many layers, and what
+    is read in the middle of a model depends less on the words at hand than what is read near its end.
+    With too few families to cross-validate, half the depth is taken, and `how` says so.
     """
     groups = len(set(train.families.tolist()))
-    middle = candidates[int(0.6 * (len(candidates) - 1))]
+    middle = candidates[(len(candidates) - 1) // 2]
     if groups < 3:
-        return LayerChoice(_around(middle, candidates, width), {}, f"0.6 of the depth: {groups} families are too few to cross-validate")
+        return LayerChoice(_around(middle, candidates, width), {}, f"half the depth: {groups} families are too few to cross-validate")
     curve = {}
     for layer in candidates:
         scores = out_of_fold(train, lambda h, low: fit_layers(h, low, fit), [layer])
         curve[layer] = auroc(scores[train.high], scores[~train.high])
     smooth = {layer: float(np.mean([curve[c] for c in candidates if abs(c - layer) <= 1])) for layer in candidates}
-    best = max(candidates, key=lambda layer: (round(smooth[layer], 3), -abs(layer - middle)))  # ties go to the middle
-    return LayerChoice(
-        _around(best, candidates, width), curve, f"best of {len(candidates)} by {min(FOLDS, groups)}-fold AUROC over {groups} families"
+    enough = max(smooth.values()) - AS_GOOD
+    chosen = min((layer for layer in candidates if smooth[layer] >= enough), key=lambda layer: (abs(layer - middle), layer))
+    how = (
+        f"nearest to half the depth of those as good as the best of {len(candidates)}, "
+        f"by {min(FOLDS, groups)}-fold AUROC over {groups} families"
     )
+    return LayerChoice(_around(chosen, candidates, width), curve, how)
 
 
 def out_of_fold(train: ReadExamples, fit: Callable[[Array, Array], Array], layers: list[int]) -> Array:
