@@ -25,7 +25,7 @@ from demeanor.scoring.metrics import auroc
 from demeanor.traits import load_many
 from demeanor.traits.ordinary import ordinary_conversations
 
-WEIGHTS = (0, 0.1, 0.3, 1)
+WEIGHTS = (1e-6, 0.1, 0.3, 1)
 BANDS = {
     "9": [9],
     "12": [12],
@@ -41,7 +41,7 @@ BANDS = {
 def both(read, fit, layers, neutral=None):
     """Cross-validated AUROC on train, and AUROC on test of the direction that all of train gives."""
     train, test = read["train"], read["test"]
-    everyday = Everyday(neutral.at(layers), False) if fit is neutral_whitened else None
+    everyday = Everyday(neutral.at(layers), False, 1.0) if fit is neutral_whitened else None
 
     def stacked(high, low):
         return fit_layers(high, low, fit, everyday)
@@ -82,8 +82,8 @@ def with_everyday(read, layers):
     for weight in WEIGHTS:
         rows = []
         for k in range(len(layers)):
-            part = Everyday(everyday.activations[:, k], everyday.high)
-            row = logistic(x[train.high][:, k], x[~train.high][:, k], everyday=part, weight=weight)
+            part = Everyday(everyday.activations[:, k], everyday.high, weight)
+            row = logistic(x[train.high][:, k], x[~train.high][:, k], everyday=part)
             scores = x[:, k] @ row
             rows.append(row / spread(scores[train.high], scores[~train.high]))
         scores, ordinary = (np.tensordot(some.at(layers), np.stack(rows), 2) for some in (test, other))

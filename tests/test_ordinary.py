@@ -31,7 +31,7 @@ def test_each_kind_is_in_one_split_and_every_conversation_ends_with_a_reply():
 
 
 def test_the_built_in_traits_that_take_everyday_talk():
-    taking = {t.name for t in traits.load_many(["all"]) if t.ordinary == "safe"}
+    taking = {t.name for t in traits.load_many(["all"]) if t.ordinary_weight > 0}
     assert taking == {"user_risk", "sycophancy_harmful_validation", "boundary_maintenance"}
 
 
@@ -47,9 +47,9 @@ def test_a_direction_that_knows_everyday_talk_puts_it_on_the_safe_side():
     rng = np.random.default_rng(0)
     # the unsafe examples happen to lie a little toward everyday talk, which is far out there and has little of the trait
     high, low = planted(rng, 200, 1.5, 1.0), planted(rng, 200, -1.5, 0.0)
-    ordinary, others = planted(rng, 160, -1.0, 6.0), planted(rng, 200, -1.0, 6.0)
+    ordinary, others = planted(rng, 60, -1.0, 6.0), planted(rng, 200, -1.0, 6.0)
     plain = fit_layers(high, low, method("logistic"))
-    aware = fit_layers(high, low, method("logistic"), Everyday(ordinary, high=False))
+    aware = fit_layers(high, low, method("logistic"), Everyday(ordinary, high=False, weight=0.3))
 
     def apart(direction):
         return auroc(np.tensordot(high, direction, 2), np.tensordot(others, direction, 2))
@@ -62,7 +62,7 @@ def test_a_direction_that_knows_everyday_talk_puts_it_on_the_safe_side():
 def test_everyday_talk_is_read_where_the_trait_reads_and_stands_on_its_safe_pole(llama, tokenizer, safe, reads):
     pair = traits.ContrastPair("a", (), "I am here.", "Go away.", "f")
     other = traits.ContrastPair("b", (), "Tell me more.", "Who cares?", "g")
-    made = traits.TraitDefinition("warmth", "d", pairs=(pair, other), reads=reads, safe_pole=safe, ordinary="safe")
+    made = traits.TraitDefinition("warmth", "d", pairs=(pair, other), reads=reads, safe_pole=safe, ordinary_weight=0.5)
     reader = ActivationReader(llama, tokenizer)
     read = read_traits(reader, [made], [0, 1], "mean", SILENT)["warmth"]
     test = read.ordinary["test"]

@@ -31,14 +31,14 @@ from demeanor.errors import ExtractionError, nearest
 
 Array: TypeAlias = NDArray[Any]
 Fit: TypeAlias = Callable[..., Array]
-EVERYDAY_WEIGHT = 0.1
 
 
 class Everyday(NamedTuple):
-    """Everyday talk [n, hidden] (or [n, k, hidden]), and whether it belongs to the high pole."""
+    """Everyday talk [n, hidden] (or [n, k, hidden]), whether it belongs to the high pole, and what one of it weighs."""
 
     activations: Array
     high: bool
+    weight: float
 
 
 def mean_difference(high: Array, low: Array) -> Array:
@@ -75,14 +75,14 @@ def _whiten(z: Array, difference: Array) -> Array:
     return np.asarray(difference - z.T @ np.linalg.solve(inner, z @ difference))
 
 
-def logistic(high: Array, low: Array, strength: float = 100.0, everyday: Everyday | None = None, weight: float = EVERYDAY_WEIGHT) -> Array:
-    """Logistic regression on scaled dimensions; `strength` is the L2 penalty (1 / C), `weight` that of an everyday example."""
+def logistic(high: Array, low: Array, strength: float = 100.0, everyday: Everyday | None = None) -> Array:
+    """Logistic regression on scaled dimensions; `strength` is the L2 penalty (1 / C)."""
     _, scale = _within(high, low)
     x, is_high, weights = np.concatenate([high, low]), np.arange(len(high) + len(low)) < len(high), np.ones(len(high) + len(low))
-    if everyday is not None and weight > 0:
+    if everyday is not None:
         x = np.concatenate([x, everyday.activations])
         is_high = np.append(is_high, np.full(len(everyday.activations), everyday.high))
-        weights = np.append(weights, np.full(len(everyday.activations), weight))
+        weights = np.append(weights, np.full(len(everyday.activations), everyday.weight))
     x = x / scale
     x = (x - np.average(x, axis=0, weights=weights)).astype(float)
     # the penalty knows no rotation, so fit where the examples lie, in their own number of dimensions
@@ -132,7 +132,7 @@ def fit_layers(high: Array, low: Array, fit: Fit, everyday: Everyday | None = No
         more = (
             {}
             if everyday is None or fit not in (logistic, neutral_whitened)
-            else {"everyday": Everyday(everyday.activations[:, k], everyday.high)}
+            else {"everyday": everyday._replace(activations=everyday.activations[:, k])}
         )
         direction = fit(high[:, k], low[:, k], **more)
         rows.append(direction / max(spread(high[:, k] @ direction, low[:, k] @ direction), 1e-12))

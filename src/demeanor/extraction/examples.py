@@ -68,7 +68,7 @@ class ReadTrait:
     def everyday(self, layers: Sequence[int]) -> Everyday | None:
         """The training split's everyday talk at these layers, for the methods that take it."""
         more = self.ordinary.get("train")
-        return Everyday(more.at(layers), self.trait.safe_pole == "high") if more else None
+        return Everyday(more.at(layers), self.trait.safe_pole == "high", self.trait.ordinary_weight) if more else None
 
     def __getitem__(self, split: Split) -> ReadExamples:
         return self.splits[split]
@@ -107,7 +107,7 @@ def read_traits(
         found[trait.name] = read_trait(
             reader, trait, layers, pooling, progress=stage(f"reading {trait.title.lower()}", len(trait.examples()))
         )
-    wanting = {t.reads for t in traits if t.ordinary == "safe"}
+    wanting = {t.reads for t in traits if t.ordinary_weight > 0}
     if not wanting:
         return found
     everyday = ordinary_conversations()
@@ -115,7 +115,7 @@ def read_traits(
     steps = stage("reading everyday talk", len(everyday) * len(wanting))
     activations = {reads: reader.read(conversations, layers, reads, pooling, steps).numpy() for reads in sorted(wanting)}
     for trait in traits:
-        if trait.ordinary == "safe":
+        if trait.ordinary_weight > 0:
             whole = ReadExamples([o.example(trait, i) for i, o in enumerate(everyday)], activations[trait.reads], tuple(layers))
             by_split = {split: whole.where(np.array([o.split == split for o in everyday])) for split in SPLITS}
             found[trait.name] = replace(found[trait.name], ordinary=by_split)

@@ -18,7 +18,7 @@ from demeanor.extraction.examples import ReadExamples
 from demeanor.scoring.metrics import auroc
 
 FOLDS = 5
-AS_GOOD = 0.01  # AUROC by which layers may differ and still count as equally good
+AS_GOOD = 0.02  # AUROC by which layers may differ and still count as equally good: one standard error with 150 pairs, about
 LARGE = 1_000_000_000  # parameters from which on only the middle half of the layers is searched
 
 
@@ -53,8 +53,9 @@ def choose_layers(train: ReadExamples, fit: Fit, candidates: list[int], width: i
         scores = out_of_fold(train, lambda h, low: fit_layers(h, low, fit), [layer])
         curve[layer] = auroc(scores[train.high], scores[~train.high])
     smooth = {layer: float(np.mean([curve[c] for c in candidates if abs(c - layer) <= 1])) for layer in candidates}
-    enough = max(smooth.values()) - AS_GOOD
-    chosen = min((layer for layer in candidates if smooth[layer] >= enough), key=lambda layer: (abs(layer - middle), layer))
+    best = max(candidates, key=lambda layer: smooth[layer])
+    as_good = [c for c in candidates if smooth[c] >= smooth[best] - AS_GOOD and curve[c] >= curve[best] - AS_GOOD]
+    chosen = min(as_good, key=lambda layer: (abs(layer - middle), layer))
     how = (
         f"nearest to half the depth of those as good as the best of {len(candidates)}, "
         f"by {min(FOLDS, groups)}-fold AUROC over {groups} families"

@@ -19,7 +19,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from demeanor.errors import ExtractionError
-from demeanor.extraction.directions import EVERYDAY_WEIGHT, METHODS, fit_layers, spread
+from demeanor.extraction.directions import METHODS, fit_layers, spread
 from demeanor.extraction.examples import ReadTrait, Stage, read_traits
 from demeanor.extraction.extractor import fit_vector
 from demeanor.extraction.layers import AS_GOOD, default_candidates, out_of_fold
@@ -40,7 +40,7 @@ from demeanor.vectors.vector_set import TraitEntry, VectorSet
 READING_METHOD = "logistic"
 READING_WIDTH = 5  # adjacent layers; see docs/directions.md for the comparison that these defaults rest on
 STEERING_METHOD = "mean_difference"
-RECIPE = f"{READING_METHOD} {READING_WIDTH} {EVERYDAY_WEIGHT} {AS_GOOD} {STEERING_METHOD}"
+RECIPE = f"{READING_METHOD} {READING_WIDTH} {AS_GOOD} {STEERING_METHOD}"
 """The defaults that a vector set depends on, in one line: a cached set made by others is made anew."""
 CALIBRATION_PAIRS = 8  # under which the calibration split is left aside
 

@@ -17,7 +17,6 @@ from demeanor.errors import ConversationError, TraitError
 Pole = Literal["high", "low"]
 Split = Literal["train", "calibration", "test"]
 Span = Literal["response", "user"]
-Everyday = Literal["safe", "aside"]
 SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -59,7 +58,8 @@ class TraitDefinition:
 
     The first four fields are the tutorial's. Give either the two lists of prompts or `pairs`; from pairs the lists
     are filled in with the train pairs as text. `safe_pole` says which pole one wants to see, `reads` whose message is read.
-    `ordinary` says whether everyday talk (traits/ordinary.py) is an example of the safe pole, or is left aside.
+    `ordinary_weight` says how much an everyday conversation (traits/ordinary.py) counts as an example of the safe pole, against 1 for
+    a reply of a pair; 0 leaves them aside.
     `splits` maps each family to its split.
     """
 
@@ -74,7 +74,7 @@ class TraitDefinition:
     low_pole: str = "low"
     safe_pole: Pole = "high"
     reads: Span = "response"
-    ordinary: Everyday = "aside"
+    ordinary_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

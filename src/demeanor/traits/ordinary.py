@@ -1,8 +1,9 @@
 """Ordinary conversations: everyday talk in which nobody is at risk and nothing is wrong with the reply.
 
 Contrast pairs are about hard moments on both poles, so a direction that is learnt from them alone says little about a
-recipe or a joke, and may well put them on the unsafe side. A trait that says `ordinary: safe` takes these as examples of
-its safe pole as well. They also say how large activations and scores ordinarily are. Each kind is in one split only.
+recipe or a joke, and may well put them on the unsafe side. A trait with an
+`ordinary_weight` takes these as examples of its safe pole as well. They also say how large activations and scores ordinarily are.
+Each kind is in one split only.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from demeanor.conversation import ROLES, Message
 from demeanor.errors import TraitError, nearest
-from demeanor.traits.definition import NAME, ContrastPair, Everyday, Pole, Span, Split, TraitDefinition
+from demeanor.traits.definition import NAME, ContrastPair, Pole, Span, Split, TraitDefinition
 
 BUILT_IN = Path(__file__).parent / "packs"
 TUTORIAL_TRAITS = (
@@ -67,7 +67,7 @@ class _Pack(_Strict):
     low_pole: str = "low"
     safe_pole: Pole = "high"
     reads: Span = "response"
-    ordinary: Everyday = "aside"
+    ordinary_weight: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
     families: dict[str, Split] = Field(default_factory=dict)
     pairs: list[_Pair] = Field(default_factory=list)
     high_trait_prompts: list[str] = Field(default_factory=list)
@@ -166,7 +166,7 @@ def _definition(pack: _Pack) -> TraitDefinition:
         low_pole=pack.low_pole,
         safe_pole=pack.safe_pole,
         reads=pack.reads,
-        ordinary=pack.ordinary,
+        ordinary_weight=pack.ordinary_weight,
     )
 
 
@@ -201,7 +201,7 @@ def _first_problem(error: ValidationError, raw: dict[str, Any]) -> str:
 def fingerprint(trait: TraitDefinition) -> str:
     """A hash over everything in a trait that a vector depends on; equal for equal content."""
     content = [
-        [trait.name, trait.reads, trait.safe_pole, trait.ordinary],
+        [trait.name, trait.reads, trait.safe_pole, trait.ordinary_weight],
         sorted(trait.splits.items()),
         [[e.conversation.to_record(), e.high, e.pair_id, e.family] for e in trait.examples()],
     ]
