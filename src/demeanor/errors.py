@@ -52,6 +52,10 @@ class ActivationError(ModelError):
     """The model's activations are not finite numbers, or the model ran out of memory on a single conversation."""
 
 
+class SteeringError(ModelError):
+    """Steering does not fit the model, was off in a forward pass, or is stronger than the model bears."""
+
+
 class MissingExtraError(ModelError, ImportError):
     """A feature needs an optional dependency; the message holds the install line."""
 
@@ -74,6 +78,14 @@ class FormatVersionError(VectorSetError):
 
 class ExtractionError(DemeanorError, ValueError):
     """A trait's examples do not support what is asked: too few of them, one pole only, no spread."""
+
+
+class PolicyError(DemeanorError, ValueError):
+    """A monitor's policy cannot be read, or asks for what the vector set does not hold."""
+
+
+class AuditError(DemeanorError, OSError):
+    """An audit log cannot be read, or a record cannot be written to it; what was written before stands."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Vectors in the formats of neighbours: the tutorial's .pt files and llama.cpp's control vectors.
+"""Vectors in the formats of neighbours: the tutorial's .pt files, llama.cpp's control vectors, lm-eval's steered files.
 
 Tutorial files are pickles; they are read with `weights_only=True`, which runs no code.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from demeanor.errors import OutputError, VectorSetError
+from demeanor.model.identity import ModelIdentity
 from demeanor.traits.definition import NAME
 from demeanor.vectors.persona_vector import PersonaVector
 
@@ -72,22 +75,54 @@ def export_control_vector(vectors: VectorSet, trait: str, path: Path, coefficien
     llama.cpp adds `direction.N` to the output of its 0-based block N, so our layer N is written as direction.N, times
     `coefficient`. Block 0 cannot be expressed.
     """
+    vector = vectors[trait].steering
+    notes: dict[str, str | float] = {"trait": trait, "coefficient": coefficient}
+    write_control_vector({vector.layer_idx: vector.direction.float() * coefficient}, vectors.model, path, notes)
+
+
+def write_control_vector(additions: Mapping[int, Tensor], model: ModelIdentity, path: Path, notes: Mapping[str, str | float]) -> None:
+    """Write what is added to the output of each layer [hidden] as a llama.cpp control-vector GGUF, to be applied at scale 1.
+
+    `notes` go into keys of our own, for people; llama.cpp passes them over.
+    """
     import gguf
 
-    vector = vectors[trait].steering
-    if vector.layer_idx == 0:
+    if 0 in additions:
         raise VectorSetError("a llama.cpp control vector cannot act on block 0; choose another layer for steering")
     try:
         writer = gguf.GGUFWriter(path, "controlvector")
-        writer.add_string("controlvector.model_hint", vectors.model.architecture)
-        writer.add_uint32("controlvector.layer_count", vectors.model.layers - 1)
-        writer.add_string("demeanor.trait", trait)
-        writer.add_string("demeanor.model", vectors.model.name)
-        writer.add_float32("demeanor.coefficient", coefficient)
-        writer.add_tensor(f"direction.{vector.layer_idx}", (vector.direction.float() * coefficient).numpy())
+        writer.add_string("controlvector.model_hint", model.architecture)
+        writer.add_uint32("controlvector.layer_count", model.layers - 1)
+        writer.add_string("demeanor.model", model.name)
+        for key, value in notes.items():
+            if isinstance(value, str):
+                writer.add_string(f"demeanor.{key}", value)
+            else:
+                writer.add_float32(f"demeanor.{key}", value)
+        for layer, added in sorted(additions.items()):
+            writer.add_tensor(f"direction.{layer}", added.float().cpu().numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_lm_eval(additions: Mapping[int, Tensor], blocks: str, dtype: torch.dtype, path: Path) -> None:
+    """Write what is added to a layer's output as the file of lm-eval's `--model steered` (steer_path=...).
+
+    `blocks` is the name of the decoder blocks as seen from the model's `base_model` ("layers"). The vector is stored in the
+    model's dtype, since lm-eval adds it as it is. One layer only: lm-eval's additions at several layers all take the
+    vector of the last one.
+    """
+    if len(additions) != 1:
+        raise VectorSetError(f"lm-eval adds one vector at one layer rightly, not at {len(additions)}; choose one layer")
+    if path.suffix not in (".pt", ".pth"):
+        raise OutputError(f"{path}: lm-eval reads only .pt files; name it so")
+    ((layer, added),) = additions.items()
+    entry = {"steering_vector": added.to(dtype).cpu(), "steering_coefficient": 1.0, "action": "add", "bias": None, "head_index": None}
+    try:
+        torch.save({f"{blocks}.{layer}": entry}, path)
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"cannot write {path}: {error}") from error

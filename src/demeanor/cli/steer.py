@@ -1,0 +1,394 @@
+"""`demeanor steer`: replies with and without steering, side by side; and calibrate, export, bake and axis below it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from demeanor.cli import console
+from demeanor.cli.console import Device, Dtype, Vectors
+from demeanor.errors import SteeringError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from demeanor.scoring import Reading, Scorer
+    from demeanor.steering import SteeredReply
+    from demeanor.steering.calibrate import Sweep
+
+WORDS = "demeanor.steer.words"
+
+
+class _Steer(TyperGroup):
+    """`steer calibrate ...` is a command; `steer "a prompt" ...` is a prompt, whose options may stand anywhere."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] in self.commands:
+            return super().parse_args(ctx, args)
+        ctx.allow_interspersed_args = True
+        super().parse_args(ctx, args)
+        ctx.meta[WORDS] = [*ctx._protected_args, *ctx.args]
+        ctx._protected_args, ctx.args = [], []
+        return []
+
+
+app = typer.Typer(cls=_Steer, invoke_without_command=True, no_args_is_help=True, subcommand_metavar="[PROMPT | COMMAND [ARGS]...]")
+
+Trait = Annotated[list[str] | None, typer.Option("--trait", "-t", help="NAME, or NAME=DOSE; repeat it to steer several.")]
+Dose = Annotated[
+    float | None, typer.Option("--dose", help="Norm added over the residual norm; above 0 toward the high pole, below 0 the low one.")
+]
+Layers = Annotated[str | None, typer.Option("--layers", help="Where to act: 14, or 12,14,16, or 12-16, or all. Default: the vector's own.")]
+Side = Annotated[Literal["both", "prompt", "response"], typer.Option("--where", help="Which tokens are steered.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Doses are coefficients in activation units.")]
+Force = Annotated[bool, typer.Option("--force", help="Steer beyond the dose at which replies fall apart.")]
+AnyModel = Annotated[bool, typer.Option("--allow-other-model", help="Steer although the vectors belong to another model.")]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Default: the model that the vectors were made with.")]
+
+
+@app.callback()
+def steer(
+    ctx: typer.Context,
+    trait: Trait = None,
+    dose: Dose = None,
+    sweep: Annotated[str | None, typer.Option("--sweep", help="One column for each of these doses: -0.2,-0.1,0.1,0.2")] = None,
+    operation: Annotated[
+        Literal["add", "ablate", "floor", "ceiling"], typer.Option("--operation", help="Add, project out, or cap the projection.")
+    ] = "add",
+    tau: Annotated[float | None, typer.Option("--tau", help="Where to cap, in activation units. Default: as measured.")] = None,
+    layers: Layers = None,
+    where: Side = "both",
+    while_wrong: Annotated[bool, typer.Option("--while-wrong", help="Steer only while the reply reads on the other side.")] = False,
+    raw: Raw = False,
+    force: Force = False,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Length of a reply.")] = 80,
+    temperature: Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token each time.")] = 0.7,
+    seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal replies.")] = 0,
+    vectors: Vectors = None,
+    model: Model = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print replies, readings and what was applied as JSON.")] = False,
+    allow_other_model: AnyModel = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Answer a prompt with and without steering, side by side, both read by the unsteered model.
+
+    Example: demeanor steer --trait empathetic_responsiveness --dose 0.1 "My exam is tomorrow and I can't sleep."
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    prompt = " ".join(ctx.meta.get(WORDS, [])).strip()
+    if not prompt:
+        raise SteeringError('no prompt to answer; give one: demeanor steer --trait NAME --dose 0.1 "I feel alone."')
+    doses = parse_doses(trait or [], dose if operation == "add" else 0.0, needed=sweep is None)
+    steps = parse_sweep(sweep, doses)
+    console.check_layers(layers)
+    scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
+    from demeanor.conversation import Conversation, Message
+    from demeanor.model.generation import Sampling
+    from demeanor.scoring import NotScored
+    from demeanor.steering import Plan, plan_doses, plan_projection, steered_replies
+
+    for name in doses:
+        scorer.vectors[name]
+    at = console.parse_layers(layers, scorer.reader.n_layers)
+    norms = scorer.vectors.neutral_norm
+    if operation == "add":
+        chosen = [plan_doses(scorer.vectors, d, norms, at, where, raw, while_wrong, force) for d in steps]
+    else:
+        chosen = [plan_projection(scorer.vectors, name, operation, norms, tau, at, where) for name in doses]
+    plans = [Plan(), *chosen]
+    for warning in dict.fromkeys(w for plan in plans for w in plan.warnings):
+        console.err.print(f"[yellow]warning:[/] {warning}")
+    said = [Message("user", prompt)]
+    with console.err.status("writing"):
+        replies = steered_replies(scorer.reader, [said] * len(plans), plans, Sampling(max_tokens, temperature, seed=seed))
+        readings = list(scorer.score_many([Conversation((*said, Message("assistant", r.text))) for r in replies]))
+    if as_json:
+        rows = [
+            {"reply": r.text, "applied": [a.to_record() for a in r.applied], "demeanor": s.to_record()}
+            for r, s in zip(replies, readings, strict=True)
+        ]
+        typer.echo(json.dumps({"prompt": prompt, "replies": rows}, indent=1, ensure_ascii=False))
+    else:
+        console.out.print(_side_by_side(replies, readings, scorer))  # type: ignore[arg-type]
+    if unread := sum(isinstance(s, NotScored) for s in readings):
+        console.problem(f"{unread} of {len(readings)} replies could not be scored")
+        raise typer.Exit(3)
+
+
+@app.command()
+def calibrate(
+    trait: Annotated[str, typer.Option("--trait", "-t", help="A built-in trait, or a pack's file.")],
+    layers: Annotated[str | None, typer.Option("--layers", help="Layers to try. Default: four in the middle.")] = None,
+    doses: Annotated[str, typer.Option("--doses", help="Doses to try, both ways.")] = "0.05,0.1,0.2,0.4",
+    prompts: Annotated[Path | None, typer.Option("--prompts", help="JSON lines with 'prompt'. Default: the pack's held-out ones.")] = None,
+    n: Annotated[int, typer.Option("--n", help="How many prompts of the pack.")] = 24,
+    max_ratio: Annotated[float, typer.Option("--max-perplexity-ratio", help="The bound on coherence.")] = 1.5,
+    where: Side = "both",
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Length of a reply.")] = 48,
+    report: Annotated[Path | None, typer.Option("--report", help="Write the curves to this HTML file.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the curves to this JSON file.")] = None,
+    save: Annotated[bool, typer.Option("--save", help="Put the chosen layer and doses into the vector set (--vectors).")] = False,
+    vectors: Vectors = None,
+    model: Model = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Measure what steering a trait does and costs, over layers and doses, and recommend the largest dose that is coherent.
+
+    Exits with 1 where no dose is.
+    """
+    from demeanor.records import writing
+    from demeanor.traits import load
+
+    console.check_layers(layers)
+    strengths = _numbers(doses, "--doses")
+    pack = load(trait)
+    asked = _read_prompts(prompts) if prompts is not None else None
+    if save and vectors is None:
+        raise SteeringError("--save needs the folder of the vector set; name it with --vectors")
+    scorer = console.load_scorer(vectors, model, device, dtype, False)
+    from demeanor.model.generation import Sampling
+    from demeanor.steering import calibrate as measuring
+
+    with console.stages() as stage:
+        found = measuring.sweep(
+            scorer,
+            pack,
+            scorer.vectors.neutral_norm,
+            console.parse_layers(layers, scorer.reader.n_layers),
+            strengths,
+            asked if asked is not None else measuring.default_prompts(pack, n),
+            where,
+            Sampling(max_new_tokens=max_tokens),
+            measuring.Bounds(perplexity_ratio=max_ratio),
+            stage,
+        )
+    console.out.print(_curve(found))
+    if output is not None:
+        with writing(output) as file:
+            json.dump(found.to_record(), file, indent=1)
+    if report is not None:
+        from demeanor.reports.steering import write_report
+
+        write_report([found], report)
+        console.note(f"curves in {report}")
+    usable = [p for p in (_recommend(found, "high", 1), _recommend(found, "low", -1)) if p is not None]
+    if save and vectors is not None and usable:
+        measuring.keep(scorer, pack, found).save(vectors)
+        console.note(f"layer and doses kept in {vectors}")
+    if not usable:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write: .gguf or .pt.")],
+    to: Annotated[Literal["llama.cpp", "lm-eval"], typer.Option("--to", help="llama.cpp's control vector, or lm-eval's steered file.")],
+    trait: Trait = None,
+    dose: Dose = None,
+    layers: Layers = None,
+    raw: Raw = False,
+    force: Force = False,
+    vectors: Vectors = None,
+    model: Model = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Write what a dose adds, for another engine."""
+    doses = parse_doses(trait or [], dose)
+    console.check_layers(layers)
+    scorer = console.load_scorer(vectors, model, device, dtype, False)
+    from demeanor.steering import plan_doses
+    from demeanor.steering.engines import write_control_vector, write_lm_eval
+
+    at = console.parse_layers(layers, scorer.reader.n_layers)
+    plan = plan_doses(scorer.vectors, doses, scorer.vectors.neutral_norm, at, raw=raw, force=force)
+    (write_control_vector if to == "llama.cpp" else write_lm_eval)(scorer.reader, plan, output)
+    for applied in plan.applied:
+        console.note(f"{applied} in {output}")
+
+
+@app.command()
+def bake(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new model.")],
+    trait: Trait = None,
+    dose: Dose = None,
+    layers: Layers = None,
+    raw: Raw = False,
+    force: Force = False,
+    vectors: Vectors = None,
+    model: Model = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Save a copy of the model that is steered for good: the addition becomes a bias, and transformers alone loads it."""
+    doses = parse_doses(trait or [], dose)
+    console.check_layers(layers)
+    scorer = console.load_scorer(vectors, model, device, dtype, False)
+    from demeanor.steering import plan_doses
+    from demeanor.steering.bake import save_baked
+
+    at = console.parse_layers(layers, scorer.reader.n_layers)
+    plan = plan_doses(scorer.vectors, doses, scorer.vectors.neutral_norm, at, raw=raw, force=force)
+    save_baked(scorer.reader, plan, output)
+    for applied in plan.applied:
+        console.note(f"{applied} baked into {output}")
+
+
+@app.command()
+def axis(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the vector set to make.")] = Path("axis"),
+    questions: Annotated[int, typer.Option("--questions", help="How many questions each role answers (at most 12).")] = 8,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Length of an answer.")] = 48,
+    model: console.Model = console.EMBEDDED,
+    quantization: console.Quantization = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Find the assistant axis: how the default assistant's activations differ from those of 24 roles that it plays.
+
+    Saved as a vector set with one trait, `assistant_axis`, to score, monitor and cap with like any other.
+    """
+    from demeanor.vectors.storage import refuse_foreign
+
+    refuse_foreign(output)
+    reader = console.load_reader(model, quantization, device, dtype)
+    from demeanor.model.generation import Sampling
+    from demeanor.steering.axis import assistant_axis
+
+    with console.stages() as stage:
+        made = assistant_axis(reader, questions, Sampling(max_new_tokens=max_tokens), stage)
+    made.vectors.save(output)
+    out = console.out
+    out.print(f"axis at layer {made.layer}, strength {made.strength:.1f}; saved in {output}")
+    out.print(f"default against roles on questions that it has not seen: AUROC {made.auroc:.2f} (0.5 is guessing)")
+    shares = ", ".join(f"{share:.0%}" for share in made.shares[:5])
+    out.print(f"variance of the role vectors by principal component: {shares}; the axis lies at cosine {made.pc1:+.2f} to the first")
+    out.print("nearest to the assistant: " + ", ".join(made.roles[:4]) + "; farthest: " + ", ".join(made.roles[-4:]))
+
+
+def parse_doses(traits: list[str], dose: float | None, needed: bool = True) -> dict[str, float]:
+    """--trait NAME=DOSE, or --trait NAME with --dose. Raises SteeringError."""
+    if not traits:
+        raise SteeringError("no trait is given to steer; name one: --trait empathetic_responsiveness --dose 0.1")
+    found: dict[str, float] = {}
+    for text in traits:
+        name, _, own = text.partition("=")
+        if name in found:
+            raise SteeringError(f"--trait {name} is given twice; give it once, with one dose")
+        if own:
+            found[name] = _numbers(own, f"the dose of {name}")[0]
+        elif dose is not None:
+            found[name] = dose
+        elif needed:
+            raise SteeringError(f"no dose for {name}; give --dose 0.1 or --trait {name}=0.1")
+        else:
+            found[name] = 0.0
+    if bad := [name for name, value in found.items() if not math.isfinite(value)]:
+        raise SteeringError(f"the dose of {bad[0]} is no finite number")
+    return found
+
+
+def parse_sweep(sweep: str | None, doses: dict[str, float]) -> list[dict[str, float]]:
+    """The doses of each column."""
+    if sweep is None:
+        return [doses]
+    if len(doses) != 1:
+        raise SteeringError("--sweep takes one --trait")
+    return [dict.fromkeys(doses, dose) for dose in _numbers(sweep, "--sweep")]
+
+
+def _numbers(text: str, what: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise SteeringError(f"cannot read {what} {text!r}; write numbers such as 0.1,0.2") from error
+    if not all(map(math.isfinite, found)):
+        raise SteeringError(f"{what} holds a number that is not finite")
+    return found
+
+
+def _read_prompts(path: Path) -> list[tuple[Any, ...]]:
+    from demeanor.cli.labelled import rows_of
+    from demeanor.conversation import from_messages
+    from demeanor.errors import InputFileError
+
+    found = []
+    for number, record in rows_of(path):
+        prompt = record.get("prompt", record.get("messages"))
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        if not isinstance(messages, list) or not messages:
+            raise InputFileError(f"{path}: line {number} has no 'prompt' (text, or a list of messages)")
+        found.append(from_messages(messages).messages)
+    if not found:
+        raise InputFileError(f"{path} holds no prompts")
+    return found
+
+
+def _side_by_side(replies: list[SteeredReply], readings: list[Reading], scorer: Scorer) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_lines=True, header_style="bold", expand=True)
+    table.add_column("", no_wrap=True, style="dim")
+    for i, reply in enumerate(replies):
+        title = "unsteered" if not reply.applied else "\n".join(map(str, reply.applied))
+        table.add_column(Text(title), ratio=1, style="dim" if i == 0 else "")
+    table.add_row("reply", *(Text(r.text or "(nothing)") for r in replies))
+    named = {a.trait for r in replies for a in r.applied}
+    for name in sorted(scorer.traits, key=lambda t: t not in named):
+        cells = []
+        for reading in readings:
+            score = getattr(reading, "scores", {}).get(name)
+            if score is None:
+                cells.append(Text("not scored", "yellow"))
+                continue
+            safe = scorer.vectors[name].on_safe_side(score.centred)
+            cells.append(Text(f"z {score.z:+.1f}  P(high) {score.probability:.2f}", "green" if safe else "red"))
+        table.add_row(name, *cells)
+    return table
+
+
+def _curve(found: Sweep) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for name in ("layer", "dose", "shift", "p", "by words", "perplexity", "repeated", "KL", "items", "coherent"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for p in found.points:
+        table.add_row(
+            str(p.layer),
+            f"{p.dose:+.2f}",
+            Text(f"{p.shift.mean:+.2f}", "bold" if p.works else ""),
+            f"{p.shift.p:.1g}",
+            f"{p.words.mean:+.2f}",
+            f"x {p.perplexity_ratio:.2f}",
+            f"{p.repetition:.2f}",
+            f"{p.kl:.2f}",
+            f"{p.capability:.0%}",
+            Text("yes", "green") if p.coherent else Text("no", "red"),
+        )
+    return table
+
+
+def _recommend(found: Sweep, pole: str, toward: int) -> Any:
+    best = found.recommended(toward)
+    if best is None:
+        console.out.print(
+            f"[yellow]toward the {pole} pole: none of these doses moves {found.trait} and keeps perplexity within "
+            f"x {found.bounds.perplexity_ratio:g}[/]"
+        )
+    else:
+        console.out.print(
+            f"toward the {pole} pole: dose [bold]{best.dose:+.2f}[/] at layer [bold]{best.layer}[/] moves {found.trait} by "
+            f"{best.shift.mean:+.2f} (p {best.shift.p:.1g}, {found.prompts} prompts) at perplexity x {best.perplexity_ratio:.2f}"
+        )
+    return best

@@ -1,0 +1,52 @@
+"""The report of a steering sweep: what each dose did to the trait and what it cost, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import plotly.graph_objects as go
+from markupsafe import Markup
+
+from demeanor.reports.page import COLOURS, INK, figure_html, write_page
+from demeanor.steering.calibrate import Point, Sweep
+
+
+def write_report(sweeps: Sequence[Sweep], path: Path) -> None:
+    """Write the report of some traits' sweeps to `path`. Raises OutputError where it cannot be written."""
+    write_page(path, "steering.html", sweeps=[_sweep(s) for s in sweeps])
+
+
+def _sweep(found: Sweep) -> dict[str, object]:
+    b = found.bounds
+    return {
+        "s": found,
+        "recommended": [("high", found.recommended(1)), ("low", found.recommended(-1))],
+        "curves": [
+            _curve(found, lambda p: p.shift.mean, 0.0, "shift of the reading, in units of its spread"),
+            _curve(found, lambda p: p.words.mean, 0.0, "shift by a bag of words"),
+            _curve(found, lambda p: p.perplexity_ratio, 1.0, "perplexity ratio", b.perplexity_ratio),
+            _curve(found, lambda p: p.kl, 0.0, "KL of early tokens, nats"),
+            _curve(found, lambda p: p.repetition, found.repetition, "share of repeated runs", found.repetition + b.repetition),
+            _curve(found, lambda p: p.capability, found.capability, "items answered rightly", found.capability - b.capability),
+        ],
+    }
+
+
+def _curve(found: Sweep, value: Callable[[Point], float], unsteered: float, label: str, bound: float | None = None) -> Markup:
+    """One line a layer over the doses, through the unsteered model at 0; the bound dotted."""
+    figure = go.Figure()
+    for i, layer in enumerate(sorted({p.layer for p in found.points})):
+        points = sorted([(p.dose, value(p)) for p in found.points if p.layer == layer] + [(0.0, unsteered)])
+        figure.add_scatter(
+            x=[dose for dose, _ in points],
+            y=[y if y < float("inf") else None for _, y in points],
+            mode="lines+markers",
+            name=f"layer {layer}",
+            line={"color": COLOURS[i % len(COLOURS)]},
+        )
+    if bound is not None:
+        figure.add_hline(y=bound, line={"dash": "dot", "color": INK})
+    figure.update_xaxes(title="dose")
+    figure.update_yaxes(title=label)
+    return figure_html(figure, 300, f"{label} by dose, one line a layer")

@@ -1,0 +1,289 @@
+"""Which layer, which dose: a sweep that measures what steering does to a trait and what it costs.
+
+At every layer and dose the model answers the same prompts, and the replies are judged from outside: the unsteered model
+reads them with the *reading* vector (another direction than the one that steers, over other layers), a bag of words
+reads them without any model, and the unsteered model says how likely it finds them. So nothing that is added can be
+read back as its own effect. The layer is chosen by this behaviour, never by how well the trait can be told there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from demeanor.conversation import Conversation, Message
+from demeanor.errors import SteeringError
+from demeanor.extraction.directions import mean_difference
+from demeanor.extraction.examples import read_trait
+from demeanor.model.generation import Reply, Sampling, prompt_ids
+from demeanor.model.intervention import Intervention, Where
+from demeanor.scoring.metrics import Array
+from demeanor.scoring.reading import NotScored
+from demeanor.scoring.scorer import Scorer
+from demeanor.steering.capability import accuracy
+from demeanor.steering.coherence import early_kl, perplexities, repetition
+from demeanor.steering.dose import Plan, norm_at
+from demeanor.steering.replies import steered_replies
+from demeanor.steering.words import WordReader
+from demeanor.traits.definition import TraitDefinition
+from demeanor.vectors.persona_vector import PersonaVector
+from demeanor.vectors.vector_set import VectorSet
+
+Stage: TypeAlias = Callable[[str, int], Callable[[int], None]]
+Prompt: TypeAlias = tuple[Message, ...]
+DOSES = (0.05, 0.1, 0.2, 0.4)
+PROMPTS = 24
+CERTAIN = 0.05  # p above which a shift counts as none
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a recommended dose must keep."""
+
+    perplexity_ratio: float = 1.5
+    """Median over prompts of the steered reply's perplexity over the unsteered one's, both by the unsteered model."""
+    repetition: float = 0.1
+    """By how much the mean share of repeated runs may rise."""
+    capability: float = 0.1
+    """By how much the share of right answers may fall."""
+
+
+class Shift(NamedTuple):
+    """Mean change over prompts, in units of the spread within a pole, and its two-sided p (paired t test)."""
+
+    mean: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one dose at one layer did."""
+
+    layer: int
+    dose: float
+    shift: Shift
+    words: Shift
+    perplexity_ratio: float
+    repetition: float
+    kl: float
+    capability: float
+    empty: int
+    """Replies without a word, which count as no shift and as incoherent."""
+    coherent: bool
+
+    @property
+    def works(self) -> bool:
+        """Whether the trait moved to the side that the dose points to, beyond chance."""
+        return self.shift.mean * self.dose > 0 and self.shift.p < CERTAIN
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A trait's curve, the unsteered model beside it, and what follows."""
+
+    trait: str
+    points: tuple[Point, ...]
+    capability: float
+    repetition: float
+    perplexity: float
+    prompts: int
+    bounds: Bounds
+
+    def recommended(self, toward: int) -> Point | None:
+        """The largest dose toward the high (+1) or low (-1) pole that works and is coherent, with all smaller ones at its
+        layer coherent too; at the layer where that moves the trait most. None where there is none.
+        """
+        best: Point | None = None
+        for layer in sorted({p.layer for p in self.points}):
+            largest: Point | None = None
+            for point in sorted((p for p in self.points if p.layer == layer and p.dose * toward > 0), key=lambda p: abs(p.dose)):
+                if not point.coherent:
+                    break
+                if point.works:
+                    largest = point
+            if largest is not None and (best is None or abs(largest.shift.mean) > abs(best.shift.mean)):
+                best = largest
+        return best
+
+    def to_record(self) -> dict[str, Any]:
+        """As plain data."""
+        record = asdict(self)
+        for point, made in zip(record["points"], self.points, strict=True):
+            point["shift"], point["words"] = made.shift._asdict(), made.words._asdict()
+        record["recommended"] = {}
+        for name, toward in (("high", 1), ("low", -1)):
+            found = self.recommended(toward)
+            record["recommended"][name] = None if found is None else {"layer": found.layer, "dose": found.dose}
+        return record
+
+
+def default_prompts(trait: TraitDefinition, n: int = PROMPTS) -> list[Prompt]:
+    """What users say in the trait's calibration and test examples, which made no direction; each once, spread over both."""
+    examples = [*trait.examples("calibration"), *trait.examples("test")] or trait.examples()
+    contexts = list(dict.fromkeys(e.conversation.messages[:-1] for e in examples))
+    found = [c for c in contexts if c and c[-1].role == "user"]
+    if not found:
+        raise SteeringError(f"{trait.name}: its examples hold no user message to reply to; give prompts (--prompts)")
+    return [found[i] for i in np.linspace(0, len(found) - 1, min(n, len(found))).round().astype(int)]
+
+
+def default_layers(n_layers: int) -> list[int]:
+    """Four layers from 0.4 to 0.75 of the depth."""
+    return sorted({round(x * (n_layers - 1)) for x in (0.4, 0.5, 0.6, 0.75)})
+
+
+def directions(scorer: Scorer, trait: TraitDefinition, layers: Sequence[int]) -> dict[int, Tensor]:
+    """The mean difference of the trait's training examples at each layer, a unit vector [hidden]."""
+    train = read_trait(scorer.reader, trait, list(layers), scorer.vectors.pooling, splits=("train",))["train"]
+    found = {}
+    for column, layer in enumerate(layers):
+        x = train.activations[:, column]
+        found[layer] = torch.from_numpy(np.ascontiguousarray(mean_difference(x[train.high], x[~train.high]))).float()
+    return found
+
+
+def sweep(
+    scorer: Scorer,
+    trait: TraitDefinition,
+    norms: Tensor,
+    layers: Sequence[int] | None = None,
+    doses: Sequence[float] = DOSES,
+    prompts: Sequence[Prompt] | None = None,
+    where: Where = "both",
+    sampling: Sampling | None = None,
+    bounds: Bounds = Bounds(),
+    stage: Stage = lambda name, steps: lambda done: None,
+) -> Sweep:
+    """Steer a trait at every layer and dose, both ways, and measure.
+
+    Args:
+        scorer: Of the unsteered model; its vector set must hold the trait.
+        trait: With the examples that the directions and the bag of words are made from.
+        norms: Residual norm at every layer [layers].
+        layers: By default four in the middle of the model.
+        doses: Relative doses, without sign.
+        prompts: Conversations that end with the user; by default the trait's own held-out ones.
+        where: Prompt, response or both.
+        sampling: How replies are drawn; every condition draws alike, so that prompts are paired.
+        bounds: What counts as coherent.
+        stage: Progress, if it is to be shown.
+    """
+    reader = scorer.reader
+    if scorer.vectors[trait.name].reads != "response":
+        raise SteeringError(f"{trait.name} is read on the user's messages, which steering does not write; choose a trait of replies")
+    layers = default_layers(reader.n_layers) if layers is None else list(layers)
+    prompts = default_prompts(trait) if prompts is None else list(prompts)
+    sampling = sampling or Sampling(max_new_tokens=48)
+    found = directions(scorer, trait, layers)
+    judge = Judge(scorer, trait, prompts, sampling)
+    signed = [sign * abs(dose) for dose in sorted(doses) for sign in (1, -1)]
+    step = stage(f"steering {trait.title.lower()}", 1 + len(layers) * len(signed))
+    plain = judge.replies(Plan())
+    base = judge.measure(plain)
+    able = accuracy(reader)
+    step(1)
+    points = []
+    for layer in layers:
+        for dose in signed:
+            plan = Plan((Intervention("add", layer, found[layer], dose * norm_at(norms, layer), where),))
+            points.append(_point(judge, plan, layer, dose, plain, base, able, bounds))
+            step(1)
+    return Sweep(trait.name, tuple(points), able, base.repetition, float(np.nanmedian(base.perplexity)), len(prompts), bounds)
+
+
+class Measured(NamedTuple):
+    """Replies to all prompts, judged: each [prompts], and the mean repetition."""
+
+    z: Array
+    words: Array
+    perplexity: Array
+    repetition: float
+
+
+class Judge:
+    """Lets the model answer prompts under a plan, and judges the replies by the unsteered model and by their words."""
+
+    def __init__(self, scorer: Scorer, trait: TraitDefinition, prompts: Sequence[Prompt], sampling: Sampling) -> None:
+        self.scorer, self.trait, self.prompts, self.sampling = scorer, trait, prompts, sampling
+        self.words = WordReader(trait)
+        self.ids = [prompt_ids(scorer.reader, p, sampling) for p in prompts]
+
+    def replies(self, plan: Plan) -> list[Reply]:
+        """One to each prompt."""
+        return [r.reply for r in steered_replies(self.scorer.reader, self.prompts, [plan] * len(self.prompts), self.sampling)]
+
+    def measure(self, replies: Sequence[Reply]) -> Measured:
+        """Scores in units of the spread within a pole; NaN for an empty reply."""
+        talks = [Conversation((*p, Message("assistant", r.text))) for p, r in zip(self.prompts, replies, strict=True)]
+        z = [math.nan if isinstance(s, NotScored) else s[self.trait.name].z for s in self.scorer.score_many(talks)]
+        words = self.words.score([r.text for r in replies])
+        said = np.array([bool(r.text) for r in replies])
+        found = perplexities(self.scorer.reader, self.ids, [r.ids for r in replies])
+        return Measured(np.array(z), np.where(said, words, math.nan), np.array(found), float(np.mean([repetition(r.ids) for r in replies])))
+
+
+def paired(steered: Array, plain: Array) -> Shift:
+    """The mean difference and its p; a prompt without either counts as no difference."""
+    difference = np.nan_to_num(steered - plain)
+    if len(difference) < 2 or not difference.std() > 0:
+        return Shift(float(difference.mean()), 1.0)
+    return Shift(float(difference.mean()), float(stats.ttest_1samp(difference, 0.0).pvalue))
+
+
+def perplexity_ratio(steered: Array, plain: Array) -> float:
+    """Median over prompts of the ratio; an empty steered reply counts as infinite."""
+    ratio = np.where(np.isnan(steered), math.inf, steered / plain)
+    return float(np.median(ratio[~np.isnan(ratio)])) if (~np.isnan(ratio)).any() else math.inf
+
+
+def _point(judge: Judge, plan: Plan, layer: int, dose: float, plain: Sequence[Reply], base: Measured, able: float, bounds: Bounds) -> Point:
+    replies = judge.replies(plan)
+    found = judge.measure(replies)
+    ratio = perplexity_ratio(found.perplexity, base.perplexity)
+    capability = accuracy(judge.scorer.reader, plan)
+    coherent = (
+        ratio <= bounds.perplexity_ratio
+        and found.repetition - base.repetition <= bounds.repetition
+        and able - capability <= bounds.capability
+    )
+    return Point(
+        layer=layer,
+        dose=dose,
+        shift=paired(found.z, base.z),
+        words=paired(found.words, base.words),
+        perplexity_ratio=ratio,
+        repetition=found.repetition,
+        kl=early_kl(judge.scorer.reader, judge.ids, [r.ids for r in plain], plan),
+        capability=capability,
+        empty=sum(not r.text for r in replies),
+        coherent=coherent,
+    )
+
+
+def keep(scorer: Scorer, trait: TraitDefinition, found: Sweep) -> VectorSet:
+    """The vector set with the trait's steering vector at the layer that worked best, and its recommended doses.
+
+    The layer is that of the recommendation toward the trait's safe pole, else of the other one; a dose is only kept for it.
+    """
+    entry = scorer.vectors[trait.name]
+    order = (1, -1) if entry.safe_pole == "high" else (-1, 1)
+    chosen = [p for p in (found.recommended(toward) for toward in order) if p is not None]
+    if not chosen:
+        raise SteeringError(f"{trait.name}: no dose was recommended, so there is none to keep")
+    layer = chosen[0].layer
+    train = read_trait(scorer.reader, trait, [layer], scorer.vectors.pooling, splits=("train",))["train"]
+    x = train.activations[:, 0]
+    difference = x[train.high].mean(0) - x[~train.high].mean(0)
+    strength = float(np.linalg.norm(difference))
+    doses = {"high" if p.dose > 0 else "low": p.dose for p in chosen if p.layer == layer}
+    metadata = {**entry.steering.metadata, "doses": doses, "chosen_by": f"steered replies to {found.prompts} prompts"}
+    metadata.pop("layers", None)
+    vector = PersonaVector(trait.name, torch.from_numpy(difference / strength).float(), layer, strength, metadata)
+    return replace(scorer.vectors, traits={**scorer.vectors.traits, trait.name: replace(entry, steering=vector)})

@@ -1,0 +1,59 @@
+"""Replies written under steering, each with what was applied to it.
+
+Requests of one batch may carry different plans; a row with an empty plan is written as if nothing were steered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from demeanor.conversation import Message
+from demeanor.model.generation import ROWS, Reply, Sampling, prompt_ids, write_replies
+from demeanor.model.intervention import Steering
+from demeanor.model.reader import ActivationReader, Progress
+from demeanor.steering.dose import Applied, Plan
+
+
+@dataclass(frozen=True)
+class SteeredReply:
+    """A reply and what was applied while it was written; nothing where `applied` is empty."""
+
+    reply: Reply
+    applied: tuple[Applied, ...]
+
+    @property
+    def text(self) -> str:
+        """The reply's text."""
+        return self.reply.text
+
+
+def steered_replies(
+    reader: ActivationReader,
+    prompts: Sequence[Sequence[Message]],
+    plans: Sequence[Plan],
+    sampling: Sampling | None = None,
+    progress: Progress | None = None,
+) -> list[SteeredReply]:
+    """A reply to each conversation so far under its own plan, in the order given.
+
+    Raises:
+        SteeringError: a plan does not fit the model, or steering was off in a forward pass.
+        ModelError, ChatTemplateError: as `write_replies`.
+    """
+    sampling = sampling or Sampling()
+    # shortest first, as write_replies will put them, so that row i of a batch is request i of it
+    order = sorted(range(len(prompts)), key=lambda i: len(prompt_ids(reader, prompts[i], sampling)))
+    found: dict[int, SteeredReply] = {}
+    for at in range(0, len(order), ROWS):
+        batch = order[at : at + ROWS]
+        seeded = replace(sampling, seed=sampling.seed + at)
+        rows = [plans[i].interventions for i in batch]
+        asked = [prompts[i] for i in batch]
+        if any(rows):
+            with Steering(reader.model, rows=rows, blocks=reader.blocks):
+                written = write_replies(reader, asked, seeded, progress)
+        else:
+            written = write_replies(reader, asked, seeded, progress)
+        found.update({i: SteeredReply(reply, plans[i].applied) for i, reply in zip(batch, written, strict=True)})
+    return [found[i] for i in range(len(prompts))]

@@ -1,0 +1,350 @@
+"""Interventions against their formulas, by hooks that know nothing of them; and that they are never silently off."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from demeanor.conversation import Message
+from demeanor.errors import SteeringError
+from demeanor.model.blocks import decoder_blocks
+from demeanor.model.generation import Sampling, write_replies
+from demeanor.model.intervention import Condition, Intervention, Steering
+from demeanor.model.reader import ActivationReader
+
+WIDTH, LAYER = 32, 1
+PROMPTS = ["I cannot sleep.", "Nobody listens to me, and I am sorry that this week has been so hard.", "Hi"]
+
+
+def unit(seed=0, width=WIDTH):
+    made = torch.randn(width, generator=torch.Generator().manual_seed(seed))
+    return made / made.norm()
+
+
+V, W = unit(0), unit(1)
+ADD = Intervention("add", LAYER, V, 3.0)
+
+
+def prompts():
+    return [[Message("user", text)] for text in PROMPTS]
+
+
+def outputs(model, layer=LAYER, rows=2, tokens=5, mask=None, **options):
+    """The output of a block [rows, tokens, hidden] as whoever stands behind it sees it."""
+    seen = []
+
+    def look(_module, _args, output):
+        seen.append((output[0] if isinstance(output, tuple) else output).detach().clone())
+
+    handle = decoder_blocks(model)[layer].register_forward_hook(look)
+    ids = (torch.arange(rows * tokens).reshape(rows, tokens) * 7) % 300 + 5
+    try:
+        with torch.no_grad():
+            model(input_ids=ids, attention_mask=mask, **options)
+    finally:
+        handle.remove()
+    return seen[-1]
+
+
+def hooks_left(model):
+    blocks = decoder_blocks(model)
+    hooks = [h for m in (model, model.get_decoder(), *blocks) for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+    return sum(h.__module__ == Steering.__module__ for h in hooks)  # transformers keeps some of its own
+
+
+def steered(model, *interventions, **options):
+    with Steering(model, interventions):
+        return outputs(model, **options)
+
+
+def test_adding_moves_every_token_by_a_v_and_later_blocks_feel_it(any_model):
+    before = outputs(any_model)
+    torch.testing.assert_close(steered(any_model, ADD), before + 3.0 * V)
+    later = outputs(any_model, layer=2)
+    assert not torch.allclose(steered(any_model, ADD, layer=2), later)
+    assert torch.equal(outputs(any_model), before)
+
+
+def test_ablating_leaves_nothing_along_v_and_all_else(any_model):
+    before = outputs(any_model)
+    after = steered(any_model, Intervention("ablate", LAYER, V))
+    torch.testing.assert_close(after @ V, torch.zeros(2, 5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(after, before - (before @ V)[..., None] * V)
+
+
+def test_capping_by_the_formula_and_on_the_named_side(llama):
+    before = outputs(llama)
+    along = before @ V
+    tau = float(along.median())
+    low, high = (steered(llama, Intervention(kind, LAYER, V, tau)) for kind in ("floor", "ceiling"))
+    torch.testing.assert_close(low, before - V * (along - tau).clamp(max=0)[..., None])
+    torch.testing.assert_close(low @ V, along.clamp(min=tau))
+    torch.testing.assert_close(high @ V, along.clamp(max=tau))
+    above = along > tau
+    assert torch.equal(low[above], before[above])  # what was on the right side is untouched
+    assert torch.equal(high[~above], before[~above])
+
+
+def test_several_act_in_the_order_given(llama):
+    before = outputs(llama)
+    add_then_ablate = steered(llama, ADD, Intervention("ablate", LAYER, V))
+    ablate_then_add = steered(llama, Intervention("ablate", LAYER, V), ADD)
+    torch.testing.assert_close(add_then_ablate @ V, torch.zeros(2, 5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(ablate_then_add @ V, torch.full((2, 5), 3.0))
+    torch.testing.assert_close(steered(llama, ADD, Intervention("add", LAYER, W, -2.0)), before + 3 * V - 2 * W)
+
+
+def test_several_layers(llama):
+    everywhere = [Intervention("add", layer, V, 1.0) for layer in range(3)]
+    first = outputs(llama, layer=0)
+    torch.testing.assert_close(steered(llama, *everywhere, layer=0), first + V)
+    before = outputs(llama, layer=2)
+    assert not torch.allclose(steered(llama, *everywhere, layer=2), before + V)
+
+
+def test_transformers_own_hidden_states_show_the_steered_stream(llama):
+    outputs(llama, output_hidden_states=True)  # its own hooks are registered now
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        before = llama(input_ids=ids, output_hidden_states=True).hidden_states[LAYER + 1]
+        with Steering(llama, [ADD]):
+            after = llama(input_ids=ids, output_hidden_states=True).hidden_states[LAYER + 1]
+    torch.testing.assert_close(after, before + 3.0 * V)
+
+
+@pytest.mark.parametrize("kind", ["add", "ablate", "floor", "ceiling"])
+def test_rows_carry_their_own_and_the_unsteered_row_is_untouched(any_model, kind):
+    before = outputs(any_model, rows=3)
+    one, other = Intervention(kind, LAYER, V, 2.0), Intervention(kind, LAYER, W, -2.0)
+    with Steering(any_model, rows=[[one], [], [other]]):
+        after = outputs(any_model, rows=3)
+        deeper = outputs(any_model, rows=3, layer=2)
+    assert torch.equal(after[1], before[1])
+    assert torch.equal(deeper[1], outputs(any_model, rows=3, layer=2)[1])
+    torch.testing.assert_close(after[:1], steered(any_model, one, rows=3)[:1])
+    torch.testing.assert_close(after[2:], steered(any_model, other, rows=3)[2:])
+
+
+@pytest.mark.parametrize("kind", ["add", "ablate", "floor", "ceiling"])
+def test_pads_are_never_steered(any_model, kind):
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 0]])
+    before = outputs(any_model, mask=mask)
+    after = steered(any_model, Intervention(kind, LAYER, V, 9.0 if kind == "floor" else -9.0), mask=mask)
+    assert torch.equal(after[mask == 0], before[mask == 0])
+    assert not torch.isclose(after, before).all(-1)[mask == 1].any()
+
+
+def moved_tokens(model, where, **options):
+    change = steered(model, replace(ADD, where=where), **options) - outputs(model, **options)
+    return (change @ V > 1.5).int().tolist()
+
+
+def test_prompt_and_response_by_the_labels_in_training(llama):
+    labels = torch.tensor([[-100, -100, 8, 9, 10], [-100, 8, 9, -100, -100]])
+    assert moved_tokens(llama, "response", labels=labels) == [[0, 1, 1, 1, 0], [1, 1, 0, 0, 0]]
+    assert moved_tokens(llama, "prompt", labels=labels) == [[1, 0, 0, 0, 1], [0, 0, 1, 1, 1]]
+
+
+def generated(model, where, tokens=4):
+    """How far along V each pass of a generation was moved: for each pass, [rows, tokens]."""
+    seen = []
+    blocks = decoder_blocks(model)
+    handle = blocks[LAYER].register_forward_hook(lambda m, a, out: seen.append(out if torch.is_tensor(out) else out[0]))
+    huge = Intervention("add", LAYER, V, 1e4, where)
+    ids = torch.tensor([[0, 0, 5, 6], [7, 8, 9, 10]])
+    try:
+        with Steering(model, [huge]):
+            model.generate(input_ids=ids, attention_mask=(ids != 0).long(), max_new_tokens=tokens, do_sample=False, eos_token_id=None)
+    finally:
+        handle.remove()
+    return [((s @ V) > 5e3).int().tolist() for s in seen]
+
+
+def test_prompt_and_response_by_the_cache_in_generation(any_model):
+    if any_model.config.model_type == "gemma3":
+        pytest.skip("the multimodal one wants images' token types")
+    assert generated(any_model, "response") == [[[0, 0, 0, 1], [0, 0, 0, 1]], *[[[1], [1]]] * 3]
+    assert generated(any_model, "prompt") == [[[0, 0, 1, 0], [1, 1, 1, 0]], *[[[0], [0]]] * 3]
+    assert generated(any_model, "both") == [[[0, 0, 1, 1], [1, 1, 1, 1]], *[[[1], [1]]] * 3]
+
+
+def test_where_prompt_and_response_cannot_be_told_apart_it_says_so(llama):
+    with pytest.raises(SteeringError, match="cannot tell the prompt from the response"):
+        steered(llama, replace(ADD, where="response"))
+    assert hooks_left(llama) == 0
+
+
+def test_replies_of_unsteered_rows_are_those_without_steering(llama, tokenizer):
+    reader = ActivationReader(llama, tokenizer)
+    sampling = Sampling(max_new_tokens=12, seed=3)
+    plain = {p[0].content: r for p, r in zip(prompts(), write_replies(reader, prompts(), sampling), strict=True)}
+    shortest_first = sorted(prompts(), key=lambda p: len(reader.encoder.prompt_ids(p)))  # the order of the batch
+    with Steering(llama, rows=[[], [replace(ADD, amount=40.0)], []]):
+        mixed = {p[0].content: r for p, r in zip(shortest_first, write_replies(reader, shortest_first, sampling), strict=True)}
+    changed = [text for text in PROMPTS if mixed[text] != plain[text]]
+    assert changed == [shortest_first[1][0].content]
+
+
+def test_nested_contexts_all_act_and_each_may_be_used_again(llama):
+    before = outputs(llama)
+    outer, inner = Steering(llama, [ADD]), Steering(llama, [Intervention("add", LAYER, W, -2.0)])
+    for _ in range(2):
+        with outer:
+            with inner:
+                torch.testing.assert_close(outputs(llama), before + 3 * V - 2 * W)
+            torch.testing.assert_close(outputs(llama), before + 3 * V)
+    assert torch.equal(outputs(llama), before)
+    with outer, Steering(llama, [Intervention("ablate", LAYER, V)]):  # the innermost acts first
+        torch.testing.assert_close(outputs(llama) @ V, torch.full((2, 5), 3.0))
+
+
+def test_an_open_context_cannot_be_opened_again(llama):
+    before, once = outputs(llama), Steering(llama, [ADD])
+    with once:
+        with pytest.raises(SteeringError, match="open already"), once:
+            pass
+        torch.testing.assert_close(outputs(llama), before + 3 * V)  # it still acts
+    assert hooks_left(llama) == 0
+
+
+def test_hooks_that_were_removed_are_noticed(llama):
+    def remove_them():
+        for key, hook in list(llama.model.layers[LAYER]._forward_hooks.items()):
+            if hook.__module__ == Steering.__module__:
+                del llama.model.layers[LAYER]._forward_hooks[key]
+
+    def run():
+        with Steering(llama, [ADD]):
+            outputs(llama)
+            remove_them()
+            with pytest.raises(SteeringError, match=r"steering was off at layers \[1\]"):
+                outputs(llama)
+
+    with pytest.raises(SteeringError, match=r"steering was off at layers \[1\]"):  # again on leaving, had it been swallowed
+        run()
+    assert hooks_left(llama) == 0
+
+
+def test_another_model_that_is_run_instead_is_noticed(llama, make_model):
+    other = make_model("llama")
+    with pytest.raises(SteeringError, match="no forward pass of this model ran"), Steering(llama, [ADD]):
+        outputs(other)
+    with pytest.raises(SteeringError, match="no part of this model"):
+        Steering(llama, [ADD], blocks=decoder_blocks(other))
+
+
+def test_hooks_are_gone_after_an_error_which_is_passed_on(llama):
+    with pytest.raises(ZeroDivisionError), Steering(llama, [ADD]):
+        raise ZeroDivisionError
+    handle = llama.model.layers[2].register_forward_hook(fail)
+    try:
+        with pytest.raises(RuntimeError, match="a block fails"), Steering(llama, [ADD]):
+            outputs(llama)
+    finally:
+        handle.remove()
+    assert hooks_left(llama) == 0
+
+
+def fail(*_):
+    raise RuntimeError("a block fails")
+
+
+def test_a_reader_inside_the_context_reads_the_steered_model(llama, tokenizer):
+    reader = ActivationReader(llama, tokenizer)
+    talk = [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I hear you."}]]
+    before = reader.read(talk)[0]
+    with Steering(llama, [ADD]):
+        shallow = reader.read(talk, [0])[0]  # its passes end before the steered layer: that is no failure
+        after = reader.read(talk)[0]
+    assert torch.equal(shallow[0], before[0])
+    torch.testing.assert_close(after[LAYER], before[LAYER] + 3.0 * V, atol=1e-4, rtol=1e-4)
+
+
+def test_the_decoder_may_be_called_without_its_head(llama):
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad(), Steering(llama, [Intervention("add", 2, V, 50.0)]) as context:
+        after = llama.model(input_ids=ids).last_hidden_state
+    assert context.passes == 1
+    with torch.no_grad():
+        assert not torch.allclose(llama.model(input_ids=ids).last_hidden_state, after)
+
+
+def test_a_batch_of_another_size_than_the_rows_is_refused(llama):
+    with pytest.raises(SteeringError, match="for 3 rows, and a batch of 2"), Steering(llama, rows=[[ADD], [], []]):
+        outputs(llama)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Intervention("add", 1, torch.full((WIDTH,), torch.nan)), "NaN or infinity"),
+        (lambda: Intervention("add", 1, V, float("inf")), "NaN or infinity"),
+        (lambda: Intervention("add", 1, V * 2), "has length 1, not 2"),
+        (lambda: Intervention("add", 1, torch.eye(4)), r"is \[hidden\], not \(4, 4\)"),
+    ],
+)
+def test_a_broken_vector_is_one_clear_line(make, message):
+    with pytest.raises(SteeringError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_vector_of_another_model_is_one_clear_line(llama):
+    with pytest.raises(SteeringError, match="is 16 wide and the model 32"):
+        Steering(llama, [Intervention("add", 1, unit(0, 16))])
+    with pytest.raises(SteeringError, match="layer 7 is not within 0 to 2"):
+        Steering(llama, [replace(ADD, layer=7)])
+
+
+def on_condition(llama, wrong, centre, window=2):
+    """What a generation's reply tokens were moved by along V, under a condition read along W at the layer below."""
+    condition = Condition((0,), W[None], centre, wrong, window)
+    seen, scores = [], []
+    blocks = decoder_blocks(llama)
+    handles = [
+        blocks[LAYER].register_forward_hook(lambda m, a, out: seen.append(bool(out[0, -1] @ V > 5e3))),
+        blocks[0].register_forward_hook(lambda m, a, out: scores.append(float(out[0, -1] @ W))),
+    ]
+    try:
+        with Steering(llama, [Intervention("add", LAYER, V, 1e4, "response", condition)]):
+            llama.generate(input_ids=torch.tensor([[5, 6, 7, 8]]), max_new_tokens=10, do_sample=False, eos_token_id=None)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen, scores
+
+
+@pytest.mark.parametrize("wrong", ["below", "above"])
+def test_steering_on_a_condition_acts_while_the_rolling_score_is_on_the_wrong_side(llama, wrong):
+    _, scores = on_condition(llama, wrong, 1e9 if wrong == "above" else -1e9)  # never wrong: its own scores
+    ordered = sorted(set(scores[1:]))
+    centre = sum(ordered[len(ordered) // 2 - 1 : len(ordered) // 2 + 1]) / 2
+    seen, scores = on_condition(llama, wrong, centre)
+    for i, was_on in enumerate(seen):
+        before = scores[1:i]  # of the reply's tokens before the one that pass i runs
+        rolling = sum(before[-2:]) / len(before[-2:]) - centre if before else None
+        assert was_on == (rolling is not None and (rolling < 0 if wrong == "below" else rolling > 0)), i
+    assert seen[:2] == [False, False]  # the prompt, and the token before which there is no score
+    assert True in seen
+
+
+def test_a_condition_outside_of_generation_is_refused(llama):
+    condition = Condition((0,), W[None], 0.0, "below")
+    with pytest.raises(SteeringError, match="token by token"):
+        steered(llama, replace(ADD, condition=condition))
+
+
+def test_gradients_flow_through(make_model):
+    model = make_model("llama").train()
+    model.activation_checkpointing_enable()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with Steering(model, [ADD]):
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss.backward()
+    checkpointed = model.model.layers[0].mlp.down_proj.weight.grad.clone()
+    model.zero_grad()
+    model.activation_checkpointing_disable()
+    with Steering(model, [ADD]):
+        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    torch.testing.assert_close(model.model.layers[0].mlp.down_proj.weight.grad, checkpointed)
+    assert checkpointed.abs().sum() > 0

@@ -1,0 +1,576 @@
+"""Doses, steered replies, sweeps, ways out to other engines: against planted answers on tiny models, and on the real one."""
+
+import json
+import math
+from dataclasses import replace
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from artifacts import CALIBRATION, MODEL, vector_set
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from demeanor import PersonaVector, Scorer, VectorSet
+from demeanor.conversation import Message
+from demeanor.errors import OutputError, SteeringError, VectorSetError
+from demeanor.model.blocks import decoder_blocks
+from demeanor.model.generation import Sampling, write_replies
+from demeanor.model.identity import identify
+from demeanor.model.intervention import Intervention, Steering
+from demeanor.model.reader import ActivationReader
+from demeanor.model.residual import residual_norms
+from demeanor.steering import Plan, plan_doses, plan_projection, steered_replies, steering_hooks
+from demeanor.steering.axis import principal
+from demeanor.steering.bake import bake, save_baked
+from demeanor.steering.calibrate import Bounds, Point, Shift, Sweep, default_prompts, keep, paired, perplexity_ratio, sweep
+from demeanor.steering.capability import ITEMS, accuracy
+from demeanor.steering.coherence import early_kl, log_likelihoods, perplexities, repetition
+from demeanor.steering.dose import REFUSE, WARN, wall
+from demeanor.steering.engines import write_control_vector, write_lm_eval
+from demeanor.steering.words import WordReader
+from demeanor.traits import ContrastPair, TraitDefinition
+
+NORMS = torch.tensor([10.0, 20.0, 40.0, 80.0])
+PROMPTS = [[Message("user", text)] for text in ("I cannot sleep.", "Nobody listens to me, not even my doctor, why?", "Hi")]
+
+
+def unit(width=32, seed=0):
+    made = torch.randn(width, generator=torch.Generator().manual_seed(seed))
+    return made / made.norm()
+
+
+def plan(amount=30.0, layer=1, seed=0, **options):
+    return Plan((Intervention("add", layer, unit(seed=seed), amount, **options),), ())
+
+
+@pytest.fixture
+def reader(llama, tokenizer):
+    return ActivationReader(llama, tokenizer)
+
+
+# doses
+
+
+def test_a_dose_is_the_norm_added_over_the_residual_norm():
+    made = plan_doses(vector_set(), {"warmth": 0.5, "candour": -0.25}, NORMS)
+    warmth, candour = made.interventions
+    assert (warmth.layer, warmth.amount, candour.amount) == (2, 20.0, -10.0)
+    assert [(a.trait, a.dose, a.coefficient) for a in made.applied] == [("warmth", 0.5, 20.0), ("candour", -0.25, -10.0)]
+    total = warmth.direction * 20 - candour.direction * 10
+    assert made.load == pytest.approx(float(total.norm()) / 40)
+    assert "warmth +0.50 (a = +20.0) at layer 2" in str(made.applied[0])
+
+
+def test_raw_coefficients_are_taken_as_they_are():
+    made = plan_doses(vector_set(), {"warmth": 6.0}, NORMS, layers=[1, 3], raw=True)
+    assert [(i.layer, i.amount) for i in made.interventions] == [(1, 6.0), (3, 6.0)]
+    assert [a.dose for a in made.applied] == [0.3, 0.075]
+    assert made.load == pytest.approx(0.375)
+
+
+def test_the_wall_warns_and_then_refuses_unless_forced():
+    assert wall(WARN) == ()
+    (warning,) = wall(WARN + 0.1)
+    assert "may stop making sense" in warning
+    with pytest.raises(SteeringError, match=r"beyond .*--force"):
+        wall(REFUSE + 0.1)
+    assert wall(REFUSE + 0.1, force=True)
+    with pytest.raises(SteeringError, match="beyond"):
+        plan_doses(vector_set(), {"warmth": 0.6}, NORMS, layers=[0, 1, 2])  # each layer bears it, together they do not
+    assert plan_doses(vector_set(), {"warmth": 9.0}, NORMS, force=True).warnings
+
+
+@pytest.mark.parametrize(
+    ("doses", "options", "error", "message"),
+    [
+        ({"warmt": 0.1}, {}, VectorSetError, "did you mean warmth"),
+        ({}, {}, SteeringError, "no trait is given"),
+        ({"warmth": math.nan}, {}, SteeringError, "NaN or infinity"),
+        ({"warmth": 0.1}, {"layers": [4]}, SteeringError, "layer 4 is not within 0 to 3"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_clear_line(doses, options, error, message):
+    with pytest.raises(error, match=message) as caught:
+        plan_doses(vector_set(), doses, NORMS, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_layer_without_a_norm_takes_no_relative_dose():
+    with pytest.raises(SteeringError, match="no residual norm was measured at layer 2"):
+        plan_doses(vector_set(), {"warmth": 0.1}, torch.zeros(4))
+
+
+@pytest.mark.parametrize(("dose", "wrong"), [(0.2, "below"), (-0.2, "above")])
+def test_a_condition_is_read_with_the_reading_vector_from_its_centre(dose, wrong):
+    (made,) = plan_doses(vector_set(), {"warmth": dose}, NORMS, conditional=True).interventions
+    assert made.condition.layers == (1, 2)
+    assert torch.equal(made.condition.directions, vector_set()["warmth"].reading.direction)
+    assert (made.condition.centre, made.condition.wrong) == (CALIBRATION["centre"], wrong)
+
+
+def test_a_cap_needs_a_measured_or_given_tau():
+    with pytest.raises(SteeringError, match="no floor was measured"):
+        plan_projection(vector_set(), "warmth", "floor", NORMS)
+    made = plan_projection(vector_set(), "warmth", "ceiling", NORMS, tau=3.0)
+    assert (made.interventions[0].kind, made.interventions[0].amount, made.applied[0].kind) == ("ceiling", 3.0, "ceiling")
+    vectors = vector_set()
+    vectors["warmth"].steering.metadata["floor"] = -2.0
+    assert plan_projection(vectors, "warmth", "floor", NORMS).interventions[0].amount == -2.0
+
+
+def test_residual_norms_are_those_of_the_tokens_not_of_their_mean(reader):
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I hear you, and I am sorry."}]
+    _, tokens = reader.read_tokens(talk, range(3))
+    expected = tokens.norm(dim=-1).median(0).values
+    torch.testing.assert_close(residual_norms(reader, [talk]), expected, rtol=1e-4, atol=1e-4)
+    assert (expected > reader.read([talk])[0].norm(dim=-1)).all()
+
+
+# replies
+
+
+def test_rows_are_steered_by_their_own_plans_whatever_their_order_and_the_others_are_as_without(reader):
+    prompts = [PROMPTS[i % 3] for i in range(40)]  # more than a batch
+    sampling = Sampling(max_new_tokens=6, seed=5)
+    plans = [plan(40.0, seed=i) if i % 4 == 0 else Plan() for i in range(40)]
+    plain = steered_replies(reader, prompts, [Plan()] * 40, sampling)
+    mixed = steered_replies(reader, prompts, plans, sampling)
+    for i in range(40):
+        if i % 4:
+            assert mixed[i].reply == plain[i].reply
+    assert sum(mixed[i].reply != plain[i].reply for i in range(0, 40, 4)) >= 8
+    greedy = replace(sampling, temperature=0)
+    mixed = steered_replies(reader, prompts[:3], [plan(40.0), Plan(), plan(-40.0)], greedy)
+    for i, each in ((0, plan(40.0)), (2, plan(-40.0))):
+        with Steering(reader.model, each.interventions):
+            assert write_replies(reader, [prompts[i]], greedy)[0].ids == mixed[i].reply.ids
+    assert write_replies(reader, [prompts[1]], greedy)[0].ids == mixed[1].reply.ids
+
+
+def test_a_reply_says_what_was_applied(reader):
+    entry = replace(vector_set()["warmth"], steering=PersonaVector("warmth", unit(), 1, 3.0))
+    vectors = VectorSet(replace(MODEL, layers=3, hidden_size=32), {"warmth": entry})
+    made = plan_doses(vectors, {"warmth": 0.3}, NORMS)
+    steered, plain = steered_replies(reader, PROMPTS[:2], [made, Plan()], Sampling(max_new_tokens=3))
+    assert plain.applied == ()
+    assert [a.to_record() for a in steered.applied] == [
+        {"kind": "add", "trait": "warmth", "dose": 0.3, "coefficient": 6.0, "layer": 1, "where": "both", "conditional": False}
+    ]
+
+
+# coherence
+
+
+def test_log_likelihoods_are_those_of_each_row_alone(reader):
+    prompts, replies = [[5, 6, 7, 8], [9, 10]], [[11, 12, 13], [14]]
+    for (prompt, reply), found in zip(zip(prompts, replies, strict=True), log_likelihoods(reader, prompts, replies), strict=True):
+        with torch.no_grad():
+            logs = reader.model(input_ids=torch.tensor([[*prompt, *reply]])).logits[0].log_softmax(-1)
+        expected = torch.stack([logs[len(prompt) + i - 1, token] for i, token in enumerate(reply)])
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    one, nothing = perplexities(reader, [[5, 6], [5, 6]], [[7], []])
+    assert one == pytest.approx(math.exp(-float(log_likelihoods(reader, [[5, 6]], [[7]])[0])), rel=1e-5)
+    assert math.isnan(nothing)
+
+
+def test_early_kl_is_nothing_without_a_dose_and_grows_with_it(reader):
+    prompts, replies = [[5, 6, 7, 8], [9, 10]], [[11, 12, 13], [14, 15]]
+    found = [early_kl(reader, prompts, replies, plan(a, where="response")) for a in (0.0, 1.0, 4.0)]
+    assert found[0] == pytest.approx(0, abs=1e-6)
+    assert 0 < found[1] < found[2]
+    everything = early_kl(reader, prompts, replies, plan(4.0))
+    assert everything != pytest.approx(found[2], rel=1e-3)  # the prompt's tokens count as well
+
+
+def test_repetition():
+    assert repetition([1, 2, 3, 4, 5]) == 0
+    assert repetition([1, 2, 3, 1, 2, 3]) == pytest.approx(1 / 4)
+    assert repetition([7] * 12) == pytest.approx(0.9)
+    assert repetition([1]) == 0
+
+
+def test_an_item_is_right_where_its_first_answer_is_the_likeliest(reader):
+    one, other = ("Which?", ("yes, I hear you", "no")), ("Which?", ("no", "yes, I hear you"))
+    assert accuracy(reader, items=[one]) + accuracy(reader, items=[other]) == 1
+    assert accuracy(reader, items=[one, other]) == 0.5
+    head = reader.model.get_output_embeddings().weight.detach()
+    found = set()
+    for answer in ("yes", "no"):  # a model that is pushed all the way toward an answer's tokens gives that answer
+        token = reader.tokenizer(f" {answer}", add_special_tokens=False)["input_ids"][-1]
+        pushed = Plan((Intervention("add", 2, head[token] / head[token].norm(), 500.0),))
+        found.add((answer, accuracy(reader, pushed, [("Which?", ("yes", "no"))])))
+    assert found == {("yes", 1.0), ("no", 0.0)}
+
+
+def test_the_items_have_four_answers_each():
+    assert all(len(set(answers)) == 4 for _, answers in ITEMS)
+
+
+# a sweep
+
+
+@pytest.fixture
+def scorer(reader):
+    entry = vector_set()["warmth"]
+    vectors = VectorSet(
+        identify(reader.model, reader.tokenizer),
+        {
+            "warmth": replace(
+                entry,
+                reading=PersonaVector("warmth", unit(seed=8), 2, 1.0),
+                steering=PersonaVector("warmth", unit(), 1, 3.0),
+            )
+        },
+    )
+    return Scorer(reader.model, reader.tokenizer, vectors, reader=reader)
+
+
+@pytest.fixture
+def warmth():
+    pairs = [
+        ContrastPair(
+            f"w{i}", (Message("user", f"I am {how} today"),), f"dear friend, I hear that you are {how}", f"go away, {how} one", how
+        )
+        for i, how in enumerate(["sad", "glad", "tired", "ill", "lonely"])
+    ]
+    return TraitDefinition("warmth", "How warm.", pairs=tuple(pairs))
+
+
+def test_a_sweep_measures_each_layer_and_dose_and_finds_nothing_where_nothing_is_added(scorer, warmth):
+    norms = torch.full((3,), 20.0)
+    found = sweep(scorer, warmth, norms, [1], [1e-6, 1.0], sampling=Sampling(max_new_tokens=8))
+    assert [(p.layer, p.dose) for p in found.points] == [(1, 1e-6), (1, -1e-6), (1, 1.0), (1, -1.0)]
+    for nothing in found.points[:2]:
+        assert nothing.shift.mean == pytest.approx(0, abs=1e-3)
+        assert nothing.perplexity_ratio == pytest.approx(1, abs=1e-3)
+        assert nothing.kl == pytest.approx(0, abs=1e-4)
+        assert (nothing.capability, nothing.repetition) == (found.capability, found.repetition)
+        assert nothing.coherent
+    for much in found.points[2:]:
+        assert much.kl > 0.1
+        assert much.perplexity_ratio != pytest.approx(1, abs=1e-2)
+    assert found.prompts == len(default_prompts(warmth)) == 2  # of the families that trained nothing
+
+
+def test_what_is_kept_is_the_layer_and_the_doses_that_worked(scorer, warmth):
+    kept = keep(scorer, warmth, sweep_of(point(2, 0.2, 0.9), point(2, -0.1, -0.5), point(1, -0.1, -0.1)))
+    steering = kept["warmth"].steering
+    assert (steering.layer_idx, steering.metadata["doses"]) == (2, {"high": 0.2, "low": -0.1})
+    assert float(steering.direction.norm()) == pytest.approx(1)
+    assert torch.equal(kept["warmth"].reading.direction, scorer.vectors["warmth"].reading.direction)
+    with pytest.raises(SteeringError, match="no dose was recommended"):
+        keep(scorer, warmth, sweep_of(point(1, 0.1, -0.5)))
+
+
+def test_a_trait_of_the_user_s_messages_cannot_be_swept(scorer, warmth):
+    scorer.vectors.traits["warmth"] = replace(scorer.vectors["warmth"], reads="user")
+    with pytest.raises(SteeringError, match="which steering does not write"):
+        sweep(scorer, warmth, torch.ones(3))
+
+
+def point(layer, dose, shift, ratio=1.0, p=0.001, coherent=None):
+    return Point(layer, dose, Shift(shift, p), Shift(shift / 2, p), ratio, 0.0, 0.1, 0.8, 0, ratio <= 1.5 if coherent is None else coherent)
+
+
+def sweep_of(*points):
+    return Sweep("warmth", points, 0.8, 0.0, 5.0, 24, Bounds())
+
+
+def test_the_largest_coherent_dose_at_the_layer_that_moves_most():
+    found = sweep_of(
+        point(1, 0.1, 0.2), point(1, 0.2, 0.5), point(1, 0.4, 2.0, ratio=3.0),
+        point(2, 0.1, 0.6), point(2, 0.2, 0.9, ratio=1.4), point(2, 0.4, 1.5, ratio=1.6),
+        point(1, -0.1, -0.3), point(2, -0.1, -0.1, ratio=2.0), point(2, -0.2, -0.9),
+    )  # fmt: skip
+    assert (found.recommended(1).layer, found.recommended(1).dose) == (2, 0.2)
+    assert (found.recommended(-1).layer, found.recommended(-1).dose) == (1, -0.1)  # at layer 2 a smaller dose is incoherent
+    assert found.to_record()["recommended"] == {"high": {"layer": 2, "dose": 0.2}, "low": {"layer": 1, "dose": -0.1}}
+    json.dumps(found.to_record())
+
+
+def test_no_dose_is_recommended_where_none_works_or_none_is_coherent():
+    assert sweep_of(point(1, 0.1, 0.5, ratio=1.6), point(1, 0.2, 0.9, ratio=2)).recommended(1) is None
+    assert sweep_of(point(1, 0.1, 0.5, p=0.2)).recommended(1) is None
+    assert sweep_of(point(1, 0.1, -0.5)).recommended(1) is None  # it moved, the other way
+
+
+def test_shifts_are_paired_and_empty_replies_are_no_gain():
+    shift = paired(np.array([1.0, 2.0, 3.1]), np.array([0.0, 1.1, 2.0]))
+    assert shift.mean == pytest.approx(1.0)
+    assert shift.p < 0.01
+    assert paired(np.array([np.nan, 2.0]), np.array([0.0, 1.0])).mean == pytest.approx(0.5)
+    assert paired(np.array([1.0, 1.0]), np.array([1.0, 1.0])).p == 1.0
+    assert perplexity_ratio(np.array([2.0, np.nan, np.nan]), np.array([1.0, 1.0, 1.0])) == math.inf
+    assert perplexity_ratio(np.array([2.0, 3.0, 9.0]), np.array([1.0, 1.0, 1.0])) == 3.0
+
+
+def test_a_bag_of_words_knows_the_pole_of_words_that_it_has_seen():
+    trait = TraitDefinition(
+        "warmth", "How warm.", ["User: a\nAssistant: dear friend", "dear friend yes"], ["User: a\nAssistant: go away", "go away now"]
+    )
+    words = WordReader(trait)
+    warm, cold = words.score(["my dear friend", "please go away"])
+    assert warm > 0 > cold
+
+
+def test_default_prompts_are_the_user_s_and_each_once():
+    from demeanor.traits import load
+
+    trait = load("boundary_maintenance")
+    found = default_prompts(trait, 10)
+    assert len(set(found)) == 10
+    assert all(p[-1].role == "user" for p in found)
+    trained_on = {e.conversation.messages[:-1] for e in trait.examples("train")}
+    assert not trained_on & set(found)
+
+
+# other engines
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "gpt2", "gpt-neox"])
+def test_a_baked_copy_does_without_hooks_what_they_do_and_transformers_loads_it(make_model, tmp_path, name):
+    model = make_model(name, **({"sliding_window": None} if name == "mistral" else {}))
+    both = Plan((*plan(3.0).interventions, *plan(-2.0, layer=2, seed=1).interventions))
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        with Steering(model, both.interventions):
+            wanted = model(input_ids=ids).logits
+    bake(model, both).save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(input_ids=ids).logits, wanted, atol=1e-5, rtol=1e-4)
+        assert torch.equal(model(input_ids=ids).logits, before)  # the model itself is as it was
+    assert not torch.allclose(wanted, before, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "phi3", "qwen3", "mixtral"])
+def test_where_nothing_can_be_baked_it_is_said(make_model, name):
+    with pytest.raises(SteeringError, match="has no bias at the end of its blocks"):
+        bake(make_model(name), plan())
+
+
+def test_a_sliding_window_is_not_baked_away(make_model):
+    with pytest.raises(SteeringError, match="sliding window"):
+        bake(make_model("mistral"), plan())
+
+
+@pytest.mark.parametrize("options", [{"where": "response"}, {"kind": "ablate"}])
+def test_only_plain_additions_leave_the_library(reader, tmp_path, options):
+    kept = {"kind": "add", "layer": 1, "direction": unit(), "amount": 2.0} | options
+    for write in (write_control_vector, write_lm_eval):
+        with pytest.raises(SteeringError, match="only an addition to every token"):
+            write(reader, Plan((Intervention(**kept),)), tmp_path / "x.pt")
+    with pytest.raises(SteeringError, match="only an addition to every token"):
+        bake(reader.model, Plan((Intervention(**kept),)))
+
+
+def test_a_control_vector_holds_the_sum_at_each_layer(reader, tmp_path):
+    both = Plan((*plan(3.0).interventions, *plan(-2.0, seed=1).interventions, *plan(1.0, layer=2).interventions))
+    write_control_vector(reader, both, tmp_path / "x.gguf")
+    tensors = {t.name: t.data for t in gguf.GGUFReader(tmp_path / "x.gguf").tensors}
+    assert set(tensors) == {"direction.1", "direction.2"}
+    assert np.allclose(tensors["direction.1"], 3 * unit() - 2 * unit(seed=1))
+    with pytest.raises(VectorSetError, match="block 0"):
+        write_control_vector(reader, plan(layer=0), tmp_path / "y.gguf")
+
+
+def test_an_lm_eval_file_names_the_layer_from_the_base_model_and_adds_what_the_hook_adds(reader, tmp_path):
+    write_lm_eval(reader, plan(3.0), tmp_path / "x.pt")
+    ((name, entry),) = torch.load(tmp_path / "x.pt", weights_only=True).items()
+    assert entry["action"] == "add"
+    assert reader.model.base_model.get_submodule(name) is reader.blocks[1]
+    added = entry["steering_coefficient"] * entry["steering_vector"]
+    assert added.dtype == reader.model.dtype
+    torch.testing.assert_close(added, 3 * unit())
+    several = Plan((*plan().interventions, *plan(layer=2).interventions))
+    with pytest.raises(VectorSetError, match="at one layer"):
+        write_lm_eval(reader, several, tmp_path / "y.pt")
+    with pytest.raises(OutputError, match=r"only \.pt"):
+        write_lm_eval(reader, plan(), tmp_path / "y.bin")
+
+
+def test_a_folder_that_holds_something_is_not_baked_over(reader, tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(OutputError, match="is not empty"):
+        save_baked(reader, plan(), tmp_path)
+
+
+# training
+
+
+def test_hooks_in_a_training_loop_keep_the_weights_from_moving_along_the_vector(make_model):
+    """A target that asks for more of v: with v added already, the weights have less to learn of it."""
+    v = unit()
+    vector = PersonaVector("warmth", v, 1, 1.0)
+
+    def trained(coefficient):
+        model = make_model("llama").train()
+        bias = torch.nn.Parameter(torch.zeros(32))
+        decoder_blocks(model)[1].mlp.register_forward_hook(lambda m, a, out: out + bias)
+        ids = torch.tensor([[5, 6, 7, 8]])
+        seen = []
+        decoder_blocks(model)[2].register_forward_pre_hook(lambda m, a: seen.append(a[0]))
+        with torch.no_grad():
+            model(input_ids=ids)
+        target = seen.pop() + 4.0 * v
+        optimizer = torch.optim.SGD([bias], 0.1)
+        for _ in range(50):
+            optimizer.zero_grad()
+            with steering_hooks(model, vector, coefficient):
+                model(input_ids=ids)
+            ((seen.pop() - target) ** 2).sum(-1).mean().backward()
+            optimizer.step()
+        return float(bias.detach() @ v)
+
+    assert trained(0.0) == pytest.approx(4.0, abs=0.01)
+    assert trained(3.0) == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*")  # peft asks for a name that transformers will drop
+def test_hooks_act_in_a_peft_model(make_model):
+    peft = pytest.importorskip("peft")
+    wrapped = peft.get_peft_model(make_model("llama"), peft.LoraConfig(target_modules=["q_proj"], r=2, task_type="CAUSAL_LM"))
+    ids = torch.tensor([[5, 6, 7]])
+    before = wrapped(input_ids=ids).logits
+    with steering_hooks(wrapped, PersonaVector("warmth", unit(), 1, 1.0), 5.0) as context:
+        assert not torch.allclose(wrapped(input_ids=ids).logits, before)
+        wrapped(input_ids=ids, labels=ids).loss.backward()
+    assert context.passes == 2
+    with steering_hooks(wrapped.get_base_model(), PersonaVector("warmth", unit(), 1, 1.0), 5.0):
+        assert not torch.allclose(wrapped(input_ids=ids).logits, before)
+
+
+def test_a_vector_of_several_layers_is_refused(llama):
+    wide = PersonaVector("warmth", torch.eye(2, 32) / math.sqrt(2), 1, 1.0, {"layers": [0, 1]})
+    with pytest.raises(SteeringError, match="spans several layers"):
+        steering_hooks(llama, wide, 1.0)
+
+
+# the axis
+
+
+def test_principal_components_by_hand():
+    shares, first = principal([np.array([3.0, 0, 0]), np.array([-3.0, 0, 0]), np.array([0, 1.0, 0]), np.array([0, -1.0, 0])])
+    assert shares[:2] == pytest.approx([0.9, 0.1])
+    assert abs(first[0]) == pytest.approx(1)
+
+
+# the command line
+
+
+@pytest.fixture
+def command():
+    import typer
+
+    from demeanor.cli import steer
+
+    app = typer.Typer()
+    app.add_typer(steer.app, name="steer")
+    app.command("other")(lambda: None)
+
+    def run(*arguments):
+        return CliRunner(env={"COLUMNS": "160", "TERM": "dumb"}).invoke(app, ["steer", *map(str, arguments)])
+
+    return run
+
+
+def test_the_prompt_may_stand_before_or_after_the_options(command):
+    for arguments in (["Hello there", "--trait", "warmth"], ["--trait", "warmth", "Hello there"]):
+        found = command(*arguments)
+        assert isinstance(found.exception, SteeringError)
+        assert str(found.exception) == "no dose for warmth; give --dose 0.1 or --trait warmth=0.1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trait", "warmth", "--dose", "0.1"], "no prompt to answer"),
+        (["Hello"], "no trait is given"),
+        (["Hello", "--trait", "a=0.1", "--trait", "a=0.2"], "given twice"),
+        (["Hello", "--trait", "a=much"], "cannot read the dose of a 'much'"),
+        (["Hello", "--trait", "a=nan"], "not finite"),
+        (["Hello", "--trait", "a", "--trait", "b", "--sweep", "0.1,0.2"], "--sweep takes one --trait"),
+        (["Hello", "--trait", "a", "--sweep", "0.1;0.2"], "cannot read --sweep"),
+        (["calibrate", "--trait", "user_risk", "--save"], "--save needs the folder"),
+        (["axis", "--questions", "2", "--output", "nowhere", "--model", "no such model"], "unknown model"),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_line(command, arguments, message):
+    found = command(*arguments)
+    assert message in str(found.exception)
+    assert "\n" not in str(found.exception)
+
+
+def test_help_shows_the_options_and_the_commands(command):
+    shown = command("--help").output
+    for word in ("--trait", "--dose", "--sweep", "calibrate", "export", "bake", "axis"):
+        assert word in shown
+
+
+def test_the_report_holds_the_recommendation_and_stays_one_file(tmp_path):
+    from demeanor.reports.steering import write_report
+
+    found = sweep_of(point(1, 0.1, 0.2), point(1, -0.1, 0.1), point(2, 0.1, 0.6), point(2, -0.1, 0.0, ratio=math.inf))
+    write_report([found], tmp_path / "steering.html")
+    page = (tmp_path / "steering.html").read_text()
+    assert "dose +0.10 at layer 2" in page
+    assert "none of these doses" in page
+    assert "src=" not in page.replace("data:", "").split("<body")[1].split("<script")[0]
+
+
+# the real model
+
+
+@pytest.fixture(scope="module")
+def real():
+    from demeanor import load_model
+
+    return ActivationReader(*load_model())
+
+
+@pytest.fixture(scope="module")
+def empathy(real):
+    """The mean difference of the empathy pack at layer 14, from part of its pairs."""
+    from demeanor.traits import load
+
+    examples = load("empathetic_responsiveness").examples("train")[:120]
+    x = real.read([e.conversation for e in examples], [14])[:, 0]
+    high = torch.tensor([e.high for e in examples])
+    difference = x[high].mean(0) - x[~high].mean(0)
+    return difference / difference.norm()
+
+
+@pytest.mark.model
+def test_steering_the_real_model_changes_steered_rows_only(real, empathy):
+    prompts = [[Message("user", text)] for text in ("I failed my exam.", "My cat is ill.", "I feel alone tonight.", "I lost my job.")]
+    sampling = Sampling(max_new_tokens=24, seed=1)
+    warm = Plan((Intervention("add", 14, empathy, 25.0),))
+    plain = steered_replies(real, prompts, [Plan()] * 4, sampling)
+    mixed = steered_replies(real, prompts, [warm, Plan(), warm, Plan()], sampling)
+    assert [m.reply == p.reply for m, p in zip(mixed, plain, strict=True)] == [False, True, False, True]
+
+
+@pytest.mark.model
+def test_the_real_model_baked_is_the_hook_to_rounding(real, empathy, tmp_path):
+    warm = Plan((Intervention("add", 14, empathy, 25.0),))
+    save_baked(real, warm, tmp_path / "baked")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "baked", dtype=real.model.dtype).eval()
+    ids = torch.tensor([real.encoder.prompt_ids([Message("user", "I feel alone tonight.")])])
+    with torch.no_grad():
+        plain = real.model(input_ids=ids).logits.float()
+        with Steering(real.model, warm.interventions):
+            wanted = real.model(input_ids=ids).logits.float()
+        found = loaded(input_ids=ids).logits.float()
+    assert (found - wanted).norm() < 0.1 * (wanted - plain).norm()
+    assert json.loads((tmp_path / "baked" / "demeanor_steering.json").read_text())["made_from"]
+
+
+@pytest.mark.model
+def test_the_items_are_within_the_real_model_s_reach_and_a_huge_dose_costs_some(real, empathy):
+    few = ITEMS[:12]
+    able = accuracy(real, items=few)
+    assert able >= 0.6  # a quarter is guessing
+    assert accuracy(real, Plan((Intervention("add", 14, empathy, 1000.0),)), few) < able
