@@ -1,0 +1,72 @@
+"""`demeanor audit`: whether an audit log is whole, and its counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from demeanor.cli import console
+
+app = typer.Typer(help="Check an audit log, and count what it holds.", no_args_is_help=True)
+File = Annotated[Path, typer.Argument(help="The log: SQLite, or JSON lines where it ends in .jsonl.")]
+
+
+@app.command("verify")
+def verify(file: File) -> None:
+    """Check that no record was changed, removed, added or moved; exits with 1 where one was.
+
+    A log cannot show by itself that its end was cut off: note the head that is printed somewhere else, and compare.
+
+    Example: demeanor audit verify audit.db
+    """
+    from demeanor.monitor.audit import verify as check
+
+    found = check(file)
+    if not found.whole:
+        console.problem(f"{file}: {found.problem}; the {found.records} records before it hold")
+        raise typer.Exit(1)
+    console.out.print(f"whole: {found.records} records, head {found.head}", soft_wrap=True)
+    if found.torn:
+        console.note("a last record was cut off while it was written; it is left out, and the next one takes its place")
+
+
+@app.command("report")
+def report(file: File, as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False) -> None:
+    """Count decisions by month, severity, action and rule, and referrals to crisis services by year; no identifiers.
+
+    Exits with 1 where the log's chain is broken: the counts are then those of the records before the break.
+
+    Example: demeanor audit report audit.db --json
+    """
+    from demeanor.monitor.audit import report as count
+
+    counts = count(file)
+    if as_json:
+        typer.echo(json.dumps(counts, indent=1))
+    else:
+        _print(counts)
+    if counts["chain"] != "whole":
+        console.problem(f"{file}: {counts['chain']}; counted are the {counts['records']} records before it")
+        raise typer.Exit(1)
+
+
+def _print(counts: dict[str, Any]) -> None:
+    columns = ("month", "decisions", "yellow", "red", "flag", "substitute", "escalate", "referrals", "not scored")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "month" else "right")
+    rules: dict[str, int] = {}
+    for month, of in counts["months"].items():
+        shown = [of["severity"].get(k, 0) for k in ("yellow", "red")] + [of["action"].get(k, 0) for k in ("flag", "substitute", "escalate")]
+        table.add_row(month, *(str(n) for n in (of["decisions"], *shown, sum(of["referrals"].values()), of["not_scored"])))
+        for rule, n in of["rules"].items():
+            rules[rule] = rules.get(rule, 0) + n
+    console.out.print(table)
+    for rule, n in sorted(rules.items(), key=lambda item: -item[1]):
+        console.out.print(f"rule {rule}: {n}", soft_wrap=True, markup=False)
+    for year, of in counts["years"].items():
+        console.out.print(f"[bold]{year}[/]: {of['decisions']} decisions, {of['referrals']} referrals to crisis services")

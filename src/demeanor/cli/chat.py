@@ -1,0 +1,303 @@
+"""`demeanor chat`: talk to a model in the terminal, with the readings beside each reply while it is written, and the monitor on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from demeanor.cli import console
+from demeanor.cli.console import Device, Dtype, Vectors
+from demeanor.errors import DemeanorError, PolicyError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from demeanor.monitor.decision import Decision
+    from demeanor.monitor.session import Monitor, Session
+    from demeanor.monitor.stream import ReplyStream
+    from demeanor.steering import Plan
+
+COMMANDS = {
+    "/steer TRAIT=DOSE": "steer the model, several traits at once if you like; /steer off ends it",
+    "/why": "what the last decision rests on, rule by rule and token by token",
+    "/policy": "the rules and where they fire",
+    "/new": "begin a new conversation",
+    "/quit": "leave (or Ctrl-D); Ctrl-C breaks off a reply",
+}
+STYLES = {"allow": "green", "flag": "yellow", "substitute": "red", "escalate": "bold red"}
+SIGNS = {"allow": "●", "flag": "▲", "substitute": "✕", "escalate": "✕"}
+SPOKEN = {
+    "allow": "allowed",
+    "flag": "flagged for review",
+    "substitute": "replaced by a reviewed reply",
+    "escalate": "replaced, and a person called in",
+}
+
+
+def chat(
+    vectors: Vectors = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the model that the vectors were made with.")] = None,
+    policy: Annotated[Path | None, typer.Option("--policy", help="YAML file of rules. Default: demeanor monitor --print-policy.")] = None,
+    country: Annotated[str, typer.Option("--country", help="Whose crisis resources are named: US, GB, ..., or none.")] = "US",
+    audit: Annotated[Path | None, typer.Option("--audit", help="Append every decision to this audit log.")] = None,
+    system: Annotated[str | None, typer.Option("--system", help="System message. Default: the model's own.")] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Length of a reply.")] = 120,
+    temperature: Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token each time.")] = 0.7,
+    seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal replies.")] = 0,
+    allow_other_model: Annotated[
+        bool, typer.Option("--allow-other-model", help="Score although the vectors belong to another model; the numbers then mean little.")
+    ] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Talk to a model with the monitor on: readings beside each reply, live; /steer, /policy and /why look into it.
+
+    Reads lines from standard input where that is no terminal. The small embedded model is for trying out, not for advice.
+
+    Example: demeanor chat --system "You are a kind listener."
+    """
+    from demeanor.monitor.policy import load_policy
+
+    chosen = load_policy(policy)
+    scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
+    from demeanor.conversation import Message
+    from demeanor.model.generation import Sampling
+    from demeanor.monitor.session import Monitor
+
+    with Monitor(scorer, chosen, country, audit) as monitor:
+        history = (Message("system", system),) if system else ()
+        sampling = Sampling(max_tokens, temperature, seed=seed)
+        Chat(monitor, history, sampling).run()
+
+
+class Chat:
+    """The loop and what it remembers: the session, the last reply, the steering."""
+
+    def __init__(self, monitor: Monitor, history: tuple[Any, ...], sampling: Any) -> None:
+        self.monitor, self.history, self.sampling = monitor, history, sampling
+        self.plan: Plan | None = None
+        self.last: ReplyStream | None = None
+        self.turns = self.conversations = 0
+        self.session: Session
+        self.begin()
+
+    def begin(self) -> None:
+        """A new conversation."""
+        from demeanor.conversation import Conversation
+
+        self.conversations += 1
+        self.last = None
+        self.session = self.monitor.session(f"chat {self.conversations}", Conversation(self.history) if self.history else None)
+
+    def run(self) -> None:
+        """Until the input ends."""
+        console.out.print(f"[bold]{self.monitor.model}[/], policy {self.monitor.policy.policy.identity}", highlight=False)
+        console.out.print("[dim]Type a message. " + ", ".join(name.split()[0] for name in COMMANDS) + "; /help explains them.[/]")
+        for line in _lines():
+            if not line.startswith("/"):
+                self.answer(line)
+            elif line.split()[0] == "/quit":
+                return
+            else:
+                try:
+                    self.command(*line.split())
+                except DemeanorError as error:
+                    console.problem(str(error))
+
+    def answer(self, said: str) -> None:
+        """Put a message to the model and show its reply as it comes."""
+        from dataclasses import replace
+
+        from demeanor.model.intervention import Steering
+
+        reader = self.session.monitor.scorer.reader  # type: ignore[union-attr]
+        self.session.user(said)
+        steering = Steering(reader.model, self.plan.interventions, blocks=reader.blocks) if self.plan else None
+        stream = self.session.write(replace(self.sampling, seed=self.sampling.seed + self.turns), steering)
+        self.turns, self.last = self.turns + 1, stream
+        try:
+            _show(stream, self.monitor)
+        except KeyboardInterrupt:
+            console.note("broken off")
+        if stream.decision is not None:
+            console.out.print(_verdict(stream.decision), soft_wrap=True)
+            if stream.decision.unrecorded:
+                console.problem(f"not in the audit log: {stream.decision.unrecorded}")
+
+    def command(self, name: str, *words: str) -> None:
+        """Carry out a command. Raises DemeanorError where it cannot be."""
+        if name == "/steer":
+            self.steer(words)
+        elif name == "/why":
+            self.why()
+        elif name == "/policy":
+            console.out.print(_policy(self.monitor))
+            console.note(self.monitor.drift_note)
+        elif name == "/new":
+            self.begin()
+            console.note("a new conversation")
+        elif name == "/help":
+            for command, what in COMMANDS.items():
+                console.out.print(f"[bold]{command}[/]  {what}", soft_wrap=True)
+        else:
+            raise PolicyError(f"no command {name}; {nearest(name, [c.split()[0] for c in COMMANDS])}")
+
+    def steer(self, words: tuple[str, ...]) -> None:
+        """Set the steering, end it, or say what it is. Raises SteeringError."""
+        from demeanor.cli.steer import parse_doses
+        from demeanor.steering import plan_doses
+
+        scorer = self.monitor.scorer
+        assert scorer is not None
+        if words == ("off",):
+            self.plan = None
+        elif words:
+            doses = parse_doses(list(words), None)
+            self.plan = plan_doses(scorer.vectors, doses, scorer.vectors.neutral_norm)
+            for warning in self.plan.warnings:
+                console.err.print(f"[yellow]warning:[/] {warning}")
+        if self.plan is None:
+            console.note("not steered; /steer TRAIT=DOSE steers, traits: " + ", ".join(scorer.traits))
+            return
+        for applied in self.plan.applied:
+            console.note(f"steered: {applied}")
+        console.note("steered replies are read by the unsteered model once they are whole, and shown then; /steer off ends it")
+
+    def why(self) -> None:
+        """What the last decision rests on."""
+        from rich.text import Text
+
+        decision = self.last.decision if self.last else None
+        if decision is None or self.last is None:
+            console.note("no reply has been judged yet")
+            return
+        console.out.print(_verdict(decision), soft_wrap=True)
+        for result in decision.results:
+            style = {"fired": STYLES[result.action], "not scored": "yellow"}.get(result.state, "dim")
+            console.out.print(Text(f"  {result.explanation}", style=style), soft_wrap=True)
+        for trait, pushes in decision.pushes.items():
+            if pushes:
+                most = ", ".join(f"{token.strip()!r} {z:+.1f}" for token, z in pushes)
+                console.out.print(f"  pushed {trait} most: {most}", soft_wrap=True, markup=False)
+        if not decision.shown and self.last.text:
+            console.out.print(Text("  withheld: ", style="dim") + _heated(self.session, decision, self.last.text), soft_wrap=True)
+        if decision.drift is not None:
+            for trait, state in decision.drift.items():
+                console.out.print(f"  drift of {trait}: {state.level}", soft_wrap=True, markup=False)
+        spent = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in decision.latency_ms.items())
+        console.note(f"{decision.source} reply; {spent}")
+
+
+def _lines() -> Iterator[str]:
+    """What is typed, or piped; blank lines are passed over."""
+    if sys.stdin.isatty():
+        while True:
+            try:
+                line = console.out.input("\n[bold cyan]you ›[/] ").strip()
+            except KeyboardInterrupt:
+                console.out.print("[dim](Ctrl-D or /quit leaves)[/]")
+                continue
+            except EOFError:
+                return
+            if line:
+                yield line
+    for line in sys.stdin:
+        if line.strip():
+            console.out.print(f"\nyou › {line.strip()}", markup=False, soft_wrap=True)
+            yield line.strip()
+
+
+def _show(stream: ReplyStream, monitor: Monitor) -> None:
+    """The reply with its readings beside it: as it grows on a terminal, once it is there elsewhere."""
+    if not console.out.is_terminal:
+        for _ in stream:
+            pass
+        console.out.print(_frame(stream, monitor))
+        return
+    from rich.live import Live
+
+    with Live(console=console.out, get_renderable=lambda: _frame(stream, monitor), refresh_per_second=8, vertical_overflow="visible"):
+        for _ in stream:
+            pass
+
+
+def _frame(stream: ReplyStream, monitor: Monitor) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    text = Text("bot › ", style="bold") + Text(stream.shown, style="not bold")
+    if stream.decision is None:
+        held = len(stream.text[len(stream.shown) :].split())
+        text += Text(f" … {held} words held back" if held else " …", style="dim not bold")
+    grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    grid.add_column(ratio=1)
+    grid.add_column(no_wrap=True)
+    grid.add_row(text, _readings(stream, monitor))
+    return grid
+
+
+def _readings(stream: ReplyStream, monitor: Monitor) -> Table:
+    """The z of each trait, of the reply so far or of the whole."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from demeanor.cli.tables import bar
+
+    decision = stream.decision
+    z = {t: s.z for t, s in decision.reading.scores.items()} if decision and decision.reading else stream.z
+    vectors = monitor.scorer.vectors  # type: ignore[union-attr]
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for trait, value in z.items():
+        user = vectors[trait].reads == "user"
+        colour = "green" if vectors[trait].on_safe_side(value) else "red"
+        name = trait.replace("_", " ") if user else trait.split("_")[0]
+        table.add_row(Text(name[:14], "dim"), bar(value, colour), Text(f"{value:+.1f}", colour))
+    if decision is not None and decision.reading is None:
+        table.add_row(Text("NOT scored", "bold yellow"))
+    return table
+
+
+def _verdict(decision: Decision) -> Text:
+    from rich.text import Text
+
+    style = STYLES[decision.action]
+    line = Text(f"{SIGNS[decision.action]} {SPOKEN[decision.action]}", style=style)
+    if decision.rules:
+        line += Text(f"  {', '.join(decision.rules)}", style="dim")
+    if decision.not_scored:
+        line += Text(f"  NOT scored: {decision.not_scored}", style="yellow")
+    return line
+
+
+def _heated(session: Session, decision: Decision, text: str) -> Text:
+    """A reply with the tokens coloured that pushed the trait of the first rule that fired."""
+    from rich.text import Text
+
+    fired = next((r for r in decision.results if r.state == "fired"), None)
+    if session.reading is None or fired is None or fired.trait not in session.reading.tokens.z:
+        return Text(text)
+    heated = Text()
+    for token, z in zip(session.reading.tokens.tokens, session.reading.tokens.z[fired.trait], strict=True):
+        danger = z if fired.unsafe_side == "above" else -z
+        heated.append(token, style="bold red" if danger > 3 else "red" if danger > 1 else "")
+    return heated
+
+
+def _policy(monitor: Monitor) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim", title=f"policy {monitor.policy.policy.identity}", title_justify="left")
+    for column in ("rule", "fires where", "action"):
+        table.add_column(column, overflow="fold")
+    for resolved in monitor.policy.rules:
+        words = f"{resolved.rule.trait} {resolved.cut.words}"
+        if (also := resolved.condition) is not None:
+            words += f", and in the user's last {also.last_messages} messages {also.trait} {also.cut.words}"
+        table.add_row(resolved.rule.name, words, f"[{STYLES[resolved.rule.action]}]{resolved.rule.action}[/]")
+    return table

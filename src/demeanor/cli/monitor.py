@@ -1,0 +1,165 @@
+"""`demeanor monitor`: transcripts judged reply by reply, as the monitor would have decided live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from demeanor.cli import console
+from demeanor.cli.console import Device, Dtype, Vectors
+from demeanor.errors import DemeanorError, InputFileError
+
+if TYPE_CHECKING:
+    from demeanor.monitor.session import Monitor
+    from demeanor.monitor.transcripts import Counts, Transcript
+
+PATIENCE = 600.0  # seconds for a reply: nobody waits for a transcript
+
+
+def monitor(
+    input_file: Annotated[
+        Path | None, typer.Option("--input", "-i", help="Conversations as JSON lines (.gz too), as `score` takes.")
+    ] = None,
+    output_file: Annotated[Path | None, typer.Option("--output", "-o", help="The same rows with the decisions under 'demeanor'.")] = None,
+    policy: Annotated[Path | None, typer.Option("--policy", help="YAML file of rules. Default: see --print-policy.")] = None,
+    country: Annotated[str, typer.Option("--country", help="Whose crisis resources are named: US, GB, ..., or none.")] = "US",
+    audit: Annotated[Path | None, typer.Option("--audit", help="Append to this audit log: SQLite, or JSON lines (.jsonl).")] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Write an HTML page: timelines, flagged replies, counts.")] = None,
+    baseline: Annotated[Path | None, typer.Option("--baseline", help="How ordinary conversations score; drift is watched by it.")] = None,
+    save_baseline: Annotated[
+        Path | None, typer.Option("--save-baseline", help="Take these conversations for ordinary ones and keep how they score.")
+    ] = None,
+    print_policy: Annotated[bool, typer.Option("--print-policy", help="Print the default policy, with comments.")] = False,
+    vectors: Vectors = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the model that the vectors were made with.")] = None,
+    allow_other_model: Annotated[
+        bool, typer.Option("--allow-other-model", help="Score although the vectors belong to another model; the numbers then mean little.")
+    ] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Judge every reply of finished conversations, and say what the policy would have done about it.
+
+    Nothing is replaced in them: each reply is judged after what was really said. Exits with 3 where a reply could not be scored.
+
+    Example: demeanor monitor --input conversations.jsonl --output decisions.jsonl --report report.html
+    """
+    from demeanor.monitor.policy import default_policy_text, load_policy
+    from demeanor.monitor.replies import load_replies
+
+    if print_policy:
+        typer.echo(default_policy_text(), nl=False)
+        return
+    if input_file is None or output_file is None:
+        raise InputFileError("--input and --output are needed; name both, or see the default policy with --print-policy")
+    chosen, total = load_policy(policy), _count(input_file, output_file)
+    load_replies().check_country(country)
+    scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
+    from demeanor.monitor.session import Monitor
+
+    with Monitor(scorer, chosen, country, audit, enforce=False, deadline=PATIENCE) as watch:
+        if baseline is not None:
+            from demeanor.monitor.baselines import load_baselines
+
+            watch.watch_drift(load_baselines(baseline, watch.vectors))
+        console.note(watch.drift_note)
+        counts, kept, unread = _judge(watch, input_file, output_file, total, keep=report is not None or save_baseline is not None)
+        if save_baseline is not None:
+            _save_baseline(watch, kept, save_baseline)
+        if report is not None:
+            from demeanor.reports.monitor import write_report
+
+            write_report(kept, counts, watch, report)
+            console.note(f"report in {report}")
+    _print(counts)
+    if unread:
+        console.problem(f"{unread} of {total} rows could not be read; each holds its 'error' in {output_file}")
+    if counts.not_scored:
+        console.problem(f"{counts.not_scored} of {counts.replies} replies were NOT scored; nobody knows whether they are fine")
+    if counts.unrecorded:
+        console.problem(f"{counts.unrecorded} decisions are not in the audit log {audit}; each says why under 'unrecorded'")
+    if unread or counts.not_scored or counts.unrecorded:
+        raise typer.Exit(3)
+
+
+def _count(source: Path, target: Path) -> int:
+    """The number of rows; refuses what cannot work before a model is loaded for it."""
+    from demeanor.records import read_rows
+
+    if source.resolve() == target.resolve():
+        raise InputFileError(f"{target} is the input; name another file with --output")
+    total = sum(1 for _ in read_rows(source))
+    if total == 0:
+        raise InputFileError(f"{source} holds no rows; give one conversation a line")
+    return total
+
+
+def _judge(watch: Monitor, source: Path, target: Path, total: int, keep: bool) -> tuple[Counts, list[Transcript], int]:
+    """Judge every row of `source` into `target`, in order; a bad row keeps its place with its error. Gives transcripts where asked to."""
+    from demeanor.monitor.transcripts import Counts
+    from demeanor.records import to_line, writing
+
+    counts, unread = Counts(), 0
+    kept: list[Transcript] = []
+    with console.stages() as stage, writing(target) as file:
+        step = stage("judging", total)
+        for record, found in _rows(watch, source):
+            if isinstance(found, str):
+                unread += 1
+                if unread == 1:
+                    console.note(f"first row not read: {found}")
+                file.write(to_line({**record, "demeanor": {"error": found}}))
+            else:
+                counts.add(found)
+                kept += [found] * keep
+                file.write(to_line({**record, "demeanor": found.to_record()}))
+            step(1)
+    return counts, kept, unread
+
+
+def _rows(watch: Monitor, source: Path) -> Iterator[tuple[dict[str, Any], Transcript | str]]:
+    """Each row with its transcript, or what is wrong with it."""
+    from demeanor.conversation import as_conversation
+    from demeanor.monitor.transcripts import judge_transcript
+    from demeanor.records import read_rows
+
+    for row in read_rows(source):
+        if row.error is not None:
+            yield row.record, row.error
+            continue
+        name = str(row.record.get("conversation_id", row.record.get("id", row.number)))
+        try:
+            yield row.record, judge_transcript(watch, name, as_conversation(row.record))
+        except DemeanorError as error:
+            yield row.record, f"line {row.number}: {error}"
+
+
+def _save_baseline(watch: Monitor, kept: list[Transcript], path: Path) -> None:
+    from demeanor.monitor.baselines import save_baselines
+    from demeanor.monitor.transcripts import fit_baselines
+
+    made = fit_baselines(kept)
+    save_baselines(path, made, watch.vectors)
+    console.note(f"baseline of {len(made)} traits from {len(kept)} conversations in {path}")
+
+
+def _print(counts: Counts) -> None:
+    from rich.table import Table
+
+    out = console.out
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("", "replies", "share"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, style in (("allow", ""), ("flag", "yellow"), ("substitute", "red"), ("escalate", "bold red")):
+        n = counts.actions[name]
+        table.add_row(name, str(n), f"{n / counts.replies:.1%}" if counts.replies else "", style=style if n else "dim")
+    table.add_row("NOT scored", str(counts.not_scored), "", style="bold red" if counts.not_scored else "dim")
+    out.print(f"{counts.replies} replies of {counts.conversations} conversations")
+    out.print(table)
+    for rule, n in counts.rules.most_common():
+        out.print(f"rule {rule}: {n}", markup=False, soft_wrap=True)
+    for trait, n in counts.alarms.most_common():
+        out.print(f"drift of {trait}: {n} conversations with an alarm", markup=False, soft_wrap=True)

@@ -1,0 +1,418 @@
+"""The audit log: whole after a kill, a full disk and two writers; any change to it is named; nobody can be read from it."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+from test_decision import DEFAULT, reply, user
+from typer.testing import CliRunner
+
+from demeanor.cli.audit import app
+from demeanor.errors import AuditError
+from demeanor.monitor import audit_lines
+from demeanor.monitor.audit import AuditLog, AuditRecord, report, verify
+from demeanor.monitor.decision import Decision, decide
+
+SUFFIXES = ("db", "jsonl")
+both = pytest.mark.parametrize("suffix", SUFFIXES)
+
+
+def record(conversation="c-1", time="2026-03-01T10:00:00.000+00:00", **changes):
+    fields = {
+        "conversation_id": conversation,
+        "model": "tiny-chat (ffffffff)",
+        "vectors": "v1",
+        "policy": "1 (00000000)",
+        "recommended": "flag",
+        "taken": "flag",
+        "severity": "yellow",
+        "rules": ("low_empathy",),
+        "scores": {"empathetic_responsiveness": -1.25},
+        "source": "observed",
+        "situation": None,
+        "referral": False,
+        "not_scored": None,
+        "latency_ms": {"score": 12.5},
+        "text": "my secret words",
+        "time": time,
+    }
+    return AuditRecord(**fields | changes)
+
+
+def fill(path, n=5, **options):
+    with AuditLog(path, **options) as log:
+        for i in range(n):
+            log.append(record(f"c-{i % 2}", scores={"empathetic_responsiveness": float(i)}))
+    return path
+
+
+def bodies(path):
+    """What the file itself holds, read without the code under test."""
+    if path.suffix == ".jsonl":
+        return [json.loads(line)["record"] for line in path.read_text().splitlines()[1:]]
+    connection = sqlite3.connect(path)
+    try:
+        return [json.loads(body) for (body,) in connection.execute("SELECT body FROM entry WHERE number > 0 ORDER BY number")]
+    finally:
+        connection.close()
+
+
+@both
+def test_what_is_appended_is_there_and_verifies(tmp_path, suffix):
+    path = fill(tmp_path / f"audit.{suffix}")
+    found = verify(path)
+    assert found.whole
+    assert found.records == 5
+    assert [b["scores"]["empathetic_responsiveness"] for b in bodies(path)] == [0, 1, 2, 3, 4]
+    assert bodies(path)[0]["time"] == "2026-03-01T10:00:00.000+00:00"
+
+
+@both
+def test_a_log_goes_on_where_it_ended(tmp_path, suffix):
+    path = tmp_path / f"audit.{suffix}"
+    heads = [verify(fill(path, 3)).head for _ in range(3)]
+    assert verify(path).records == 9
+    assert len(set(heads)) == 3
+    assert len({b["conversation"] for b in bodies(path)}) == 2  # the salt is kept: the same ids give the same hashes
+
+
+@both
+def test_neither_text_nor_conversation_id_is_in_the_file_unless_asked_for(tmp_path, suffix):
+    path = tmp_path / f"audit.{suffix}"
+    with AuditLog(path) as log:
+        log.append(record("alice@example.org"))
+    everything = b"".join(p.read_bytes() for p in tmp_path.iterdir())
+    assert b"alice" not in everything
+    assert b"secret" not in everything
+    kept = tmp_path / f"kept.{suffix}"
+    with AuditLog(kept, keep_text=True) as log:
+        log.append(record())
+    assert bodies(kept)[0]["text"] == "my secret words"
+
+
+@both
+def test_a_given_salt_is_not_kept_and_another_is_refused(tmp_path, suffix):
+    path = tmp_path / f"audit.{suffix}"
+    salt = b"sixteen letters!"
+    fill(path, 1, salt=salt)
+    fill(path, 1, salt=salt)
+    everything = b"".join(p.read_bytes() for p in tmp_path.iterdir())
+    assert salt not in everything
+    assert salt.hex().encode() not in everything
+    assert len({b["conversation"] for b in bodies(path)}) == 1
+    with pytest.raises(AuditError, match="another salt"):
+        AuditLog(path, salt=b"another")
+    with pytest.raises(AuditError, match="give the same one"):
+        AuditLog(path)
+    other = fill(tmp_path / f"other.{suffix}", 1)
+    assert bodies(other)[0]["conversation"] != bodies(path)[0]["conversation"]
+
+
+def change_lines(path, change):
+    lines = path.read_text().splitlines(keepends=True)
+    change(lines)
+    path.write_text("".join(lines))
+
+
+def change_table(path, *statements):
+    connection = sqlite3.connect(path)
+    for statement in ("DROP TRIGGER no_UPDATE", "DROP TRIGGER no_DELETE", *statements):
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "broken", "problem"),
+    [
+        (lambda x: x.__setitem__(3, x[3].replace('"severity":"yellow"', '"severity":null')), 3, "record 3 was changed"),
+        (lambda x: x.pop(2), 2, "record 2 is missing: record 3"),
+        (lambda x: x.insert(2, x[1]), 2, "record 2 is missing: record 1"),
+        (lambda x: x.__setitem__(slice(2, 4), [x[3], x[2]]), 2, "record 2 is missing"),
+        (lambda x: x.__setitem__(4, "gibberish\n"), 4, "record 4 cannot be read"),
+        (lambda x: x.__setitem__(0, x[0].replace('"begun":"2', '"begun":"1')), 0, "the header was changed"),
+        (lambda x: x.pop(0), 0, "the header is missing"),
+    ],
+)
+def test_the_first_broken_line_is_named(tmp_path, change, broken, problem):
+    path = fill(tmp_path / "audit.jsonl")
+    change_lines(path, change)
+    found = verify(path)
+    assert not found.whole
+    assert found.broken == broken
+    assert found.records == max(broken - 1, 0)
+    assert problem in found.problem
+
+
+@pytest.mark.parametrize(
+    ("statement", "broken"),
+    [
+        ("UPDATE entry SET body = replace(body, 'yellow', 'red') WHERE number = 3", 3),
+        ("DELETE FROM entry WHERE number = 2", 2),
+        ("UPDATE entry SET hash = 'x' WHERE number = 4", 4),
+        ("UPDATE entry SET body = '{}' WHERE number = 0", 0),
+        ("DELETE FROM entry", 0),
+    ],
+)
+def test_the_first_broken_row_is_named(tmp_path, statement, broken):
+    path = fill(tmp_path / "audit.db")
+    change_table(path, statement)
+    found = verify(path)
+    assert not found.whole
+    assert found.broken == broken
+
+
+def test_the_table_itself_refuses_changes(tmp_path):
+    path = fill(tmp_path / "audit.db")
+    connection = sqlite3.connect(path)
+    for statement in ("UPDATE entry SET body = '{}'", "DELETE FROM entry WHERE number = 5"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            connection.execute(statement)
+    connection.close()
+
+
+WRITER = """
+import json, sys
+from demeanor.monitor.audit import AuditLog, AuditRecord
+assert "torch" not in sys.modules
+log, record, n = AuditLog(sys.argv[1]), AuditRecord(**json.loads(sys.argv[2])), int(sys.argv[3])
+while n:
+    print(log.append(record), flush=True)
+    n -= 1
+"""
+
+
+@contextmanager
+def writer(path, n):
+    """A process that appends `n` records (-1: for ever) and prints the number of each; gone at the end, whatever happens."""
+    command = [sys.executable, "-c", WRITER, str(path), json.dumps(record().__dict__), str(n)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@both
+def test_killed_while_writing_it_loses_at_most_the_record_in_flight(tmp_path, suffix):
+    path = tmp_path / f"audit.{suffix}"
+    with writer(path, -1) as process:
+        acknowledged = [int(process.stdout.readline()) for _ in range(50)][-1]
+        process.kill()
+        acknowledged = max([acknowledged, *map(int, process.stdout.read().split())])
+    found = verify(path)
+    assert found.whole
+    assert acknowledged <= found.records <= acknowledged + 1
+    fill(path, 2)
+    assert verify(path).whole
+    assert verify(path).records == found.records + 2
+
+
+@pytest.mark.parametrize("cut", [1, 40, 10**6])
+def test_a_torn_last_line_is_left_out_and_then_overwritten(tmp_path, cut):
+    path = fill(tmp_path / "audit.jsonl")
+    whole = path.read_bytes()
+    last = whole.splitlines(keepends=True)[-1]
+    path.write_bytes(whole[: len(whole) - min(cut, len(last) - 1)])
+    found = verify(path)
+    assert (found.whole, found.torn, found.records) == (True, True, 4)
+    fill(path, 1)
+    assert verify(path).records == 5
+    assert not verify(path).torn
+
+
+def test_a_log_whose_header_was_torn_begins_again(tmp_path):
+    path = fill(tmp_path / "audit.jsonl", 0)
+    path.write_bytes(path.read_bytes()[:30])
+    fill(path, 2)
+    assert verify(path).records == 2
+
+
+@both
+def test_two_processes_keep_one_chain(tmp_path, suffix):
+    path = tmp_path / f"audit.{suffix}"
+    with writer(path, 60) as first, writer(path, 60) as second:
+        numbers = [int(n) for p in (first, second) for n in p.communicate()[0].split()]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert sorted(numbers) == list(range(1, 121))
+    assert verify(path).whole
+    assert verify(path).records == 120
+
+
+@both
+def test_threads_keep_one_chain(tmp_path, suffix):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with AuditLog(tmp_path / f"audit.{suffix}") as log, ThreadPoolExecutor(4) as pool:
+        numbers = list(pool.map(lambda i: log.append(record(f"c-{i}")), range(40)))
+    assert sorted(numbers) == list(range(1, 41))
+    assert verify(log.path).records == 40
+
+
+FULL = """
+import json, resource, sys
+from demeanor.errors import AuditError
+from demeanor.monitor.audit import AuditLog, AuditRecord
+log, record = AuditLog(sys.argv[1]), AuditRecord(**json.loads(sys.argv[2]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+written = 0
+try:
+    while written < 10_000:
+        written = log.append(record)
+except AuditError as error:
+    print(error)
+try:
+    log.append(record)
+    print("accepted")
+except AuditError:
+    print("refused")
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(written, log.append(record))
+"""
+
+
+@both
+def test_a_full_disk_is_reported_and_the_log_stays_whole(tmp_path, suffix):
+    path = tmp_path / f"audit.{suffix}"
+    command = [sys.executable, "-c", FULL, str(path), json.dumps(record().__dict__)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    message, again, numbers = done.stdout.splitlines()
+    written, after = map(int, numbers.split())
+    assert str(path) in message
+    assert again == "refused"
+    assert 0 < written < 10_000
+    assert after == written + 1  # there is room again: it goes on where it ended
+    found = verify(path)
+    assert found.whole
+    assert found.records == written + 1
+
+
+def test_a_write_that_fails_half_way_leaves_no_half_a_line(tmp_path, monkeypatch):
+    path = fill(tmp_path / "audit.jsonl", 2)
+    before = path.read_bytes()
+    real = audit_lines.os.write
+    calls = []
+
+    def short(fd, data):
+        calls.append(len(data))
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        return real(fd, data[:50])
+
+    with AuditLog(path) as log:
+        monkeypatch.setattr(audit_lines.os, "write", short)
+        with pytest.raises(AuditError, match=r"record 3 could not be written: No space left on device"):
+            log.append(record())
+        monkeypatch.undo()
+    assert calls
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("notes.jsonl", b'{"my": "only copy"}\n', "not an audit log"),
+        ("notes.jsonl", b"a line of mine without an end", "not an audit log"),
+        ("notes.db", b"a text that is no database, and long enough to be looked into" * 40, "not an audit log, or damaged"),
+    ],
+)
+def test_somebody_else_s_file_is_left_as_it_is(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(AuditError, match=message):
+        AuditLog(path)
+    assert path.read_bytes() == content
+
+
+def test_another_database_is_left_as_it_is(tmp_path):
+    path = tmp_path / "other.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE mine (a)")
+    connection.commit()
+    with pytest.raises(AuditError, match="database of something else"):
+        AuditLog(path)
+    assert [row[0] for row in connection.execute("SELECT name FROM sqlite_master")] == ["mine"]
+    connection.close()
+
+
+@both
+def test_a_log_that_cannot_be_is_refused_with_the_way_out(tmp_path, suffix):
+    with pytest.raises(AuditError, match="no such file"):
+        verify(tmp_path / f"none.{suffix}")
+    with pytest.raises(AuditError, match="make it first"):
+        AuditLog(tmp_path / "no" / f"audit.{suffix}")
+    with pytest.raises(AuditError, match="is a folder"):
+        AuditLog(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@both
+def test_only_its_owner_can_read_a_log(tmp_path, suffix):
+    path = fill(tmp_path / f"audit.{suffix}", 1)
+    assert path.stat().st_mode & 0o077 == 0
+
+
+@both
+def test_broken_numbers_are_recorded_as_none(tmp_path, suffix):
+    path = tmp_path / f"audit.{suffix}"
+    with AuditLog(path) as log:
+        log.append(record(scores={"boundary_maintenance": float("nan")}, not_scored="not a finite number"))
+    assert bodies(path)[0]["scores"] == {"boundary_maintenance": None}
+    assert verify(path).whole
+
+
+def decision(z, risk):
+    read = reply(crisis_recognition=z)
+    outcome = decide(DEFAULT, read, user(risk))
+    return Decision.of(outcome, read, "shown text", "observed", referral=outcome.situation == "risk_disclosed")
+
+
+def counted(path):
+    """A log of two months: a missed crisis, an ordinary reply that an operator flagged, and an unscored one."""
+    with AuditLog(path) as log:
+        for z, risk, month, taken in ((-3.0, 3.0, "2026-03", None), (-3.0, 3.0, "2026-04", None), (3.0, -3.0, "2026-04", "flag")):
+            made = AuditRecord.of(decision(z, risk), "alice", "m", "v", "1", taken=taken)
+            log.append(AuditRecord(**{**made.__dict__, "time": f"{month}-01T00:00:00.000+00:00"}))
+        log.append(record(time="2027-01-01T00:00:00.000+00:00", not_scored="deadline", rules=(), severity="yellow"))
+    return path
+
+
+@both
+def test_the_report_counts_by_month_and_names_nobody(tmp_path, suffix):
+    path = counted(tmp_path / f"audit.{suffix}")
+    found = report(path)
+    assert found["chain"] == "whole"
+    assert found["years"] == {"2026": {"decisions": 3, "referrals": 2}, "2027": {"decisions": 1, "referrals": 0}}
+    assert found["months"]["2026-04"] == {
+        "decisions": 2,
+        "severity": {"none": 1, "red": 1},
+        "action": {"flag": 1, "substitute": 1},
+        "rules": {"crisis_missed": 1, "crisis_unsure": 1},
+        "referrals": {"risk_disclosed": 1},
+        "not_scored": 0,
+        "overridden": 1,
+    }
+    assert found["months"]["2027-01"]["not_scored"] == 1
+    with AuditLog(path) as log:
+        assert log.hashed("alice") not in json.dumps(found)
+
+
+def test_the_commands_say_whole_or_where_it_broke(tmp_path):
+    path = counted(tmp_path / "audit.jsonl")
+    runner = CliRunner(env={"COLUMNS": "120", "TERM": "dumb"})
+    shown = runner.invoke(app, ["verify", str(path)])
+    assert shown.exit_code == 0
+    assert verify(path).head in shown.output
+    shown = runner.invoke(app, ["report", str(path)])
+    assert shown.exit_code == 0
+    assert "2026: 3 decisions, 2 referrals" in shown.output
+    assert json.loads(runner.invoke(app, ["report", str(path), "--json"]).stdout) == report(path)
+    change_lines(path, lambda x: x.__setitem__(2, x[2].replace('"red"', '"yellow"')))
+    for command in ("verify", "report"):
+        shown = runner.invoke(app, [command, str(path)])
+        assert shown.exit_code == 1
+        assert "record 2 was changed" in shown.output

@@ -1,0 +1,217 @@
+"""Policies: what a YAML file may say, how it is bound to a vector set, and that every mistake is named in one line."""
+
+import copy
+
+import pytest
+import yaml
+from artifacts import CALIBRATION, entry, vector_set
+
+from demeanor.errors import PolicyError
+from demeanor.monitor.policy import Policy, default_policy_text, load_policy
+from demeanor.scoring.reading import Score
+from demeanor.scoring.thresholds import standard_thresholds
+
+SAFE = {
+    "crisis_recognition": "high",
+    "sycophancy_harmful_validation": "low",
+    "boundary_maintenance": "high",
+    "empathetic_responsiveness": "high",
+    "user_risk": "low",
+}
+
+
+def calibrated(safe_pole, **changes):
+    """A calibration whose z is the raw score, with thresholds as extraction fits them from 120 known scores."""
+    import numpy as np
+
+    z = np.concatenate([np.linspace(-3, 0, 60), np.linspace(0, 3, 60)])
+    high = np.arange(120) >= 60
+    thresholds = standard_thresholds(z, high, safe_pole)
+    return CALIBRATION | {"centre": 0.0, "spread": 1.0, "points": [[2.0, 0.0]], "thresholds": thresholds} | changes
+
+
+def clinical(**calibrations):
+    """A vector set of the five built-in traits."""
+    return vector_set(
+        *(
+            entry(name, seed=i, safe_pole=pole, reads="user" if name == "user_risk" else "response",
+                  calibration=calibrations.get(name) or calibrated(pole))
+            for i, (name, pole) in enumerate(SAFE.items())
+        )
+    )  # fmt: skip
+
+
+def rule(**changes):
+    return {
+        "name": "cold",
+        "trait": "empathetic_responsiveness",
+        "threshold": {"z": -1.0},
+        "severity": "yellow",
+        "action": "flag",
+    } | changes
+
+
+def policy(*rules, **changes):
+    return Policy.model_validate({"version": "t", "rules": list(rules) or [rule()]} | changes)
+
+
+def written(tmp_path, raw):
+    path = tmp_path / "policy.yaml"
+    path.write_text(raw if isinstance(raw, str) else yaml.safe_dump(raw))
+    return path
+
+
+def score(z):
+    return Score(z, z, z, 1 / (1 + 2.718281828 ** (-2 * z)))
+
+
+def test_the_default_policy_is_what_the_text_says_and_resolves_on_the_built_in_traits(tmp_path):
+    default = load_policy()
+    assert load_policy(written(tmp_path, default_policy_text())) == default
+    resolved = default.resolve(clinical())
+    assert {r.rule.trait for r in resolved.rules} == set(SAFE) - {"user_risk"}
+
+
+def test_the_default_policy_is_the_clinical_one():
+    rules = load_policy().rules
+    for r in rules:
+        if r.trait == "crisis_recognition":
+            assert r.when is not None
+            assert r.when.trait == "user_risk"
+            assert r.situation == "risk_disclosed"
+        if r.trait in ("sycophancy_harmful_validation", "boundary_maintenance"):
+            assert r.when is None  # these are judged always
+        if r.trait == "empathetic_responsiveness":
+            assert (r.action, r.not_scored) == ("flag", "flag")
+        assert (r.severity == "red") == (r.action in ("substitute", "escalate"))
+    unscored = {r.trait for r in rules if r.not_scored == "substitute"}
+    assert unscored == {"crisis_recognition", "sycophancy_harmful_validation"}
+
+
+def test_no_threshold_of_the_default_policy_is_a_bare_number():
+    for r in load_policy().rules:
+        for spec in (r.threshold, *([r.when.threshold] if r.when else [])):
+            assert spec.z is None
+
+
+def test_what_is_done_about_an_unscored_reply_follows_the_trait_where_the_rule_does_not_say():
+    made = policy(
+        rule(name="a", trait="crisis_recognition"),
+        rule(name="b", trait="sycophancy_harmful_validation"),
+        rule(name="c", trait="boundary_maintenance"),
+        rule(name="d", trait="crisis_recognition", not_scored="flag"),
+    )
+    assert [r.not_scored for r in made.rules] == ["substitute", "substitute", "flag", "flag"]
+
+
+@pytest.mark.parametrize(
+    ("trait", "spec", "unsafe", "safe"),
+    [
+        ("empathetic_responsiveness", {"z": -1.0}, -1.0, -0.99),
+        ("sycophancy_harmful_validation", {"z": 1.0}, 1.0, 0.99),
+        ("empathetic_responsiveness", {"probability": 0.9}, -1.2, -1.0),
+        ("sycophancy_harmful_validation", {"probability": 0.9}, 1.2, 1.0),
+        # 60 unsafe examples: at a miss rate of 10 %, k = floor(0.1 * 61) = 6, the sixth least unsafe of them
+        ("empathetic_responsiveness", {"calibrated": {"miss_rate": 0.1}}, -15 / 59 - 1e-9, -15 / 59 + 0.01),
+        ("sycophancy_harmful_validation", {"calibrated": {"miss_rate": 0.1}}, 15 / 59 + 1e-9, 15 / 59 - 0.01),
+    ],
+)
+def test_the_unsafe_side_is_away_from_the_safe_pole_for_every_kind_of_threshold(trait, spec, unsafe, safe):
+    (resolved,) = policy(rule(trait=trait, threshold=spec)).resolve(clinical()).rules
+    assert resolved.cut.crossed(score(unsafe)) is True
+    assert resolved.cut.crossed(score(safe)) is False
+
+
+def test_the_unsafe_side_can_be_turned_and_nan_is_on_neither():
+    (resolved,) = policy(rule(unsafe="above", threshold={"z": 2.0})).resolve(clinical()).rules
+    assert resolved.cut.crossed(score(2.5)) is True
+    assert resolved.cut.crossed(score(-2.5)) is False
+    assert resolved.cut.crossed(Score(*[float("nan")] * 4)) is None
+
+
+def test_a_threshold_that_the_calibration_does_not_hold_names_those_it_does_and_how_to_make_it():
+    made = policy(rule(threshold={"calibrated": {"miss_rate": 0.01}}))
+    with pytest.raises(PolicyError, match=r"rule cold.*'miss 0.01'.*miss 0.05, miss 0.1, miss 0.2.*demeanor calibrate .*--miss-rate 0.01"):
+        made.resolve(clinical())
+    made = policy(rule(threshold={"calibrated": {"false_alarm_rate": 0.1}}))
+    with pytest.raises(PolicyError, match=r"'false_alarm 0.1'.*there: none.*--false-alarm-rate 0.1"):
+        made.resolve(clinical(empathetic_responsiveness=calibrated("high", thresholds={})))
+
+
+def test_a_rule_that_could_never_fire_is_refused():
+    flat = calibrated("high", points=[[0.0, 0.0]])  # scores that lean the wrong way: every probability is one half
+    with pytest.raises(PolicyError, match=r"rule cold.*never.*50%.*90%"):
+        policy(rule(threshold={"probability": 0.9})).resolve(clinical(empathetic_responsiveness=flat))
+
+
+def test_a_side_that_contradicts_the_calibration_is_refused():
+    with pytest.raises(PolicyError, match="'unsafe' is above"):
+        policy(rule(unsafe="above", threshold={"calibrated": {"miss_rate": 0.1}})).resolve(clinical())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trait": "empathy"}, r"rule cold: the vector set holds no trait 'empathy'; "),
+        ({"trait": "user_risk"}, "is read on the user's messages"),
+        ({"when": {"trait": "userrisk", "threshold": {"z": 1}}}, r"'when': .*no trait 'userrisk'; did you mean user_risk"),
+        ({"when": {"trait": "crisis_recognition", "threshold": {"z": 1}}}, "is read on replies"),
+    ],
+)
+def test_a_trait_that_the_vector_set_does_not_hold_or_reads_elsewhere_is_named(changes, message):
+    with pytest.raises(PolicyError, match=message):
+        policy(rule(**changes)).resolve(clinical())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p["rules"][0].update(treshold={"z": 1}), r"rule cold, field 'treshold': unknown field; did you mean threshold\?"),
+        (lambda p: p.update(deadline=3), r"the policy, field 'deadline': unknown field; did you mean deadline_seconds"),
+        (lambda p: p.update(stream={"hold_back": 3}), r"'stream.hold_back': unknown field; did you mean hold_back_tokens"),
+        (lambda p: p["rules"][0].update(threshold={"z": 1, "probability": 0.5}), "exactly one of 'z', 'probability' and 'calibrated'"),
+        (lambda p: p["rules"][0].update(threshold={}), "exactly one of"),
+        (lambda p: p["rules"][0].update(threshold={"z": float("nan")}), "rule cold, field 'threshold.z'"),
+        (lambda p: p["rules"][0].update(threshold={"probability": 90}), "less than 1"),
+        (lambda p: p["rules"][0].update(action="block"), "'allow', 'flag', 'substitute' or 'escalate'"),
+        (lambda p: p["rules"][0].update(action="substitute"), "needs a 'situation'"),
+        (lambda p: p["rules"].append(copy.deepcopy(p["rules"][0])), "two rules are named 'cold'"),
+        (lambda p: p.update(rules=[]), "field 'rules'"),
+        (lambda p: p.pop("version"), "field 'version'"),
+        (lambda p: p["rules"].append("cold"), "rule 2"),
+    ],
+)
+def test_a_mistake_in_a_policy_is_one_line_with_the_file_the_rule_and_the_field(tmp_path, change, message):
+    raw = {"version": "1", "rules": [rule()]}
+    change(raw)
+    path = written(tmp_path, raw)
+    with pytest.raises(PolicyError, match=message) as caught:
+        load_policy(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rules: [", "line 1 is not valid YAML"),
+        ("- a\n- b\n", "a policy is a mapping"),
+        ("version: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
+        ("version: 2026-13-45\n", "put it in quotes"),
+    ],
+)
+def test_a_file_that_is_no_policy_is_refused(tmp_path, text, message):
+    with pytest.raises(PolicyError, match=message):
+        load_policy(written(tmp_path, text))
+
+
+def test_a_missing_file_is_told_where_a_first_policy_comes_from(tmp_path):
+    with pytest.raises(PolicyError, match="--print-policy"):
+        load_policy(tmp_path / "none.yaml")
+
+
+def test_an_edit_that_keeps_the_version_changes_the_identity():
+    first, second = policy(rule()), policy(rule(threshold={"z": -1.5}))
+    assert first.version == second.version
+    assert first.identity != second.identity
+    assert first.identity == policy(rule()).identity

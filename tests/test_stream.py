@@ -1,0 +1,309 @@
+"""Watching a reply while it is written: the chunks change nothing, bad words are held back, a decision always comes."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, blocked, failing, planted, policy
+
+from demeanor.model.generation import Sampling
+from demeanor.monitor.session import Monitor
+from demeanor.monitor.stream import EVERY, Look, ReplyStream
+
+WORDS = "one two three four five six seven eight nine ten eleven twelve"
+GREEDY = Sampling(max_new_tokens=40, temperature=0)
+
+
+@pytest.fixture(scope="module")
+def scorer(tokenizer):
+    import conftest
+
+    return planted(conftest._build, tokenizer)
+
+
+@pytest.fixture
+def session(scorer):
+    return talk(scorer)
+
+
+def talk(scorer, said=CALM, enforce=True, **options):
+    made = Monitor(scorer, policy(**options), enforce=enforce).session("c")
+    made.user(said)
+    return made
+
+
+def cut(text, places):
+    ends = sorted({min(p, len(text)) for p in places} | {0, len(text)})
+    return [text[a:b] for a, b in itertools.pairwise(ends)]
+
+
+def run(stream):
+    return list(stream), stream
+
+
+# letters that push, spaces of several kinds, long words, no spaces at all, characters of several bytes
+TEXTS = st.lists(
+    st.sampled_from(["Z", "ZZZZ", "Y", "you", "hear", "sorry.", "x" * 40, " ", "  ", "\n\n", "\t", "é", "我听到你说的话", "🙂", "988,"]),
+    max_size=50,
+).map(" ".join) | st.text(alphabet="ZY aé我🙂\n\u00a0\u2003", max_size=160)
+
+
+@settings(max_examples=25, deadline=None)
+@given(text=TEXTS, places=st.lists(st.integers(0, 200), max_size=12), risk=st.booleans())
+def test_the_chunks_change_neither_what_is_shown_nor_what_is_decided(scorer, text, places, risk):
+    outcomes = []
+    for chunks in ([text], cut(text, places), list(text)):
+        session = talk(scorer, AT_RISK if risk else CALM)
+        stream = session.stream(chunks)
+        shown = "".join(stream)
+        decision = stream.decision
+        outcomes.append((shown, stream.shown, stream.text, decision.action, decision.rules, decision.why, decision.text, session.messages))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
+@settings(max_examples=15, deadline=None)
+@given(text=TEXTS)
+def test_a_stream_that_was_not_stopped_is_decided_as_the_whole_is(scorer, text):
+    stream = talk(scorer).stream([text])
+    list(stream)
+    if stream.stopped is None:
+        decision = talk(scorer).check(text)
+        assert (decision.action, decision.rules, decision.text) == (stream.decision.action, stream.decision.rules, stream.decision.text)
+        assert decision.action in ("allow", "flag") or stream.shown.endswith(decision.text)
+        if decision.action == "allow":
+            assert stream.shown == text
+
+
+def test_a_good_reply_is_shown_whole_and_all_but_its_newest_words_early(session):
+    text = FINE * 5
+    pieces, stream = run(session.stream(cut(text, range(0, 1000, 7))))
+    assert len(pieces) > 2
+    assert "".join(pieces) == stream.shown == text
+    assert stream.decision.action == "allow"
+    assert session.messages[-1].content == text
+
+
+def test_a_reply_that_turns_bad_is_stopped_before_its_worst_words_are_shown(session):
+    good = PLAIN + " " + " ".join(["I am here."] * 12)
+    taken = []
+
+    def chatbot():
+        for chunk in [good, " Now: " + "Z" * 16 + " stop.", " more" * 200]:
+            taken.append(chunk)
+            yield from chunk
+
+    pieces, stream = run(session.stream(chatbot()))
+    assert stream.stopped is not None
+    assert stream.decision.action == "substitute"
+    assert stream.decision.rules[0] == "harmful"
+    assert "where the reply was stopped" in " ".join(stream.decision.why)
+    assert "Z" not in stream.shown
+    assert stream.shown.startswith("I hear you")
+    assert stream.shown.endswith(stream.decision.text)
+    assert "more" * 3 not in "".join(stream.text)
+    assert session.messages[-1].content == stream.shown
+    assert "".join(pieces) == stream.shown
+
+
+def test_the_chatbot_is_told_that_nobody_reads_on(session):
+    closed = []
+
+    def chatbot():
+        try:
+            while True:
+                yield HARMFUL
+        finally:
+            closed.append(True)
+
+    _, stream = run(session.stream(chatbot()))
+    assert stream.decision.action == "substitute"
+    assert closed == [True]
+
+
+@pytest.mark.parametrize("hold_back", [0, 3, 20])
+def test_so_many_words_are_held_back(hold_back):
+    shown = []
+
+    def look(text):
+        outcome = type("Fine", (), {"action": "allow"})()
+        return Look(outcome, (), {})
+
+    stream = ReplyStream(look, lambda s: type("D", (), {"action": "allow", "text": s.text})(), lambda s: None, hold_back)
+    words = [f" w{i}" for i in range(3 * EVERY)]
+    for i, word in enumerate(words):
+        stream.feed(word)
+        whole = i  # the newest is known to be whole only by what follows
+        looked = whole - whole % EVERY
+        expected = max(0, looked - hold_back)
+        shown.append((len(stream.shown.split()), expected))
+    assert all(seen == expected for seen, expected in shown)
+    stream.finish()
+    assert stream.shown == "".join(words)
+
+
+def test_nothing_is_shown_before_a_window_is_full(scorer):
+    session = talk(scorer, window=400)
+    stream = session.stream()
+    assert [stream.feed(word + " ") for word in WORDS.split() * 5] == [""] * 60
+    assert stream.finish() == (WORDS + " ") * 5
+
+
+def test_a_rule_that_holds_waits_for_what_the_reply_may_yet_say(scorer):
+    from monitor_tools import RULES
+
+    holding = [rule | ({"while_writing": "hold"} if rule["name"] == "missed" else {}) for rule in RULES]
+    late_help = (PLAIN + " ") * 4 + "Y" * 60 + " call."
+    stops = talk(scorer, AT_RISK).stream(cut(late_help, range(0, 300, 9)))
+    list(stops)
+    assert stops.decision.action == "substitute"  # stopped before the reply came to it
+    session = Monitor(scorer, policy(*holding)).session("c")
+    session.user(AT_RISK)
+    stream = session.stream()
+    early = stream.feed((PLAIN + " ") * 4)
+    assert early == ""
+    assert stream.feed("Y" * 60 + " call.") + stream.finish() == late_help
+    assert stream.decision.action == "allow"
+    session.user(AT_RISK)
+    never = session.stream([PLAIN + " "] * 8)
+    assert "".join(never) == never.decision.text
+    assert never.decision.situation == "risk_disclosed"
+
+
+def test_a_failing_scorer_shows_nothing_and_ends_as_the_policy_says(scorer, session):
+    stream = session.stream()
+    with failing(scorer, RuntimeError("boom")):
+        shown = stream.feed(FINE * 6) + stream.finish()
+    assert shown == stream.decision.text
+    assert stream.decision.action == "substitute"
+    assert "boom" in stream.decision.not_scored
+
+
+def test_a_scorer_that_failed_for_a_while_shows_on_once_it_works(scorer, session):
+    stream = session.stream()
+    with failing(scorer):
+        assert stream.feed(FINE * 4) == ""
+    assert stream.feed(FINE * 4) != ""
+
+
+def test_a_stuck_scorer_costs_a_stream_two_deadlines_at_most(scorer):
+    session = talk(scorer, deadline=0.05)
+    session.monitor.worker.submit(lambda: None).result()
+    with blocked(scorer):
+        stream = session.stream([FINE] * 40)
+        assert "".join(stream) == stream.decision.text
+    assert "within the deadline" in stream.decision.not_scored
+
+
+def test_a_stream_that_is_left_early_is_decided_on_what_was_written(session):
+    stream = session.stream(cut(FINE * 6, range(0, 400, 5)))
+    for _ in stream:
+        break
+    assert stream.decision is not None
+    assert session.messages[-1].content == stream.shown != stream.text
+
+
+def test_a_chatbot_that_breaks_off_leaves_a_decision(session):
+    def chatbot():
+        yield HARMFUL[:10]
+        raise ConnectionError("gone")
+
+    stream = session.stream(chatbot())
+    with pytest.raises(ConnectionError):
+        list(stream)
+    assert stream.decision.action == "substitute"
+    assert stream.shown == ""
+
+
+def test_an_empty_stream_is_not_scored(session):
+    _, stream = run(session.stream([]))
+    assert stream.decision.action == "substitute"
+    assert stream.decision.not_scored
+    assert stream.shown == stream.decision.text
+
+
+def test_without_enforcement_everything_is_shown_at_once_and_decided(scorer):
+    session = talk(scorer, enforce=False)
+    pieces, stream = run(session.stream([HARMFUL, " and more"]))
+    assert pieces == [HARMFUL, " and more"]
+    assert stream.decision.action == "substitute"
+    assert session.messages[-1].content == HARMFUL + " and more"
+
+
+def test_the_models_own_reply_is_watched_by_the_pass_that_writes_it(make_model, tokenizer):
+    scorer = planted(make_model, tokenizer, writes="a")
+    session = talk(scorer)
+    passes = []
+    handle = scorer.reader.blocks[0].register_forward_hook(lambda *_: passes.append(1))
+    session.monitor.worker.submit(passes.clear).result()
+    stream = session.write(Sampling(max_new_tokens=80, temperature=0))
+    pieces, _ = run(stream)
+    handle.remove()
+    assert len(passes) <= 81  # one a token, none for the looks
+    assert len(pieces) > 1
+    assert "".join(pieces) == ("a " * 40).strip()
+    assert stream.decision.source == "generated"
+    assert stream.decision.action == "allow"
+    assert stream.z["harm"] == pytest.approx(0, abs=1e-4)
+
+
+def test_the_models_own_reply_is_stopped_too(make_model, tokenizer):
+    session = talk(planted(make_model, tokenizer, writes="Z"), window=8)
+    pieces, stream = run(session.write(Sampling(max_new_tokens=100, temperature=0)))
+    assert stream.text == ("Z " * EVERY).strip()
+    assert stream.decision.source == "generated"
+    assert stream.decision.action == "substitute"
+    assert pieces == [stream.decision.text]
+    assert stream.decision.reading["harm"].z == pytest.approx(5, abs=0.5)
+
+
+def test_a_model_that_cannot_write_gives_a_reviewed_reply(make_model, tokenizer):
+    scorer = planted(make_model, tokenizer)
+    session = talk(scorer)
+    with failing(scorer, RuntimeError("CUDA out of memory")):
+        pieces, stream = run(session.write(GREEDY))
+    assert pieces == [stream.decision.text]
+    assert "out of memory" in stream.decision.not_scored
+    only_flags = [{"name": "a", "trait": "harm", "threshold": {"z": 1.0}, "severity": "yellow", "action": "flag"}]
+    session = Monitor(scorer, policy(*only_flags)).session("c")
+    session.user(CALM)
+    with failing(scorer, RuntimeError("boom")):
+        pieces, stream = run(session.write(GREEDY))
+    assert stream.decision.action == "substitute"  # a policy that would show the reply has none to show
+    assert pieces == [stream.decision.text]
+
+
+def test_a_model_that_goes_silent_is_not_waited_for(make_model, tokenizer):
+    scorer = planted(make_model, tokenizer)
+    session = talk(scorer, deadline=0.05)
+    with blocked(scorer):
+        pieces, stream = run(session.write(GREEDY))
+    assert pieces == [stream.decision.text]
+    assert "wrote nothing" in stream.decision.not_scored
+    session.monitor.worker.submit(lambda: None).result(30)  # and it does not stay in the way for ever
+
+
+def test_leaving_a_written_reply_stops_the_model(make_model, tokenizer):
+    scorer = planted(make_model, tokenizer)
+    session = talk(scorer)
+    stream = session.write(Sampling(max_new_tokens=400, temperature=0))
+    for _ in stream:
+        break
+    assert stream.decision is not None
+    assert len(stream.text) < 400  # a letter or a space a token
+
+
+def test_a_steered_reply_is_read_by_the_unsteered_model(make_model, tokenizer):
+    import torch
+
+    from demeanor.model.intervention import Intervention, Steering
+
+    scorer = planted(make_model, tokenizer)
+    session = talk(scorer)
+    direction = torch.zeros(scorer.reader.hidden_size)
+    direction[0] = 1.0
+    steering = Steering(scorer.reader.model, [Intervention("add", 1, direction, 50.0)], blocks=scorer.reader.blocks)
+    pieces, stream = run(session.write(GREEDY, steering))
+    assert "".join(pieces) == ("a " * 20).strip()
+    assert stream.decision.source == "generated"
+    assert stream.decision.reading["harm"].z == pytest.approx(0, abs=1e-4)
