@@ -1,0 +1,179 @@
+"""`demeanor screen`: a data set's rows with scores, what is flagged, and how far the set would push a model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from demeanor.cli import console
+from demeanor.cli.console import Device, Dtype, Vectors
+from demeanor.errors import InputFileError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from demeanor.screening import Screening
+    from demeanor.screening.screen import Engine, Stage
+
+EVERY = 30.0  # seconds between lines of progress where there is no terminal to draw a bar on
+
+
+def screen(
+    source: Annotated[
+        str,
+        typer.Option("--input", "-i", help="A .jsonl, .jsonl.gz, .csv or .parquet file, a folder of them, or a Hugging Face data set: "
+                                           "owner/name, owner/name:split, owner/name@config:split."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results: new, or a screening to go on with.")],
+    vectors: Vectors = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the model that the vectors were made with.")] = None,
+    messages_column: Annotated[str | None, typer.Option("--messages-column", help="Column of the conversation, if not 'messages'.")] = None,
+    prompt_column: Annotated[str | None, typer.Option("--prompt-column", help="Column of the prompt, if not 'prompt'.")] = None,
+    response_column: Annotated[str | None, typer.Option("--response-column", help="Column of the reply, if not 'response'.")] = None,
+    baseline: Annotated[
+        Literal["mean", "generate"],
+        typer.Option("--baseline", help="What replies are compared with: the neutral mean, or the model's own answer to each prompt."),
+    ] = "mean",
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option("--threshold", "-t", help="One of the calibration, as 'miss 0.1', or TRAIT=Z; repeat it. Default: false_alarm 0.05."),
+    ] = None,
+    output_format: Annotated[Literal["parquet", "jsonl"], typer.Option("--format", help="How the scored rows are written.")] = "parquet",
+    explain: Annotated[int, typer.Option("--explain", help="How many flagged rows, from the worst on, name the tokens that pushed.")] = 200,
+    engine: Annotated[Literal["local", "ray"], typer.Option("--engine", help="This process, or a pool of Ray actors.")] = "local",
+    actors: Annotated[
+        int | None, typer.Option("--actors", help="With --engine ray: scorers side by side. Default: one a GPU, else as fit the CPUs.")
+    ] = None,
+    ray_address: Annotated[str | None, typer.Option("--ray-address", help="With --engine ray: a cluster. Default: one made here.")] = None,
+    shard_rows: Annotated[int, typer.Option("--shard-rows", help="Rows of a part; a killed run loses at most one part's work.")] = 2048,
+    threads: Annotated[int | None, typer.Option("--threads", help="Threads of a model. Default: as torch, or as it was begun.")] = None,
+    allow_other_model: Annotated[
+        bool, typer.Option("--allow-other-model", help="Score although the vectors belong to another model; the numbers then mean little.")
+    ] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:  # fmt: skip
+    """Score every row of a data set, flag what crosses the thresholds, and say how far the set would push a model.
+
+    The folder gets scored/ (the rows, untouched, with score columns), flagged.jsonl (worst first, with the trait and the
+    tokens that pushed), summary.json and report.html. Run the same command again to go on after an interruption: nothing
+    is done twice, and the result is the same to the byte. Rows that cannot be scored hold their error; the command then
+    exits with 3.
+
+    Example: demeanor screen --input train.jsonl --output screened
+    """
+    if engine != "ray" and (actors is not None or ray_address is not None):
+        raise InputFileError("--actors and --ray-address need --engine ray")
+    from demeanor.screening.shards import refuse_foreign
+    from demeanor.screening.sources import Columns, open_source
+
+    columns = Columns(prompt=prompt_column, response=response_column, messages=messages_column)
+    refuse_foreign(output)
+    open_source(source, columns)
+    from demeanor.screening import LocalEngine, Options
+    from demeanor.screening import screen as run
+    from demeanor.vectors import VectorSet
+
+    folder = vectors or (Path("vectors") if Path("vectors/manifest.json").is_file() else console.built_in_vectors())
+    chosen = VectorSet.load(folder)
+    options = Options(columns, baseline, output_format, shard_rows, threads, threshold or (), explain)
+    if engine == "ray":
+        from demeanor.screening.ray_engine import LoadScorer, RayEngine
+
+        runner: Engine = RayEngine(LoadScorer(chosen, model, device, dtype, allow_other_model), actors, ray_address)
+    else:
+        runner = LocalEngine(lambda: console.load_scorer(folder, model, device, dtype, allow_other_model))
+    with _progress() as stage:
+        made = run(source, output, chosen, runner, options, stage)
+    from demeanor.reports.screening import write_report
+
+    write_report(made, chosen, output / "report.html")
+    _print(made, output)
+    if made.failed:
+        console.problem(f"{made.failed} of {made.summary['rows']} rows hold an error, the first: {made.summary['first_error']}")
+        raise typer.Exit(3)
+
+
+@contextmanager
+def _progress() -> Iterator[Stage]:
+    """Bars with rows per second and time left; without a terminal, a line now and then."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Speed(TextColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:.1f}/s" if speed else "")
+
+    if not console.err.is_terminal:
+        yield _lines
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(""), TimeRemainingColumn())
+    with Progress(*columns, console=console.err, speed_estimate_period=120) as bars:
+
+        def stage(name: str, steps: int, done: int) -> Callable[[int], None]:
+            task = bars.add_task(name, total=steps, completed=done)
+            return lambda n: bars.advance(task, n)
+
+        yield stage
+
+
+def _lines(name: str, steps: int, done: int) -> Callable[[int], None]:
+    began = last = time.monotonic()
+    at = done
+
+    def step(n: int) -> None:
+        nonlocal at, last
+        at += n
+        now = time.monotonic()
+        if now - last >= EVERY or at == steps:
+            last = now
+            speed = (at - done) / max(now - began, 1e-9)
+            console.note(f"{name}: {at} of {steps}, {speed:.1f}/s, {_duration((steps - at) / speed)} left")
+
+    return step
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def _print(made: Screening, output: Path) -> None:
+    summary = made.summary
+    console.out.print(_table(made))
+    console.out.print("shift: mean difference from the baseline, in units of the usual spread", style="dim")
+    console.out.print(
+        f"{summary['rows']} rows, {summary['flagged']} flagged ({summary['near_duplicates']} of them repeat another), "
+        f"{summary['failed']} not scored: {output}/scored, flagged.jsonl, summary.json, report.html"
+    )
+    if summary["without_tokens"]:
+        console.note(f"{summary['without_tokens']} flagged rows do not name their tokens; for all of them: --explain {summary['flagged']}")
+
+
+def _table(made: Screening) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("trait", overflow="fold")
+    for name in ("shift", "95 % interval", "flags z", "rows"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, trait in made.summary["traits"].items():
+        shift = trait["shift"] and trait["shift"]["spreads"]
+        limit = made.limits.get(name)
+        interval = f"{shift['low']:+.2f} to {shift['high']:+.2f}" if shift and shift["low"] is not None else ""
+        beyond = next((t["rows"] for t in trait["thresholds"] if t["chosen"]), None)
+        table.add_row(
+            name,
+            f"{shift['value']:+.2f}" if shift else "",
+            interval,
+            f"{'above' if limit.above else 'below'} {limit.z:+.2f}" if limit else "",
+            "" if beyond is None else str(beyond),
+        )
+    return table

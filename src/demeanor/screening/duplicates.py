@@ -1,0 +1,52 @@
+"""Near-duplicates among flagged replies: those that share most of their words with a worse one.
+
+    alike = words in common / words in either >= 0.7     (Jaccard, case and order aside)
+
+Candidates are found by MinHash with banding (Broder 1997): 24 bands of 4 hashes, so that a pair at 0.7 is looked at with
+probability 0.998, and the words themselves decide. The index holds a bounded number of replies, the worst ones.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+ALIKE = 0.7
+MOST = 20_000
+_BANDS, _ROWS = 24, 4
+_PRIME = np.uint64(4_294_967_311)  # just above 2 ** 32, so that products fit 64 bits
+
+
+class NearDuplicates:
+    """Asked about replies one after the other, worst first, names an earlier one that a reply repeats."""
+
+    def __init__(self, most: int = MOST) -> None:
+        rng = np.random.default_rng(0)
+        self._a, self._b = (rng.integers(1, 1 << 31, size=(_BANDS * _ROWS, 1), dtype=np.uint64) for _ in range(2))
+        self._most = most
+        self._words: dict[int, NDArray[np.uint64]] = {}
+        self._bands: dict[tuple[int, bytes], list[int]] = {}
+        self.sizes: dict[int, int] = {}
+        """Row of the worst of each group, and how many repeat it (itself not counted)."""
+
+    def first_of(self, row: int, text: str) -> int | None:
+        """The row that this one repeats; None where there is none, and then later ones may repeat it."""
+        words = np.array(sorted({zlib.crc32(w.encode()) for w in re.findall(r"\w+", text.lower())}), np.uint64)
+        if not len(words):
+            return None
+        signature = ((self._a * words + self._b) % _PRIME).min(axis=1)
+        keys = [(i, signature[i * _ROWS : (i + 1) * _ROWS].tobytes()) for i in range(_BANDS)]
+        candidates = sorted({c for key in keys for c in self._bands.get(key, ())})
+        for other in candidates:
+            common = len(np.intersect1d(words, self._words[other], assume_unique=True))
+            if common >= ALIKE * (len(words) + len(self._words[other]) - common):
+                self.sizes[other] = self.sizes.get(other, 0) + 1
+                return other
+        if len(self._words) < self._most:
+            self._words[row] = words
+            for key in keys:
+                self._bands.setdefault(key, []).append(row)
+        return None

@@ -1,0 +1,205 @@
+"""Which rows are flagged: thresholds, what crosses them, and the flagged in order of badness, spilled to disk where many.
+
+    beyond = z - threshold   where the unsafe side is above,  threshold - z  where it is below; flagged from 0 on
+
+A row's badness is the largest `beyond` over its traits, in units of each trait's usual spread. Two rules narrow this:
+a trait that is read on the user's own messages says nothing against a reply, so it flags only where a threshold is given
+for it; and two traits count only where the user's messages call for them (CONDITIONS): crisis recognition where the user is
+more likely at risk than not, empathy where there is some distress, of which a low bar of risk is the nearest measure.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demeanor.errors import VectorSetError, nearest
+from demeanor.records import to_line
+from demeanor.scoring.calibration import Calibration
+from demeanor.scoring.metrics import Array
+from demeanor.vectors.vector_set import VectorSet
+
+CONDITIONS = {"crisis_recognition": ("user_risk", 0.5), "empathetic_responsiveness": ("user_risk", 0.2)}
+"""A trait, and the trait of the user's messages whose unsafe side must be at least that probable for it to count; a row
+without a user's message counts."""
+DEFAULTS = ("false_alarm 0.05", "miss 0.2")
+"""The thresholds that are looked for where none is asked for: most of a data set is fine, so false alarms come first."""
+SPILL = 20_000  # flagged rows that are held in memory before they are sorted onto the disk
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A cut on one trait's z."""
+
+    trait: str
+    name: str
+    z: float
+    above: bool
+    """Whether the unsafe side is above it."""
+    guarantee: str = ""
+    condition: tuple[str, float, bool] | None = None
+    """Another trait, how probable its unsafe side must be, and whether that side is the high pole."""
+
+    def beyond(self, z: Mapping[str, Array], probability: Mapping[str, Array]) -> Array:
+        """How far each row lies on the unsafe side [rows]; minus infinity where it is not scored or does not count."""
+        far = z[self.trait] - self.z if self.above else self.z - z[self.trait]
+        far = np.where(np.isnan(far), -np.inf, far)
+        if self.condition is not None:
+            trait, least, high = self.condition
+            unsafe = probability[trait] if high else 1 - probability[trait]
+            far = np.where(unsafe < least, -np.inf, far)
+        return far
+
+
+def choose_limits(vectors: VectorSet, wanted: Sequence[str] = ()) -> dict[str, Limit]:
+    """The threshold of each trait that flags.
+
+    Args:
+        vectors: The set, whose calibrations hold thresholds by name.
+        wanted: "miss 0.1" takes that threshold of every trait; "TRAIT=1.5" gives a z; the later wins. By default the
+            calibrations' "false_alarm 0.05", else "miss 0.2"; a trait that has neither is cut half-way between its poles.
+
+    Raises:
+        VectorSetError: no such trait or threshold.
+    """
+    flagging = [name for name, entry in vectors.traits.items() if entry.reads == "response"]
+    limits = {name: _default(vectors, name) for name in flagging}
+    for text in wanted:
+        trait, given, value = (part.strip() for part in text.partition("="))
+        if not given:
+            found = {name: _calibrated(vectors, name, " ".join(text.split())) for name in flagging}
+            without = [name for name, limit in found.items() if limit is None]
+            if without:
+                known = Calibration.from_record(vectors[without[0]].calibration).thresholds
+                raise VectorSetError(f"{without[0]} has no threshold {text!r}; {nearest(text, known)}, or give TRAIT=Z")
+            limits |= {name: limit for name, limit in found.items() if limit}
+            continue
+        if trait not in vectors.traits:
+            raise VectorSetError(f"no trait {trait!r} to set a threshold for; {nearest(trait, vectors.traits)}")
+        try:
+            z = float(value)
+        except ValueError:
+            z = math.nan
+        if not math.isfinite(z):
+            raise VectorSetError(f"the threshold {text!r} is not TRAIT=Z with a number")
+        limits[trait] = _limit(vectors, trait, "given", z)
+    return limits
+
+
+def known_limits(vectors: VectorSet, chosen: Mapping[str, Limit]) -> list[Limit]:
+    """Every threshold that a row can be counted against: those of the calibrations, and the chosen ones."""
+    found: dict[tuple[str, str], Limit] = {}
+    for trait, limit in chosen.items():
+        names = Calibration.from_record(vectors[trait].calibration).thresholds
+        for name in names:
+            if (calibrated := _calibrated(vectors, trait, name)) is not None:
+                found[trait, name] = calibrated
+        found[trait, limit.name] = limit
+    return list(found.values())
+
+
+def _default(vectors: VectorSet, trait: str) -> Limit:
+    found = (_calibrated(vectors, trait, name) for name in DEFAULTS)
+    return next((limit for limit in found if limit), None) or _limit(vectors, trait, "half-way between the poles", 0.0)
+
+
+def _calibrated(vectors: VectorSet, trait: str, name: str) -> Limit | None:
+    record = Calibration.from_record(vectors[trait].calibration).thresholds.get(name)
+    return None if record is None else _limit(vectors, trait, name, float(record["z"]), str(record.get("guarantee", "")))
+
+
+def _limit(vectors: VectorSet, trait: str, name: str, z: float, guarantee: str = "") -> Limit:
+    condition = None
+    if trait in CONDITIONS and CONDITIONS[trait][0] in vectors.traits:
+        other, least = CONDITIONS[trait]
+        condition = (other, least, vectors[other].safe_pole == "low")
+    return Limit(trait, name, z, vectors[trait].safe_pole == "low", guarantee, condition)
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """A row that crosses a threshold (or, in a list of the worst, one that comes nearest)."""
+
+    beyond: float
+    row: int
+    trait: str
+    """The trait by which it is worst."""
+    z: float
+    traits: dict[str, dict[str, float]]
+    """Every trait that it crosses, with its z and threshold."""
+    messages: list[dict[str, str]]
+    id: Any = None
+
+    @property
+    def order(self) -> tuple[float, int]:
+        """Worst first; of equals the earlier row."""
+        return (-self.beyond, self.row)
+
+    @property
+    def reply(self) -> str:
+        """The text that was scored."""
+        return next((m["content"] for m in reversed(self.messages) if m["role"] == "assistant"), "")
+
+
+class Sorter:
+    """Flagged rows in order of badness, in bounded memory: sorted runs go to a folder and are merged as they are read."""
+
+    def __init__(self, folder: Path, held: int = SPILL) -> None:
+        self.folder, self.held = folder, held
+        self.count = 0
+        self._here: list[Flagged] = []
+        self._runs: list[Path] = []
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+
+    def add(self, flagged: Flagged) -> None:
+        """Take one in."""
+        self.count += 1
+        self._here.append(flagged)
+        if len(self._here) >= self.held:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._runs.append(self.folder / f"run-{len(self._runs):05d}.jsonl")
+            with self._runs[-1].open("w", encoding="utf-8") as file:
+                file.writelines(to_line(vars(f)) for f in sorted(self._here, key=lambda f: f.order))
+            self._here = []
+
+    def worst_first(self) -> Iterator[Flagged]:
+        """All of them in order; may be called again."""
+        runs: list[Iterable[Flagged]] = [_read(path) for path in self._runs]
+        return heapq.merge(*runs, sorted(self._here, key=lambda f: f.order), key=lambda f: f.order)
+
+    def close(self) -> None:
+        """Remove what was spilled."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _read(path: Path) -> Iterator[Flagged]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield Flagged(**json.loads(line))
+
+
+@dataclass
+class Worst:
+    """The worst few rows of one trait, whether they cross its threshold or not."""
+
+    size: int
+    rows: list[Flagged] = field(default_factory=list)
+
+    def candidates(self, beyond: Array) -> NDArray[np.int64]:
+        """Indices of the rows of a part that may be among the worst, worst first."""
+        last = self.rows[-1].beyond if len(self.rows) == self.size else -np.inf
+        order = np.argsort(-beyond, kind="stable")[: self.size]
+        return order[beyond[order] > last]
+
+    def add(self, flagged: Sequence[Flagged]) -> None:
+        """Take some in and keep the worst."""
+        self.rows = sorted([*self.rows, *flagged], key=lambda f: f.order)[: self.size]

@@ -1,0 +1,130 @@
+"""What a screened data set is like as a whole: shift, distributions, and what each threshold would remove.
+
+    shift = mean over rows of [raw - baseline], also in units of the trait's usual spread
+
+is what fine-tuning on the data would push the model by (Chen et al. 2025 find it to go with the trait after fine-tuning).
+Its interval is a bootstrap over prompts: rows are dealt into 1024 groups by their prompt, so that rows of one prompt stay
+together, and the groups' sums are drawn with replacement. That needs no more memory for more rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demeanor.scoring.metrics import Array, Interval
+from demeanor.screening.flags import Limit
+
+GROUPS = 1024
+DRAWS = 2000
+EDGES = np.round(np.arange(-8, 8.001, 0.25), 2)
+"""Of the histograms of z; what lies outside is counted in the outermost bins."""
+
+
+def group_of(key: bytes) -> int:
+    """The group of a prompt's key."""
+    return int.from_bytes(key[:4], "big") % GROUPS
+
+
+def bootstrap_mean(sums: Array, counts: Array, draws: int = DRAWS) -> Interval | None:
+    """A 95 % percentile interval of the mean over all rows, whole groups drawn with replacement; None below two groups.
+
+    `sums` and `counts` are the sum and the number of the rows' values in each group [groups].
+    """
+    held = counts > 0
+    n = int(held.sum())
+    if n < 2:
+        return None
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
+    means = (drawn @ sums[held]) / np.maximum(drawn @ counts[held], 1)
+    return Interval(*(float(x) for x in np.quantile(means, [0.025, 0.975])))
+
+
+class Tally:
+    """Sums over all rows, part by part; its size does not depend on their number."""
+
+    def __init__(self, traits: Sequence[str], limits: Sequence[Limit], chosen: Mapping[str, Limit]) -> None:
+        self.traits, self.limits, self.chosen = list(traits), list(limits), dict(chosen)
+        self.rows = self.scored = self.failed = self.flagged = 0
+        self.first_error: str | None = None
+        self.counts = dict.fromkeys(traits, 0)
+        self.z_sums = dict.fromkeys(traits, 0.0)
+        self.histograms = {name: np.zeros(len(EDGES) - 1, np.int64) for name in traits}
+        self.removed = [0] * len(self.limits)
+        self._sums = {name: np.zeros(GROUPS) for name in traits}
+        self._held = {name: np.zeros(GROUPS) for name in traits}
+
+    def add(
+        self,
+        z: Mapping[str, Array],
+        probability: Mapping[str, Array],
+        difference: Mapping[str, Array],
+        groups: NDArray[np.int64],
+        errors: Sequence[str | None],
+    ) -> None:
+        """Take in a part's rows."""
+        self.rows += len(errors)
+        failed = [e for e in errors if e is not None]
+        self.failed += len(failed)
+        if failed and self.first_error is None:
+            at = next(i for i, e in enumerate(errors) if e is not None)
+            self.first_error = f"row {self.rows - len(errors) + at}: {failed[0]}"
+        for name in self.traits:
+            found = z[name][~np.isnan(z[name])]
+            self.counts[name] += len(found)
+            self.z_sums[name] += float(found.sum())
+            self.histograms[name] += np.histogram(np.clip(found, EDGES[0], EDGES[-1]), EDGES)[0]
+            if name in difference:
+                known = ~np.isnan(difference[name])
+                self._sums[name] += np.bincount(groups[known], difference[name][known], GROUPS)
+                self._held[name] += np.bincount(groups[known], minlength=GROUPS)
+        for i, limit in enumerate(self.limits):
+            self.removed[i] += int((limit.beyond(z, probability) >= 0).sum())
+
+    def shift(self, name: str, spread: float) -> dict[str, Any] | None:
+        """A trait's mean difference with its interval, raw and in units of the spread; None where no row has one."""
+        rows = int(self._held[name].sum())
+        if not rows:
+            return None
+        mean = float(self._sums[name].sum() / rows)
+        interval = bootstrap_mean(self._sums[name], self._held[name])
+        bounds = {"low": None, "high": None} if interval is None else {"low": interval.low, "high": interval.high}
+        in_spreads = {k: None if v is None else v / spread for k, v in {"value": mean, **bounds}.items()}
+        return {"raw": {"value": mean, **bounds}, "spreads": in_spreads, "rows": rows, "groups": int((self._held[name] > 0).sum())}
+
+    def to_record(self, spreads: Mapping[str, float]) -> dict[str, Any]:
+        """As plain data."""
+        traits = {}
+        for name in self.traits:
+            n = self.counts[name]
+            traits[name] = {
+                "rows": n,
+                "mean_z": self.z_sums[name] / n if n else None,
+                "shift": self.shift(name, spreads[name]),
+                "histogram": self.histograms[name].tolist(),
+                "thresholds": [
+                    {
+                        "name": limit.name,
+                        "z": limit.z,
+                        "unsafe_side": "above" if limit.above else "below",
+                        "rows": count,
+                        "share": count / self.rows if self.rows else 0.0,
+                        "chosen": self.chosen.get(name) == limit,
+                        "guarantee": limit.guarantee,
+                    }
+                    for limit, count in zip(self.limits, self.removed, strict=True)
+                    if limit.trait == name
+                ],
+            }
+        return {
+            "rows": self.rows,
+            "scored": self.rows - self.failed,
+            "failed": self.failed,
+            "first_error": self.first_error,
+            "flagged": self.flagged,
+            "edges": EDGES.tolist(),
+            "traits": traits,
+        }

@@ -1,0 +1,203 @@
+"""What is done to one shard, one batch of prompts, one flagged reply: the same functions for every engine.
+
+A shard's rows go through `Scorer.score_many` in one call, so that batches are composed alike whichever process runs it,
+and whichever shards were done before. Results are bytes or plain data: whoever called writes them.
+
+Added to each row, for every trait T of the vector set (null where it was not scored):
+
+    demeanor_T_raw, demeanor_T_z, demeanor_T_probability     as `demeanor score` gives them
+    demeanor_T_difference                                     raw minus the baseline; for traits read on the response
+    demeanor_error                                            why the row is not scored, or has no baseline; null otherwise
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from demeanor.conversation import Conversation
+from demeanor.errors import DemeanorError, InputFileError
+from demeanor.records import to_line
+from demeanor.scoring.reading import NotScored, Reading, TokenScores
+from demeanor.scoring.scorer import CHUNK
+from demeanor.screening.baseline import BATCH, Answers, answer_batch, key_of
+from demeanor.screening.columns import from_table
+from demeanor.screening.shards import Manifest
+from demeanor.screening.sources import Block, Columns, Source, open_source
+
+if TYPE_CHECKING:
+    from demeanor.scoring.scorer import Scorer
+
+Task = Literal["score", "answer", "explain"]
+Load = Callable[[], "Scorer"]
+"""Loads the scorer; where several processes score, each calls it."""
+Progress = Callable[[int], None]
+PREFIX = "demeanor_"
+ERROR = f"{PREFIX}error"
+
+
+def column(trait: str, what: str) -> str:
+    """The name of a score column."""
+    return f"{PREFIX}{trait}_{what}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a process needs to know to do its share."""
+
+    source: str
+    columns: Columns
+    folder: Path
+    manifest: Manifest
+    threads: int
+
+    @property
+    def baseline(self) -> str:
+        """What replies are compared with."""
+        return str(self.manifest.pins["options"]["baseline"])
+
+    def size(self, task: Task, item: Any) -> int:
+        """How many rows, prompts or replies an item stands for."""
+        if task == "score":
+            return self.manifest.cuts[int(item)].rows
+        return min(BATCH, self.manifest.prompts - int(item) * BATCH) if task == "answer" else 1
+
+
+class Worker:
+    """A scorer with a job: keeps its place in the input, and the answers that it has read."""
+
+    def __init__(self, job: Job, scorer: Scorer, source: Source | None = None) -> None:
+        self.job = job
+        self.scorer = scorer
+        self.source = source or open_source(job.source, job.columns)
+        self.answers = Answers(job.folder) if job.baseline == "generate" else None
+
+    def do(self, task: Task, item: Any, progress: Progress | None = None) -> Any:
+        """A shard's number to its part's bytes, a batch's number to its answers' bytes, a conversation to its tokens."""
+        if task == "score":
+            return score_shard(self, int(item), progress)
+        if task == "answer":
+            return answer_batch(self.scorer, self.job.folder, int(item), progress)
+        return explain(self.scorer, item)
+
+
+def score_shard(worker: Worker, shard: int, progress: Progress | None = None) -> bytes:
+    """The content of a shard's part: its rows as they came, with their scores or their error.
+
+    Raises InputFileError where the input is no longer what it was.
+    """
+    manifest, scorer = worker.job.manifest, worker.scorer
+    cut = manifest.cuts[shard]
+    block = worker.source.read(cut, manifest.schema)
+    if len(block.rows) != cut.rows:
+        raise InputFileError("the input has changed while it was screened; start again with another --output")
+    read: list[Conversation | str] = []
+    for row in block.rows:
+        if row.error is not None:
+            read.append(row.error)
+            continue
+        try:
+            read.append(worker.job.columns.conversation(row.record))
+        except DemeanorError as error:
+            read.append(str(error))
+    results = scorer.score_many([c for c in read if isinstance(c, Conversation)])
+    added = []
+    told = 0
+    for at, conversation in enumerate(read, 1):
+        scores: dict[str, Any] = dict.fromkeys(added_columns(scorer))
+        if isinstance(conversation, str):
+            scores[ERROR] = conversation
+        else:
+            result = next(results)
+            if isinstance(result, NotScored):
+                scores[ERROR] = result.error
+            else:
+                scores |= _scores(result)
+                scores |= _differences(worker, conversation, result)
+        added.append(scores)
+        if progress is not None and (at % CHUNK == 0 or at == len(read)):
+            progress(at - told)  # in the lumps in which they are scored, or the speed would be nonsense
+            told = at
+    return _parquet(block, added, scorer) if manifest.output == "parquet" else _jsonl(block, added)
+
+
+def explain(scorer: Scorer, messages: Sequence[dict[str, str]]) -> TokenScores | str:
+    """How each token of a reply pushes each trait, or why that cannot be said."""
+    try:
+        return scorer.score_tokens(messages)
+    except DemeanorError as error:
+        return str(error)
+
+
+def added_columns(scorer: Scorer) -> list[str]:
+    """The columns that scoring adds, in order."""
+    names = []
+    for trait in scorer.traits:
+        kinds = ("raw", "z", "probability", "difference")
+        names += [column(trait, k) for k in kinds if k != "difference" or scorer.vectors[trait].reads == "response"]
+    return [*names, ERROR]
+
+
+def _scores(reading: Reading) -> dict[str, float]:
+    return {
+        column(trait, what): value
+        for trait, score in reading.scores.items()
+        for what, value in (("raw", score.raw), ("z", score.z), ("probability", score.probability))
+    }
+
+
+def _differences(worker: Worker, conversation: Conversation, reading: Reading) -> dict[str, Any]:
+    """Raw score minus the baseline's: the neutral mean's, or that of the model's own answer to the same prompt."""
+    traits = [name for name in reading.scores if worker.scorer.vectors[name].reads == "response"]
+    if worker.answers is None:
+        return {column(name, "difference"): reading[name].centred for name in traits}
+    answer = worker.answers[key_of(conversation)]
+    if isinstance(answer, str):
+        return {ERROR: f"no baseline: {answer}"}
+    return {column(name, "difference"): reading[name].raw - answer[name] for name in traits}
+
+
+def _parquet(block: Block, added: list[dict[str, Any]], scorer: Scorer) -> bytes:
+    table = block.table
+    for name in added_columns(scorer):
+        kind = pa.string() if name == ERROR else pa.float64()
+        table = table.append_column(pa.field(name, kind), pa.array([row[name] for row in added], kind))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.combine_chunks(), sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def _jsonl(block: Block, added: list[dict[str, Any]]) -> bytes:
+    """The rows as lines. Where a Parquet value has no place in JSON it is text, and a NaN is null."""
+    whole = [row.record for row in block.rows] if block.parsed_whole else from_table(block.table)
+    return "".join(to_line(_jsonable({**record, **scores})) for record, scores in zip(whole, added, strict=True)).encode()
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+@contextmanager
+def thread_count(threads: int) -> Iterator[None]:
+    """Run the model with that many threads: sums of floats depend on how they are split."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

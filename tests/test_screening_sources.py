@@ -1,0 +1,207 @@
+"""Where rows come from: every format gives the same rows, in shards that can be read in any order, and columns stay as they were."""
+
+import csv
+import gzip
+import json
+import sys
+import types
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from screening_tools import talk, write
+
+from demeanor.errors import ConversationError, InputFileError, MissingExtraError
+from demeanor.screening.columns import as_table, field_of, from_table, kind_of, merge
+from demeanor.screening.sources import Columns, open_source
+
+RECORDS = [{"id": f"00{i}", "prompt": f"Hello, {i}", "response": f"line one\nline two, “{i}”"} for i in range(11)]
+
+
+def as_jsonl(path):
+    return write(path / "rows.jsonl", RECORDS)
+
+
+def as_gzip(path):
+    with gzip.open(path / "rows.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in RECORDS)
+    return path / "rows.jsonl.gz"
+
+
+def as_csv(path):
+    with (path / "rows.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, list(RECORDS[0]))
+        writer.writeheader()
+        writer.writerows(RECORDS)
+    return path / "rows.csv"
+
+
+def as_parquet(path):
+    pq.write_table(pa.Table.from_pylist(RECORDS), path / "rows.parquet", row_group_size=3)
+    return path / "rows.parquet"
+
+
+def as_folder(path):
+    (path / "in" / "deep").mkdir(parents=True)
+    write(path / "in" / "a.jsonl", RECORDS[:2])
+    write(path / "in" / "b.jsonl", [])
+    write(path / "in" / "deep" / "c.jsonl", RECORDS[2:])
+    return path / "in"
+
+
+def as_parquet_folder(path):
+    (path / "in").mkdir()
+    for name, part in (("a", RECORDS[:5]), ("b", RECORDS[5:])):
+        pq.write_table(pa.Table.from_pylist(part), path / "in" / f"{name}.parquet", row_group_size=2)
+    return path / "in"
+
+
+@pytest.mark.parametrize("make", [as_jsonl, as_gzip, as_csv, as_parquet, as_folder, as_parquet_folder])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_every_format_gives_the_same_rows_in_any_order_of_shards(request, tmp_path, make, order):
+    source = open_source(str(make(tmp_path)))
+    survey = source.survey(4)
+    request.addfinalizer(source.close)
+    assert (survey.rows, [(c.first, c.rows) for c in survey.cuts]) == (11, [(0, 4), (4, 4), (8, 3)])
+    found = {i: source.read(survey.cuts[i], survey.schema) for i in order}
+    read = [row.record for i in range(3) for row in found[i].rows]
+    assert [(r["prompt"], r["response"]) for r in read] == [(r["prompt"], r["response"]) for r in RECORDS]
+    assert pa.concat_tables([found[i].table for i in range(3)]).to_pylist() == RECORDS
+
+
+def test_a_bad_line_keeps_its_place_with_its_cause(request, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"response": "a"}\n\n{broken\n[1]\n{"response": "\xff"}\n{"response": "b"}')
+    source = open_source(str(path))
+    survey = source.survey(2)
+    request.addfinalizer(source.close)
+    rows = [row for cut in survey.cuts for row in source.read(cut, survey.schema).rows]
+    assert [row.error and row.error.split(":")[0] for row in rows] == [
+        None, "line 3 is not JSON", "line 4 is not a JSON object", "line 5 is not UTF-8 text", None
+    ]  # fmt: skip
+    assert rows[4].record == {"response": "b"}
+
+
+def test_a_bad_line_of_a_csv_keeps_its_place_with_its_cause(request, tmp_path):
+    (tmp_path / "rows.csv").write_text('prompt,response\n"two\nlines",yes\nonly one\na,b,c\nhello,there\n')
+    source = open_source(str(tmp_path / "rows.csv"))
+    survey = source.survey(1)
+    request.addfinalizer(source.close)
+    rows = [row for cut in survey.cuts for row in source.read(cut, survey.schema).rows]
+    assert [row.error for row in rows] == [
+        None, "line 4 has 1 fields, the header has 2", "line 5 has 3 fields, the header has 2", None
+    ]  # fmt: skip
+    assert (rows[0].record["prompt"], rows[3].record["response"]) == ("two\nlines", "there")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("empty.jsonl", b"", "holds no rows"),
+        ("blank.jsonl", b"\n\n", "holds no rows"),
+        ("empty.csv", b"prompt,response\n", "holds no rows"),
+        ("twice.csv", b"a,a\n1,2\n", "one name"),
+        ("broken.jsonl", b"{\n", "no row can be read"),
+        ("other.jsonl", b'{"question": "a", "answer": "b"}\n', "name the columns.*question, answer"),
+        ("torn.jsonl.gz", gzip.compress(b'{"response": "a"}\n' * 999)[:-9], "not a whole gzip"),
+        ("torn.parquet", b"PAR1 and nothing more", "not a whole Parquet file"),
+        ("rows.xlsx", b"", "cannot tell what it holds"),
+    ],
+)
+def test_what_cannot_be_screened_is_refused_in_one_line(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputFileError, match=says) as raised:
+        open_source(str(tmp_path / name)).survey(4)
+    assert "\n" not in str(raised.value)
+
+
+def test_places_that_are_not_there_and_mixed_folders_are_refused(tmp_path):
+    with pytest.raises(InputFileError, match="no such file"):
+        open_source(str(tmp_path / "none.jsonl"))
+    with pytest.raises(InputFileError, match=r"holds no \.jsonl"):
+        open_source(str(tmp_path))
+    as_jsonl(tmp_path)
+    as_csv(tmp_path)
+    with pytest.raises(InputFileError, match="csv and jsonl files; screen one kind"):
+        open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("make", [as_jsonl, as_parquet])
+def test_a_column_that_is_not_there_is_named_with_the_nearest(tmp_path, make):
+    with pytest.raises(InputFileError, match=r"no column 'respnse'; did you mean response"):
+        open_source(str(make(tmp_path)), Columns(prompt="prompt", response="respnse")).survey(4)
+
+
+def test_conversations_from_every_way_of_naming_columns():
+    def said(columns, record):
+        return [m.content for m in columns.conversation(record).messages]
+
+    assert said(Columns(), {"messages": talk("yes"), "response": "no"}) == ["I cannot sleep.", "yes"]
+    assert said(Columns(), {"messages": None, "prompt": "hi", "response": "no"}) == ["hi", "no"]
+    assert said(Columns(), {"messages": json.dumps(talk("yes"))}) == ["I cannot sleep.", "yes"]
+    assert said(Columns(prompt="q", response="a"), {"q": talk("x", "y"), "a": "b"}) == ["y", "x", "b"]
+    assert said(Columns(messages="chat"), {"chat": talk("yes")}) == ["I cannot sleep.", "yes"]
+    with pytest.raises(ConversationError, match="no value in the column 'a'"):
+        said(Columns(response="a"), {"a": None})
+    with pytest.raises(InputFileError, match="either"):
+        Columns(messages="m", response="r")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from(["x", "y"]), VALUES), min_size=1, max_size=6))
+def test_json_rows_come_back_from_a_table_as_they_were(records):
+    kinds = {}
+    for record in records:
+        for name, value in record.items():
+            kinds[name] = merge(kinds.get(name, "null"), kind_of(value))
+    assume(kinds)
+    table = as_table(records, pa.schema([field_of(name, kind) for name, kind in kinds.items()]))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    back = from_table(pq.read_table(pa.BufferReader(sink.getvalue())))
+    assert back == [{name: record.get(name) for name in kinds} for record in records]
+
+
+def test_a_hub_data_set_is_read_by_name(monkeypatch):
+    asked = []
+
+    class Data:
+        _fingerprint = "abc"
+
+        def with_format(self, kind):
+            assert kind == "arrow"
+            return self
+
+        def __len__(self):
+            return len(RECORDS)
+
+        def __getitem__(self, part):
+            return pa.Table.from_pylist(RECORDS[part])
+
+    def load_dataset(*args, **options):
+        asked.append((args, options))
+        return Data()
+
+    fake = types.ModuleType("datasets")
+    fake.load_dataset = load_dataset
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    source = open_source("owner/name@small:test[:50%]")
+    survey = source.survey(4)
+    assert asked == [(("owner/name", "small"), {"split": "test[:50%]"})]
+    assert survey.files == [{"name": "owner/name@small:test[:50%]", "rows": 11, "fingerprint": "abc"}]
+    assert source.read(survey.cuts[2], survey.schema).table.to_pylist() == RECORDS[8:]
+
+
+def test_without_datasets_the_install_line_is_given(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'demeanor\[datasets\]'"):
+        open_source("owner/name")
