@@ -1,0 +1,349 @@
+"""`demeanor compare`: two or more versions of a chatbot on the same prompts, each against the first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from demeanor.cli import console
+from demeanor.cli.console import Device, Dtype
+from demeanor.errors import InputFileError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from demeanor.comparison import Comparison, Judged, Reply
+    from demeanor.comparison.replies import Prompt
+    from demeanor.model.generation import Sampling
+    from demeanor.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version as it was named on the command line: a file of replies, or a model that is to answer."""
+
+    name: str
+    source: str
+    is_file: bool
+    system: str | None = None
+
+
+def compare(
+    versions: Annotated[list[str], typer.Argument(help="Two or more: files of replies (.jsonl, .jsonl.gz), or models by name.")],
+    system: Annotated[
+        list[str] | None,
+        typer.Option("--system", help="A system prompt for one version, by its place from 1: '2=Be brief.' or '2=@prompt.txt'; repeat it."),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--prompts", help="JSON lines with 'prompt' that models answer. Default: the sixty that come with Demeanor."),
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="Replies of a model to each prompt.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal replies and equal statistics.")] = 0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Length of a reply.")] = 160,
+    temperature: Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token each time.")] = 0.7,
+    vectors: Annotated[
+        list[Path] | None,
+        typer.Option("--vectors", help="Folder of the vector set whose model reads all replies. Or one for each version, in order: each "
+                                       "is then read by its own model, and only calibrated probabilities are compared."),
+    ] = None,
+    match: Annotated[
+        Literal["auto", "id", "prompt"],
+        typer.Option("--match", help="What makes replies a pair. auto: the id where all rows have one, else the prompt."),
+    ] = "auto",
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option("--fail-if", help="For CI: 'crisis_recognition drops more than 0.2' (or rises) exits with 1 where that was found. In "
+                                       "units of z (a trait's usual spread); in probability where each version has its own model."),
+    ] = None,
+    size: Annotated[
+        float | None, typer.Option("--size", help="The difference for which the prompts needed are worked out. Default: 0.2 in z.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    report: Annotated[Path | None, typer.Option("--report", help="Write the report to this HTML file.")] = None,
+    save_replies: Annotated[Path | None, typer.Option("--save-replies", help="Folder for what the models wrote, to compare again.")] = None,
+    allow_other_model: Annotated[
+        bool, typer.Option("--allow-other-model", help="Read although the vectors belong to another model; the numbers then mean little.")
+    ] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:  # fmt: skip
+    """Compare versions of a chatbot on the same prompts, each with the first, trait by trait.
+
+    change: new minus first, in units of z (a trait's usual spread within a pole), each prompt counting once, with a
+    bootstrap interval over prompts. p: paired permutation test, Holm's correction over all tests. One observer reads all
+    replies, without the versions' system prompts. Replies that cannot be scored are counted, never taken for fine.
+
+    Exits with 1 where a --fail-if condition was found to be met, with 3 where a reply could not be scored.
+
+    Example: demeanor compare before.jsonl after.jsonl --fail-if "crisis_recognition drops more than 0.2"
+    """
+    from demeanor.comparison.gate import check_trait, judge, parse_condition
+    from demeanor.comparison.replies import matched, read_replies
+    from demeanor.comparison.versions import bundled_prompts, read_prompts, safe_poles, score_versions
+
+    conditions = [parse_condition(text) for text in fail_if or ()]
+    chosen = parse_versions(versions, system or [])
+    folders = list(dict.fromkeys(vectors or ()))
+    if len(folders) > 1 and len(vectors or ()) != len(chosen):
+        raise InputFileError(f"--vectors is given {len(vectors or ())} times for {len(chosen)} versions; give one, or one for each")
+    replies = {v.name: read_replies(Path(v.source)) for v in chosen if v.is_file}
+    models = [v for v in chosen if not v.is_file]
+    if not models:
+        matched(replies, match)
+        if prompts is not None or save_replies is not None:
+            raise InputFileError("--prompts and --save-replies are for models; all versions here are files")
+    asked = (read_prompts(prompts) if prompts is not None else bundled_prompts()) if models else {}
+    scorers = _observers(chosen, folders, vectors or [], device, dtype, allow_other_model)
+    poles = safe_poles([s.vectors for s in scorers.values()])
+    for condition in conditions:
+        check_trait(condition, list(poles))
+    if models:
+        from demeanor.model.generation import Sampling
+
+        sampling = Sampling(max_tokens, temperature, seed=seed)
+        replies |= _write(chosen, asked, samples, sampling, scorers, device, dtype)
+        if save_replies is not None:
+            _save(save_replies, {v.name: replies[v.name] for v in models})
+    paired = matched({v.name: replies[v.name] for v in chosen}, match)
+    own = len(folders) > 1
+    with console.stages() as stage:
+        step = stage("reading", sum(map(len, paired.values())))
+        scored, units = score_versions(paired, scorers if own else next(iter(scorers.values())), step)
+    from demeanor.comparison.compare import compare as run
+
+    made = run(scored, poles, units, size, seed)
+    judged = [j for condition in conditions for j in judge(condition, made)]
+    if report is not None:
+        from demeanor.reports.comparison import write_report
+
+        write_report(made, report, judged)
+    if as_json:
+        record = made.to_record() | {"conditions": [_judged(j) for j in judged]}
+        typer.echo(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        _print(made, judged)
+    if report is not None:
+        console.note(f"report in {report}")
+    _exit(made, judged)
+
+
+def parse_versions(sources: list[str], systems: list[str]) -> list[Version]:
+    """The versions with distinct names and their system prompts. Raises InputFileError."""
+    if len(sources) < 2:
+        raise InputFileError("a comparison needs two versions; name at least two files of replies or models")
+    prompts: dict[int, str] = {}
+    for text in systems:
+        place, given, prompt = text.partition("=")
+        if not given or not place.strip().isdigit() or not 1 <= int(place) <= len(sources):
+            raise InputFileError(f"cannot read --system {text!r}; write a version's place from 1 to {len(sources)}: --system '2=Be brief.'")
+        if int(place) - 1 in prompts:
+            raise InputFileError(f"--system is given twice for version {int(place)}; give it once")
+        prompts[int(place) - 1] = _text_of(prompt)
+    found: list[Version] = []
+    for i, source in enumerate(sources):
+        is_file = not source.endswith(".gguf") and (Path(source).is_file() or source.endswith((".jsonl", ".jsonl.gz", ".json", ".csv")))
+        if is_file and i in prompts:
+            raise InputFileError(f"version {i + 1} is a file of replies that are written already; --system is for models")
+        name = Path(source).name if is_file else source + (" + system" if i in prompts else "")
+        found.append(Version(name, source, is_file, prompts.get(i)))
+    names = [v.name for v in found]
+    return [
+        Version(f"{v.name} ({i})" if names.count(v.name) > 1 else v.name, v.source, v.is_file, v.system) for i, v in enumerate(found, 1)
+    ]
+
+
+def _text_of(prompt: str) -> str:
+    if prompt.startswith("@"):
+        path = Path(prompt[1:])
+        try:
+            prompt = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputFileError(f"{path}: the system prompt cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}") from error
+    if not prompt.strip():
+        raise InputFileError("a system prompt is empty; give it some text, or leave --system out")
+    return prompt.strip()
+
+
+def _observers(
+    chosen: list[Version], folders: list[Path], given: list[Path], device: str, dtype: str, allow_other_model: bool
+) -> dict[str, Scorer]:
+    """Who reads each version's replies; one and the same for all unless each has its own vectors."""
+    loaded = {folder: console.load_scorer(folder, None, device, dtype, allow_other_model) for folder in folders or [None]}
+    own = given if len(folders) > 1 else [folders[0] if folders else None] * len(chosen)
+    return {version.name: loaded[folder] for version, folder in zip(chosen, own, strict=True)}
+
+
+def _write(
+    chosen: list[Version], asked: dict[str, Prompt], samples: int, sampling: Sampling, scorers: dict[str, Scorer], device: str, dtype: str
+) -> dict[str, list[Reply]]:
+    """What the models answer, one model after the other."""
+    from demeanor.comparison.versions import answer
+
+    found: dict[str, list[Reply]] = {}
+    at_hand = {scorer.vectors.model.name: scorer.reader for scorer in scorers.values() if not scorer.warnings}
+    for number, version in enumerate(chosen):
+        if version.is_file:
+            continue
+        if version.source not in at_hand:
+            later = {v.source for v in chosen[number:]} | {scorer.vectors.model.name for scorer in scorers.values()}
+            at_hand = {name: reader for name, reader in at_hand.items() if name in later}
+            at_hand[version.source] = console.load_reader(version.source, None, device, dtype)
+        with console.stages() as stage:
+            step = stage(f"{version.name} answers", len(asked) * samples)
+            found[version.name] = answer(at_hand[version.source], asked, sampling, samples, version.system, number, step)
+    return found
+
+
+def _save(folder: Path, replies: dict[str, list[Reply]]) -> None:
+    import re
+
+    from demeanor.records import to_line, writing
+
+    for name, rows in replies.items():
+        path = folder / (re.sub(r"[^\w.+-]+", "-", name).strip("-") + ".jsonl")
+        with writing(path) as file:
+            file.writelines(to_line(row.to_record()) for row in rows)
+        console.note(f"{len(rows)} replies in {path}")
+
+
+def _judged(j: Judged) -> dict[str, str]:
+    return {"condition": str(j.condition), "version": j.version, "outcome": j.outcome, "reason": j.reason}
+
+
+def _exit(made: Comparison, judged: list[Judged]) -> None:
+    for t in made.tallies:
+        if t.not_scored:
+            console.problem(f"{t.version}: {t.not_scored} of {t.replies} replies could not be scored, the first: {t.first_error}")
+    failed = [j for j in judged if j.outcome == "fails"]
+    for j in failed:
+        console.problem(f"{j.version}: {j.condition}: {j.reason}")
+    if failed:
+        raise typer.Exit(1)
+    if made.not_scored:
+        raise typer.Exit(3)
+
+
+def _print(made: Comparison, judged: list[Judged]) -> None:
+    from rich.markup import escape
+
+    out, first = console.out, made.versions[0]
+    for version in made.versions[1:]:
+        out.print(f"[bold]{escape(version)}[/] against [bold]{escape(first)}[/]", soft_wrap=True)
+        out.print(_differences(made, version))
+        if not any(d.found for d in made.differences if d.version == version):
+            out.print("no difference found on any trait")
+        out.print()
+        out.print(_details(made, version))
+        _lengths(made, version)
+        _most_changed(made, version)
+        out.print()
+    unit = "z (a trait's usual spread within a pole)" if made.units == "z" else "probability of the high pole"
+    out.print(f"change: new minus first, in {unit}; p after Holm over {len(made.differences)} tests", style="dim", soft_wrap=True)
+    out.print(
+        f"unsafe: share of replies beyond the threshold; needed: prompts that would show {made.size:g} with 80 % power",
+        style="dim", soft_wrap=True,
+    )  # fmt: skip
+    if made.units == "probability":
+        out.print(
+            "each version was read by its own model: raw scores and z have no common scale, so only calibrated probabilities are compared",
+            style="yellow", soft_wrap=True,
+        )  # fmt: skip
+    for trait, version in made.not_compared:
+        out.print(f"{trait}: not compared for {version}: no prompt that it applies to was scored for both", markup=False, soft_wrap=True)
+    for t in made.tallies:
+        if t.unpaired:
+            where = "any other version" if t.version == first else first
+            out.print(
+                f"{t.version}: {t.unpaired} prompts have no scored reply in {where}; they are in no pair", markup=False, soft_wrap=True
+            )
+        if t.not_scored:
+            out.print(f"{t.version}: {t.not_scored} of {t.replies} replies not scored", markup=False, soft_wrap=True)
+    colours = {"fails": "bold red", "undecided": "yellow", "holds": "green"}
+    for j in judged:
+        out.print(f"[{colours[j.outcome]}]{j.outcome}[/]: {escape(str(j.condition))} ({escape(j.version)}): {j.reason}", soft_wrap=True)
+
+
+def _columns(*columns: tuple[str, Literal["left", "right"]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for name, justify in columns:
+        table.add_column(name, justify=justify, no_wrap=name != "")
+    return table
+
+
+def _differences(made: Comparison, version: str) -> Table:
+    from rich.text import Text
+
+    table = _columns(("trait", "left"), ("change", "right"), ("95 % interval", "right"), ("p", "right"), ("", "left"))
+    for d in made.differences:
+        if d.version == version:
+            colour = "" if not d.found else "green" if d.toward_safe else "bold red"
+            interval = "one prompt" if d.interval is None else f"{d.interval.low:+.2f} to {d.interval.high:+.2f}"
+            table.add_row(d.trait, f"{d.difference:+.2f}", interval, _p(d.p_holm), Text(d.verdict, colour))
+    for trait, where in made.not_compared:
+        if where == version:
+            table.add_row(trait, "", "", "", Text("not compared", "yellow"))
+    return table
+
+
+def _p(p: float) -> str:
+    return f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
+
+
+def _details(made: Comparison, version: str) -> Table:
+    table = _columns(
+        ("trait", "left"),
+        ("effect", "right"),
+        ("unsafe first", "right"),
+        ("unsafe now", "right"),
+        ("prompts", "right"),
+        ("needed", "right"),
+    )
+    for d in made.differences:
+        if d.version == version:
+            effect = "" if d.effect is None else f"{d.effect:+.2f}"
+            shares = [_share(made, d.trait, name) for name in (made.versions[0], version)]
+            table.add_row(d.trait, effect, *shares, str(d.prompts), "" if d.needed is None else str(d.needed))
+    return table
+
+
+def _share(made: Comparison, trait: str, version: str) -> str:
+    share = made.share(trait, version)
+    return "" if share is None else f"{share.share:.0%} ({100 * share.interval.low:.0f}-{100 * share.interval.high:.0f})"
+
+
+def _lengths(made: Comparison, version: str) -> None:
+    length = next(n for n in made.lengths if n.version == version)
+    within = "" if length.interval is None else f", {length.interval.low:.2f} to {length.interval.high:.2f}"
+    line = f"{length.before:.0f} words a reply first, {length.after:.0f} now (ratio {length.ratio:.2f}{within})"
+    if not length.differs:
+        console.out.print(f"length: no difference found, {line}", style="dim", soft_wrap=True)
+        return
+    console.out.print(f"[yellow]length differs:[/] {line}; a score can move with length alone", soft_wrap=True)
+    for d in made.differences:
+        if d.version == version and d.found and d.equal_length is not None:
+            value, interval = d.equal_length
+            console.out.print(f"  {d.trait} at equal length: {value:+.2f} ({interval.low:+.2f} to {interval.high:+.2f})", soft_wrap=True)
+
+
+def _most_changed(made: Comparison, version: str) -> None:
+    """For each trait that differs, the prompt that changed most, with both replies side by side."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    for d in made.differences:
+        if d.version != version or not d.found or not d.changed:
+            continue
+        most = d.changed[0]
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True)
+        table.add_column(f"first, {most.before:+.2f}", ratio=1)
+        table.add_column(f"now, {most.after:+.2f}", ratio=1)
+        table.add_row(escape(most.reply_before), escape(most.reply_after))
+        console.out.print(f"\n{d.trait}, changed most: [italic]{escape(most.prompt)}[/]", soft_wrap=True)
+        console.out.print(table)

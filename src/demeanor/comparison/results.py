@@ -1,0 +1,191 @@
+"""What a comparison takes and gives: plain data, no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from demeanor.comparison.statistics import ALPHA
+from demeanor.scoring.metrics import Interval
+from demeanor.traits.definition import Pole
+
+Units = Literal["z", "probability"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One version's reply to one prompt, with its values, or why it has none."""
+
+    key: str
+    """What pairs it with the other versions' replies: the prompt's id, or the prompt. Several of one key are samples."""
+    prompt: str
+    reply: str
+    values: Mapping[str, float] = field(default_factory=dict)
+    """By trait, in the comparison's units. A trait that is missing here does not apply to this prompt."""
+    unsafe: Mapping[str, bool] = field(default_factory=dict)
+    """By trait, whether it lies beyond the threshold on the unsafe side."""
+    error: str | None = None
+    """Why it could not be scored. Such a reply has no values, and is counted."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One prompt's mean values under the first version and under another."""
+
+    key: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """A prompt that changed much, with a reply of each version: of several, the one nearest to its prompt's mean."""
+
+    key: str
+    prompt: str
+    before: float
+    after: float
+    reply_before: str
+    reply_after: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One trait, one version against the first: new minus first, in the comparison's units. See statistics.py."""
+
+    trait: str
+    version: str
+    safe_pole: Pole
+    mean_before: float
+    mean_after: float
+    difference: float
+    interval: Interval | None
+    """95 %, clustered by prompt; None for a single prompt."""
+    p: float
+    p_holm: float
+    effect: float | None
+    needed: int | None
+    """Prompts by which a difference of `Comparison.size` would be found with 80 % power."""
+    equal_length: tuple[float, Interval] | None
+    """The difference, and its interval, where both replies are equally long."""
+    pairs: tuple[Pair, ...]
+    changed: tuple[Change, ...]
+    """The prompts that changed most, the largest change first."""
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts both versions have a scored reply to."""
+        return len(self.pairs)
+
+    @property
+    def found(self) -> bool:
+        """Whether there is a difference at the 5 % level after Holm's correction."""
+        return self.p_holm < ALPHA
+
+    @property
+    def toward_safe(self) -> bool:
+        """Whether the new version lies more toward the safe pole, found or not."""
+        return (self.difference > 0) == (self.safe_pole == "high")
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if not self.found:
+            return "no difference found"
+        return f"{'higher' if self.difference > 0 else 'lower'}, {'safer' if self.toward_safe else 'less safe'}"
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of a version's replies lie beyond the threshold on the unsafe side."""
+
+    trait: str
+    version: str
+    unsafe: int
+    replies: int
+    interval: Interval
+    """Exact, 95 %."""
+
+    @property
+    def share(self) -> float:
+        """As a fraction."""
+        return self.unsafe / self.replies
+
+
+@dataclass(frozen=True)
+class Length:
+    """Words of a reply: another version against the first. `ratio` is the geometric mean over prompts, new over first."""
+
+    version: str
+    before: float
+    after: float
+    ratio: float
+    interval: Interval | None
+    p: float
+
+    @property
+    def differs(self) -> bool:
+        """Whether the versions differ in length at the 5 % level."""
+        return self.p < ALPHA
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What became of a version's replies. None is dropped without being counted here."""
+
+    version: str
+    replies: int
+    not_scored: int
+    first_error: str | None
+    unpaired: int
+    """Prompts of it that have no scored reply in some other version (for the first: in any), left out of what needs pairs."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two or more versions, each against the first."""
+
+    versions: tuple[str, ...]
+    units: Units
+    size: float
+    differences: tuple[Difference, ...]
+    shares: tuple[Share, ...]
+    lengths: tuple[Length, ...]
+    tallies: tuple[Tally, ...]
+    not_compared: tuple[tuple[str, str], ...]
+    """Trait and version without a single pair: nothing is known of them."""
+    values: Mapping[str, Mapping[str, tuple[float, ...]]]
+    """All values by version and trait."""
+
+    @property
+    def not_scored(self) -> int:
+        """How many replies could not be scored."""
+        return sum(t.not_scored for t in self.tallies)
+
+    def of(self, trait: str) -> list[Difference]:
+        """One trait's differences, one a version."""
+        return [d for d in self.differences if d.trait == trait]
+
+    def share(self, trait: str, version: str) -> Share | None:
+        """A version's unsafe share of a trait; None where no reply of it counts."""
+        return next((s for s in self.shares if (s.trait, s.version) == (trait, version)), None)
+
+    def to_record(self) -> dict[str, Any]:
+        """As plain data: every pair, and the most changed prompts with their replies."""
+        record = asdict(self)
+        del record["values"]
+        for made, d in zip(record["differences"], self.differences, strict=True):
+            made |= {"prompts": d.prompts, "found": d.found, "verdict": d.verdict, "interval": _bounds(d.interval)}
+            if d.equal_length is not None:
+                made["equal_length"] = {"difference": d.equal_length[0], "interval": _bounds(d.equal_length[1])}
+        for made_share, s in zip(record["shares"], self.shares, strict=True):
+            made_share |= {"share": s.share, "interval": _bounds(s.interval)}
+        for made_length, n in zip(record["lengths"], self.lengths, strict=True):
+            made_length |= {"differs": n.differs, "interval": _bounds(n.interval)}
+        record["not_compared"] = [{"trait": trait, "version": version} for trait, version in self.not_compared]
+        return record
+
+
+def _bounds(interval: Interval | None) -> dict[str, float] | None:
+    return None if interval is None else interval._asdict()

@@ -1,0 +1,130 @@
+"""The statistics of a comparison, on arrays. A prompt is the unit: what is drawn, flipped and counted is a prompt.
+
+    d_i      = mean of the new version's values on prompt i - mean of the first one's      [prompts]
+    interval = 95 % bootstrap of mean d, prompts drawn with replacement, all replies of a prompt together (BCa)
+    p        = share of sign flips of the d_i with a mean at least as far from 0 (two-sided paired permutation test)
+    effect   = mean d / root of the mean of both versions' variances over replies (Cohen's d of the two versions)
+
+Efron (1987) for BCa; Holm (1979); Clopper & Pearson (1934), with the effective sample size of Korn & Graubard (1998)
+where a prompt has several replies. scipy and statsmodels do the work; no tensor comes here.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import statsmodels.api as sm
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.proportion import proportion_confint
+
+from demeanor.scoring.metrics import Array, Interval
+
+ALPHA = 0.05
+POWER = 0.8
+DRAWS = 9999
+_CELLS = 4_000_000  # numbers that are held at once while drawing
+_JACKKNIFE = 2000  # prompts beyond which the correction of BCa is too small to be worth its n^2 work
+_MOST = 10_000_000  # prompts beyond which a difference is as good as out of reach
+
+
+def bootstrap_interval(d: Array, seed: int = 0) -> Interval | None:
+    """95 % interval of the mean of `d` [prompts], one value a prompt; None for fewer than two prompts."""
+    if len(d) < 2:
+        return None
+    if np.ptp(d) == 0:
+        return Interval(float(d[0]), float(d[0]))
+    found = stats.bootstrap(
+        (d,), np.mean, vectorized=True, n_resamples=DRAWS, batch=max(1, _CELLS // len(d)),
+        method="BCa" if len(d) <= _JACKKNIFE else "percentile", rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return Interval(float(found.low), float(found.high))
+
+
+def permutation_p(d: Array, seed: int = 0) -> float:
+    """Two-sided p of the sign-flip test on `d` [prompts]: exact for up to 13 prompts, else by 9999 flips."""
+    if not np.any(d):
+        return 1.0
+    found = stats.permutation_test(
+        (d,), np.mean, permutation_type="samples", vectorized=True, n_resamples=DRAWS, batch=max(1, _CELLS // len(d)),
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return min(1.0, float(found.pvalue))
+
+
+def smallest_p(prompts: int) -> float:
+    """The smallest p that so many prompts can give."""
+    return max(2.0 ** (1 - prompts), 2 / (DRAWS + 1)) if prompts else 1.0
+
+
+def holm(p: list[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given."""
+    return [float(x) for x in multipletests(p, method="holm")[1]] if p else []
+
+
+def effect_size(before: Array, after: Array, difference: float) -> float | None:
+    """`difference` in units of the spread of replies within a version; None where there is no spread to see."""
+    if len(before) < 2 or len(after) < 2:
+        return None
+    spread = math.sqrt((before.var(ddof=1) + after.var(ddof=1)) / 2)
+    return difference / spread if spread > 0 else None
+
+
+def prompts_needed(d: Array, size: float, tests: int = 1) -> int | None:
+    """Prompts by which a mean difference of `size` is found with 80 % power, in the strictest of Holm's `tests` steps.
+
+    Rests on the spread of `d`, so it holds for prompts and numbers of replies like those at hand. None where `d` does not
+    vary, or where more than ten million would be needed.
+    """
+    if len(d) < 2 or np.ptp(d) == 0:
+        return None
+    standardised, test = abs(size) / float(d.std(ddof=1)), TTestPower()
+
+    def enough(n: int) -> bool:
+        return bool(test.power(standardised, n, ALPHA / tests) >= POWER)
+
+    high = 4
+    while not enough(high):
+        high *= 2
+        if high > _MOST:
+            return None
+    low = 2
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return high
+
+
+def share_interval(flags: NDArray[np.bool_], groups: NDArray[np.int64]) -> Interval:
+    """Exact 95 % interval of the share of flagged replies [replies]; `groups` says which prompt each answers.
+
+    With one reply a prompt it is Clopper and Pearson's. Replies of one prompt are alike, so several count for fewer: the
+    sample is then taken as n over the design effect, and at least the number of prompts.
+    """
+    n, share = len(flags), float(flags.mean())
+    sizes = np.bincount(groups)
+    prompts = int((sizes > 0).sum())
+    effective = float(prompts)
+    if 0 < share < 1 and 1 < prompts < n:
+        residuals = np.bincount(groups, flags - share)
+        clustered = prompts / (prompts - 1) * float((residuals**2).sum()) / n**2
+        effective = min(float(n), max(prompts, share * (1 - share) / clustered)) if clustered > 0 else float(n)
+    low, high = proportion_confint(share * effective, effective, alpha=ALPHA, method="beta")
+    return Interval(float(low), float(high))
+
+
+def at_equal_length(d: Array, log_ratio: Array) -> tuple[float, Interval] | None:
+    """The difference where both replies are equally long: the intercept of d on the log ratio of their lengths [prompts].
+
+    Least squares with HC3 errors. None for fewer than ten prompts, or where the lengths hardly differ from prompt to prompt.
+    """
+    if len(d) < 10 or log_ratio.std() < 0.02 or np.ptp(d) == 0:
+        return None
+    with np.errstate(all="ignore"):
+        fitted = sm.OLS(d, sm.add_constant(log_ratio, has_constant="add")).fit(cov_type="HC3", use_t=True)
+        low, high = fitted.conf_int(ALPHA)[0]
+    found = [float(x) for x in (fitted.params[0], low, high)]
+    return (found[0], Interval(found[1], found[2])) if all(map(math.isfinite, found)) else None

@@ -1,0 +1,561 @@
+"""Comparing versions: a planted difference is found, none is found where none is, and nothing is dropped in silence."""
+
+import gzip
+import io
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+import typer
+from artifacts import entry, vector_set
+from rich.console import Console
+from scipy import stats as scipy_stats
+
+from demeanor.cli import console
+from demeanor.cli import main as cli_main
+from demeanor.cli.compare import _details, _differences, parse_versions
+from demeanor.cli.compare import compare as command
+from demeanor.comparison import (
+    Scored,
+    bundled_prompts,
+    compare,
+    judge,
+    matched,
+    parse_condition,
+    read_prompts,
+    read_replies,
+    score_versions,
+    statistics,
+)
+from demeanor.conversation import as_conversation
+from demeanor.errors import DemeanorError, InputFileError
+from demeanor.reports.comparison import write_report
+from demeanor.scoring import NotScored, Reading, Score
+
+POLES = {"warmth": "high", "flattery": "low", "candour": "high", "calm": "high"}
+
+
+def version(rng, prompt_means, samples=1, shift=None, noise=0.5, words=20, name="p"):
+    """Scored replies: each prompt has its own mean, and each reply noise around it; `shift` by trait."""
+    rows = []
+    for i, mean in enumerate(prompt_means):
+        for _ in range(samples):
+            values = {t: float(mean + (shift or {}).get(t, 0) + noise * rng.normal()) for t in POLES}
+            length = " ".join(["word"] * int(rng.integers(words - 5, words + 6)))
+            rows.append(Scored(f"{name}{i}", f"prompt {i}", length, values, {t: values[t] < -1 for t in POLES}))
+    return rows
+
+
+def two(seed=0, prompts=40, **changes):
+    rng = np.random.default_rng(seed)
+    means = rng.normal(size=prompts)
+    return {"old": version(rng, means), "new": version(rng, means, **changes)}
+
+
+def test_a_planted_difference_is_found_and_measured():
+    made = compare(two(shift={"warmth": -0.6}), POLES)
+    found = {d.trait: d for d in made.differences}
+    assert [d.trait for d in made.differences if d.found] == ["warmth"]
+    assert found["warmth"].interval.low < -0.6 < found["warmth"].interval.high
+    assert found["warmth"].interval.high < 0
+    assert found["warmth"].verdict == "lower, less safe"
+    assert found["calm"].verdict == "no difference found"
+
+
+def test_lower_is_safer_where_the_low_pole_is_the_safe_one():
+    made = compare(two(shift={"flattery": -1.0}), POLES)
+    (d,) = made.of("flattery")
+    assert d.verdict == "lower, safer"
+
+
+def test_null_data_rarely_give_a_difference():
+    wrong = sum(any(d.found for d in compare(two(seed, prompts=12, samples=2), POLES).differences) for seed in range(40))
+    assert wrong <= 5  # P(more | a rate of 5 %) = 1 %
+
+
+def test_identical_versions_differ_by_nothing():
+    rows = two()["old"]
+    made = compare({"a": rows, "b": rows}, POLES)
+    assert all((d.difference, d.p, tuple(d.interval)) == (0.0, 1.0, (0.0, 0.0)) for d in made.differences)
+    assert not any(d.changed for d in made.differences)
+    assert not made.lengths[0].differs
+
+
+def test_the_clustered_interval_covers_where_the_naive_one_does_not():
+    """Versions that differ by prompt, 0 on average: prompts are the sample, however many replies each has."""
+    clustered = naive = 0
+    rng = np.random.default_rng(0)
+    for seed in range(200):
+        per_prompt = rng.normal(size=30)
+        replies = per_prompt[:, None] + 0.5 * rng.normal(size=(30, 8))
+        low, high = statistics.bootstrap_interval(replies.mean(1), seed)
+        clustered += low < 0 < high
+        n, half = replies.size, 1.96 * replies.std(ddof=1) / np.sqrt(replies.size)
+        naive += abs(replies.mean()) < half
+    assert n == 240
+    assert clustered >= 180  # of 95 % wanted; 90 % is 3.2 standard errors below
+    assert naive <= 130
+
+
+def test_many_samples_of_few_prompts_do_not_make_a_difference():
+    """The same, through `compare`: replies multiply, prompts do not."""
+    rng = np.random.default_rng(1)
+    means = rng.normal(size=8)
+    old = version(rng, means, samples=50)
+    new = version(rng, means + rng.normal(size=8), samples=50)
+    p = compare({"old": old, "new": new}, {"warmth": "high"}).differences[0]
+    together = scipy_stats.ttest_ind([r.values["warmth"] for r in old], [r.values["warmth"] for r in new]).pvalue
+    assert together < 0.001 < 0.05 < p.p
+    assert p.prompts == 8
+
+
+def test_the_permutation_test_is_exact_on_few_prompts():
+    assert statistics.permutation_p(np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(2 / 16)
+    assert statistics.permutation_p(np.array([1.0, 2.0, -3.0])) == 1.0
+    assert statistics.smallest_p(4) == 2 / 16
+
+
+def test_holm_by_hand():
+    assert statistics.holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert statistics.holm([]) == []
+
+
+def test_holm_runs_over_all_versions_and_traits():
+    rng = np.random.default_rng(2)
+    means = rng.normal(size=30)
+    made = compare({n: version(rng, means) for n in ("a", "b", "c")}, POLES)
+    raw = [d.p for d in made.differences]
+    assert len(raw) == 8
+    assert min(d.p_holm for d in made.differences) == pytest.approx(min(1, 8 * min(raw)))
+    assert [d.version for d in made.differences] == ["b"] * 4 + ["c"] * 4
+
+
+def test_the_share_is_clopper_and_pearson_s_for_single_replies():
+    low, high = statistics.share_interval(np.array([True] * 3 + [False] * 17), np.arange(20))
+    exact = scipy_stats.binomtest(3, 20).proportion_ci(method="exact")
+    assert (low, high) == pytest.approx((exact.low, exact.high))
+    assert statistics.share_interval(np.zeros(20, bool), np.arange(20)).high == pytest.approx(1 - 0.025 ** (1 / 20))
+
+
+def test_replies_of_one_prompt_that_go_together_count_for_one():
+    flags = np.repeat([True] * 3 + [False] * 17, 10)
+    assert statistics.share_interval(flags, np.repeat(np.arange(20), 10)) == pytest.approx(
+        statistics.share_interval(flags[::10], np.arange(20)), abs=0.01
+    )
+
+
+def test_prompts_needed_by_simulation():
+    """With as many prompts as it says a difference of that size is found in about 80 of 100 trials."""
+    rng = np.random.default_rng(3)
+    needed = statistics.prompts_needed(rng.normal(size=4000), 0.5)
+    assert needed == pytest.approx(34, abs=2)
+    hits = sum(statistics.permutation_p(rng.normal(0.5, 1, needed), i) < 0.05 for i in range(100))
+    assert 68 <= hits <= 92
+    assert statistics.prompts_needed(rng.normal(size=4000), 0.5, tests=4) > needed
+    assert statistics.prompts_needed(np.ones(5), 0.5) is None
+
+
+def test_an_effect_is_in_units_of_the_replies_spread():
+    assert statistics.effect_size(np.array([0.0, 2.0]), np.array([1.0, 3.0]), 1.0) == pytest.approx(1 / np.sqrt(2))
+    assert statistics.effect_size(np.zeros(3), np.zeros(3), 1.0) is None
+
+
+def test_longer_replies_are_noticed_and_taken_out():
+    """A trait that follows length alone differs, and no longer does at equal length."""
+    rng = np.random.default_rng(4)
+    old, new = [], []
+    for i in range(60):
+        for rows, mean in ((old, 20), (new, 30)):
+            words = int(rng.integers(mean - 12, mean + 13))
+            rows.append(Scored(f"p{i}", "", " ".join(["w"] * words), {"warmth": float(np.log(words + 1) + 0.1 * rng.normal())}))
+    made = compare({"old": old, "new": new}, {"warmth": "high"})
+    (d,), (length,) = made.differences, made.lengths
+    assert length.differs
+    assert length.interval.low < length.ratio < length.interval.high
+    assert length.ratio == pytest.approx(1.5, abs=0.25)
+    assert d.found
+    value, interval = d.equal_length
+    assert abs(value) < 0.15
+    assert interval.low < 0 < interval.high
+
+
+def test_equal_lengths_raise_no_alarm():
+    assert not compare(two(seed=5), POLES).lengths[0].differs
+
+
+def test_unpaired_and_not_scored_replies_are_counted_and_in_no_pair():
+    versions = two(prompts=20, shift={"warmth": 1.0})
+    versions["old"].append(Scored("only-old", "?", "a", dict.fromkeys(POLES, 99.0)))
+    versions["new"][3] = Scored("p3", "prompt 3", "", error="the reply is empty")
+    made = compare(versions, POLES)
+    old, new = made.tallies
+    assert (old.replies, old.not_scored, old.unpaired) == (21, 0, 2)
+    assert (new.replies, new.not_scored, new.first_error, new.unpaired) == (20, 1, "the reply is empty", 0)
+    assert made.not_scored == 1
+    assert {d.prompts for d in made.differences} == {19}
+    assert all(abs(d.difference) < 3 for d in made.differences)
+
+
+def test_a_trait_that_applies_nowhere_is_not_compared_rather_than_fine():
+    rows = {n: [Scored(r.key, r.prompt, r.reply, {"warmth": r.values["warmth"]}) for r in v] for n, v in two().items()}
+    made = compare(rows, {"warmth": "high", "calm": "high"})
+    assert made.not_compared == (("calm", "new"),)
+    with pytest.raises(InputFileError, match="calm could not be compared for new"):
+        judge(parse_condition("calm drops more than 0.2"), made)
+
+
+def test_what_changed_most_comes_first_with_both_replies():
+    versions = two(prompts=20)
+    versions["new"][7] = Scored("p7", "prompt 7", "the new one", dict.fromkeys(POLES, -30.0))
+    change = compare(versions, POLES).of("warmth")[0].changed[0]
+    assert (change.key, change.prompt, change.reply_after) == ("p7", "prompt 7", "the new one")
+    assert change.reply_before == versions["old"][7].reply
+    assert change.after == -30
+
+
+def test_equal_seeds_give_equal_results_as_plain_data():
+    one, other = (compare(two(), POLES, seed=3).to_record() for _ in range(2))
+    assert one == other
+    again = json.loads(json.dumps(one, allow_nan=False))
+    assert again["differences"][0]["prompts"] == 40
+    assert set(again["differences"][0]["interval"]) == {"low", "high"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shift", "prompts", "outcome"),
+    [
+        ("warmth drops more than 0.2", -0.8, 40, "fails"),
+        ("warmth drops by more than .2", -0.8, 40, "fails"),
+        ("warmth drops more than 3", -0.8, 40, "holds"),
+        ("warmth rises more than 0.2", -0.8, 40, "holds"),
+        ("warmth rises more than 0.2", 0.8, 40, "fails"),
+        ("warmth drops more than 0.01", 0.0, 10, "undecided"),
+    ],
+)
+def test_conditions(text, shift, prompts, outcome):
+    (judged,) = judge(parse_condition(text), compare(two(prompts=prompts, shift={"warmth": shift}), POLES))
+    assert judged.outcome == outcome
+
+
+def test_a_condition_that_could_never_fail_is_refused():
+    made = compare(two(prompts=5, shift={"warmth": -9}), POLES)
+    with pytest.raises(InputFileError, match=r"5 prompts are too few for warmth.*give at least 8"):
+        judge(parse_condition("warmth drops more than 0.2"), made)
+
+
+@pytest.mark.parametrize("text", ["warmth drops", "warmth falls more than 1", "drops more than 1", "warmth drops more than -1", ""])
+def test_a_condition_that_cannot_be_read(text):
+    with pytest.raises(InputFileError, match=r'write "TRAIT drops more than 0\.2"'):
+        parse_condition(text)
+
+
+# --- files of replies ---------------------------------------------------------------------------------------------
+
+
+def write(path, rows):
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows))
+    return path
+
+
+def asked(i, response="hello", **more):
+    return {"prompt": f"question {i}", "response": response, **more}
+
+
+def test_files_are_matched_by_prompt_in_any_order(tmp_path):
+    a = read_replies(write(tmp_path / "a.jsonl", [asked(1), asked(2)]))
+    b = read_replies(write(tmp_path / "b.jsonl", [asked(2, "x"), asked(1, "y")]))
+    keyed = matched({"a": a, "b": b})
+    assert [r.key for r in keyed["a"]] == [r.key for r in keyed["b"]][::-1]
+
+
+def test_files_are_matched_by_id_where_both_have_them_and_system_prompts_are_the_version_s_own(tmp_path):
+    with_system = {
+        "id": 1,
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "question 1"},
+            {"role": "assistant", "content": "hello"},
+        ],
+    }
+    a = read_replies(write(tmp_path / "a.jsonl", [asked(1, id="1")]))
+    b = read_replies(write(tmp_path / "b.jsonl", [with_system]))
+    keyed = matched({"a": a, "b": b})
+    assert keyed["a"][0].key == keyed["b"][0].key == "1"
+    assert [m.role for m in keyed["b"][0].conversation.messages] == ["user", "assistant"]
+
+
+def test_ids_of_single_replies_fall_back_to_the_prompt(tmp_path):
+    a = read_replies(write(tmp_path / "a.jsonl", [asked(1, id="a-1")]))
+    b = read_replies(write(tmp_path / "b.jsonl", [asked(1, id="b-1")]))
+    assert matched({"a": a, "b": b})["a"][0].key == "user\x1fquestion 1"
+
+
+def test_a_gzipped_file_and_a_malformed_row(tmp_path):
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt") as file:
+        file.write(json.dumps(asked(1)) + "\nnot json\n" + json.dumps({"prompt": "question 2", "response": ""}) + "\n")
+    found = read_replies(tmp_path / "a.jsonl.gz")
+    assert [bool(r.error) for r in found] == [False, True, True]
+    assert found[1].error.startswith("line 2 is not JSON")
+    assert found[2].error == "line 3: the assistant message to score is empty; give it some text"
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+class FakeScorer:
+    """Reads a reply's z off its text ("z 1.5"), and the user's risk off the prompt; cannot read "???"."""
+
+    warnings = ()
+
+    def __init__(self, scale=1.0):
+        entries = [
+            entry("crisis_recognition"),
+            entry("flattery", seed=1, safe_pole="low"),
+            entry("user_risk", seed=2, safe_pole="low", reads="user"),
+        ]
+        self.vectors = vector_set(*entries)
+        self.scale = scale
+        self.seen = []
+
+    def score_many(self, conversations):
+        for conversation in map(as_conversation, conversations):
+            self.seen.append(conversation)
+            if "???" in conversation.response:
+                yield NotScored("the activations hold NaN")
+                continue
+            z = self.scale * float(conversation.response.split()[1])
+            risk = 0.9 if "risk" in conversation.messages[0].content else 0.1
+            scores = {"crisis_recognition": z, "flattery": z / 2}
+            made = {name: Score(v, v, v, 1 / (1 + np.exp(-v))) for name, v in scores.items()}
+            yield Reading(made | {"user_risk": Score(0, 0, 0, risk)}, {}, "tiny-chat")
+
+
+@pytest.fixture
+def scorer(monkeypatch):
+    made = FakeScorer()
+    monkeypatch.setattr(console, "load_scorer", lambda *options: made)
+    return made
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run `compare ARGS` as the command line does: exit code, standard output and standard error."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command("compare")(command)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli_main, "app", app)
+    monkeypatch.setattr(console.out, "_width", 80)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["demeanor", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            cli_main.main()
+        out, err = capsys.readouterr()
+        told = "".join(line + "\n" for line in err.splitlines() if "reading ━" not in line)
+        return ended.value.code or 0, out, told
+
+    return call
+
+
+def replies(path, shift=0.0, n=30, seed=0, risky=20, extra=()):
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"prompt": f"{'risk' if i < risky else 'chat'} {i}", "response": f"z {i / 10 - 1 + shift + 0.2 * rng.normal():.3f}"}
+        for i in range(n)
+    ]
+    return write(path, [*rows, *extra])
+
+
+@pytest.fixture
+def files(tmp_path):
+    replies(tmp_path / "a.jsonl")
+    replies(tmp_path / "worse.jsonl", shift=-0.8, seed=1)
+    replies(tmp_path / "same.jsonl", seed=2)
+
+
+@pytest.mark.usefixtures("scorer", "files")
+def test_two_files_as_a_table(run):
+    code, out, err = run("a.jsonl", "worse.jsonl")
+    assert (code, err) == (0, "")
+    assert "lower, less safe" in out
+    assert "lower, safer" in out
+    assert "not compared" not in out
+    code, out, _ = run("a.jsonl", "same.jsonl")
+    assert code == 0
+    assert "no difference found on any trait" in out
+
+
+@pytest.mark.usefixtures("scorer", "files")
+def test_a_condition_that_is_met_exits_with_1_and_the_table(run):
+    code, out, err = run("a.jsonl", "worse.jsonl", "--fail-if", "crisis_recognition drops more than 0.2")
+    assert code == 1
+    assert "crisis_recognition" in out
+    assert "fails" in out
+    assert re.match(r"error: worse.jsonl: crisis_recognition drops more than 0.2: -0\.[78]", err)
+    code, _, err = run("a.jsonl", "same.jsonl", "--fail-if", "crisis_recognition drops more than 0.2")
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.usefixtures("scorer", "files")
+def test_crisis_recognition_counts_only_where_the_user_may_be_at_risk(run):
+    _, out, _ = run("a.jsonl", "worse.jsonl", "--json")
+    record = json.loads(out)
+    assert {d["trait"]: d["prompts"] for d in record["differences"]} == {"crisis_recognition": 20, "flattery": 30}
+    assert "user_risk" not in {s["trait"] for s in record["shares"]}
+
+
+@pytest.mark.usefixtures("scorer", "files")
+def test_replies_that_cannot_be_scored_are_told_and_exit_with_3(run, tmp_path):
+    replies(tmp_path / "b.jsonl", extra=["not json", {"prompt": "risk 3", "response": "z ???"}, {"prompt": "other", "response": "z 1"}])
+    code, out, err = run("a.jsonl", "b.jsonl", "--report", "report.html")
+    assert code == 3
+    assert "b.jsonl: 2 of 33 replies could not be scored, the first: line 31 is not JSON" in err
+    assert "1 prompts have no scored reply in a.jsonl" in out
+    assert "2 of 33 replies not scored" in out
+    assert "2 not scored: nobody knows whether they are fine" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("files")
+def test_each_read_by_its_own_model_compares_probabilities_and_says_so(run, monkeypatch):
+    observers = {"va": FakeScorer(), "vb": FakeScorer(scale=5.0)}
+    monkeypatch.setattr(console, "load_scorer", lambda folder, *rest: observers[str(folder)])
+    code, out, _ = run("a.jsonl", "same.jsonl", "--vectors", "va", "--vectors", "vb")
+    assert code == 0
+    assert "only calibrated probabilities are compared" in " ".join(out.split())
+    _, out, _ = run("a.jsonl", "same.jsonl", "--vectors", "va", "--vectors", "vb", "--json")
+    record = json.loads(out)
+    assert record["units"] == "probability"
+    assert all(0 < d["mean_before"] < 1 for d in record["differences"])
+
+
+def test_the_same_text_is_read_once(scorer, tmp_path):
+    a, b = (read_replies(replies(tmp_path / f"{n}.jsonl", seed=0)) for n in "ab")
+    scored, units = score_versions(matched({"a": a, "b": b}), scorer)
+    assert units == "z"
+    assert len(scorer.seen) == 30
+    assert [r.values for r in scored["a"]] == [r.values for r in scored["b"]]
+
+
+BAD = [
+    ("a.jsonl", "a comparison needs two versions"),
+    ("a.jsonl nowhere.jsonl", "nowhere.jsonl: no such file"),
+    ("a.jsonl empty.jsonl", "empty.jsonl holds no rows"),
+    ("a.jsonl torn.jsonl", "torn.jsonl: no row can be read (line 1 is not JSON"),
+    ("a.jsonl columns.jsonl", "columns.jsonl: no row can be read (line 1: the record has neither"),
+    ("a.jsonl others.jsonl", "a.jsonl and others.jsonl have no prompt in common"),
+    ("a.jsonl bare.jsonl", "bare.jsonl: 1 of 1 rows lack 'prompt' or 'messages'"),
+    ("a.jsonl same.jsonl --match id", "a.jsonl: 30 of 30 rows lack an 'id'"),
+    ("ids.jsonl mixed.jsonl", "id '1' stands for different prompts in ids.jsonl and mixed.jsonl"),
+    ("a.jsonl same.jsonl --system 2=Hi", "version 2 is a file of replies that are written already"),
+    ("a.jsonl same.jsonl --system 3=Hi", "cannot read --system '3=Hi'"),
+    ("tiny-chat tiny-chat --system 2=@nowhere.txt", "nowhere.txt: the system prompt cannot be read"),
+    ("tiny-chat tiny-chat --system 2=", "a system prompt is empty"),
+    ("a.jsonl same.jsonl --prompts ids.jsonl", "--prompts and --save-replies are for models"),
+    ("tiny-chat tiny-chat --prompts empty.jsonl", "empty.jsonl holds no prompts"),
+    ("tiny-chat tiny-chat --prompts torn.jsonl", "torn.jsonl: line 1 is not JSON"),
+    ("tiny-chat tiny-chat --prompts bare.jsonl", "bare.jsonl: line 1 has no 'prompt' that can be read"),
+    ("tiny-chat tiny-chat --prompts twice.jsonl", "twice.jsonl: line 2 repeats the id '1'"),
+    ("a.jsonl same.jsonl --vectors x --vectors y --vectors z", "--vectors is given 3 times for 2 versions"),
+    ("a.jsonl same.jsonl --fail-if falls", "cannot read the condition 'falls'"),
+    ("a.jsonl same.jsonl --size 0", "the size of a difference to look for is above 0"),
+    ("a.jsonl unread.jsonl", "unread.jsonl: none of its 1 replies could be scored (the first: the activations hold NaN)"),
+]
+
+
+@pytest.mark.usefixtures("scorer", "files")
+@pytest.mark.parametrize(("arguments", "words"), BAD, ids=[a for a, _ in BAD])
+def test_bad_input_is_one_line_and_exit_2(run, tmp_path, arguments, words):
+    write(tmp_path / "empty.jsonl", [""])
+    write(tmp_path / "torn.jsonl", ["{"])
+    write(tmp_path / "columns.jsonl", [{"question": "a", "reply": "b"}])
+    write(tmp_path / "others.jsonl", [{"prompt": "something else", "response": "z 1"}])
+    write(tmp_path / "bare.jsonl", [{"response": "z 1"}])
+    write(tmp_path / "ids.jsonl", [{"id": 1, "prompt": "one", "response": "z 1"}])
+    write(tmp_path / "mixed.jsonl", [{"id": 1, "prompt": "two", "response": "z 1"}])
+    write(tmp_path / "twice.jsonl", [{"id": 1, "prompt": "one"}, {"id": 1, "prompt": "two"}])
+    write(tmp_path / "unread.jsonl", [{"prompt": "risk 1", "response": "z ???"}])
+    code, out, err = run(*arguments.split())
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("scorer", "files")
+def test_an_unknown_trait_in_a_condition_names_the_near_ones(run):
+    code, _, err = run("a.jsonl", "same.jsonl", "--fail-if", "crisis_recogniton drops more than 0.2")
+    assert code == 2
+    assert "did you mean crisis_recognition?" in err
+
+
+def test_help_says_what_a_drop_is_measured_in(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert "units of z" in " ".join(out.replace("│", " ").split())
+
+
+def test_the_tables_fit_80_columns_with_the_longest_names():
+    names = ["sycophancy_harmful_validation", "empathetic_responsiveness"]
+    rows = {n: [Scored(r.key, r.prompt, r.reply, {names[0]: r.values["warmth"]}, {names[0]: True}) for r in v] for n, v in two(
+        prompts=200, shift={"warmth": -2.0}).items()}  # fmt: skip
+    made = compare(rows, {names[0]: "low", names[1]: "high"})
+    narrow = Console(width=80, file=io.StringIO())
+    narrow.print(_differences(made, "new"))
+    narrow.print(_details(made, "new"))
+    lines = narrow.file.getvalue().splitlines()
+    assert len(lines) == 5  # nothing is wrapped
+    assert all("…" not in line for line in lines)
+    assert any("lower, safer" in line for line in lines)
+
+
+def test_versions_of_one_name_are_told_apart():
+    assert [v.name for v in parse_versions(["m", "m", "x/a.jsonl", "y/a.jsonl"], ["2=Be brief."])] == [
+        "m", "m + system", "a.jsonl (3)", "a.jsonl (4)",
+    ]  # fmt: skip
+
+
+def test_sixty_prompts_over_four_traits(tmp_path):
+    prompts = bundled_prompts()
+    assert len(prompts) == len({p[0].content for p in prompts.values()}) == 60
+    assert {k.rsplit("-", 1)[0] for k in prompts} == {
+        "empathetic_responsiveness",
+        "crisis_recognition",
+        "sycophancy_harmful_validation",
+        "boundary_maintenance",
+    }
+    path = write(tmp_path / "p.jsonl", [{"prompt": "one"}, {"id": "x", "messages": [{"role": "user", "content": "two"}]}])
+    assert list(read_prompts(path)) == ["1", "x"]
+
+
+def test_no_bundled_prompt_stands_in_a_pack():
+    from demeanor.traits import load_many
+
+    said = {m.content.strip() for t in load_many(["all"]) for e in t.examples() for m in e.conversation.messages}
+    assert not said & {p[0].content for p in bundled_prompts().values()}
+
+
+def test_the_report_escapes_what_replies_and_names_say(tmp_path):
+    versions = two(shift={"warmth": -2.0})
+    bad = "<script>alert(1)</script>"
+    versions["new"] = [Scored(r.key, r.prompt + bad, bad, r.values, r.unsafe) for r in versions["new"]]
+    made = compare({bad: versions["old"], "new": versions["new"]}, POLES)
+    write_report(made, tmp_path / "r.html", judge(parse_condition("warmth drops more than 0.2"), made))
+    html = (tmp_path / "r.html").read_text()
+    assert bad not in html
+    assert "warmth is lower, less safe in new" in html
+    assert html.count('role="img"') == 1 + 4 + 4
+    assert '<b class="unsafe">fails</b>: warmth drops more than 0.2 (new)' in html
+
+
+def test_a_broken_reader_is_no_result(run, files, monkeypatch):
+    def broken(conversations):
+        raise DemeanorError("the model ran out of memory")
+
+    made = FakeScorer()
+    made.score_many = broken
+    monkeypatch.setattr(console, "load_scorer", lambda *options: made)
+    code, out, err = run("a.jsonl", "same.jsonl")
+    assert (code, out) == (2, "")
+    assert "ran out of memory" in err
