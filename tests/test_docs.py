@@ -29,9 +29,10 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_commands_and_options_that_are_shown_exist(page):
     runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
-    for line in re.findall(r"^demeanor (.+)$", page.read_text(), re.MULTILINE):
+    for line in re.findall(r"^(?:\$ )?demeanor (.+)$", page.read_text(), re.MULTILINE):
         words = line.split()
-        command = words[:2] if words[0] in ("traits", "models") else words[:1]
+        below = {"traits", "models", "audit"} | ({"steer"} if len(words) > 1 and re.fullmatch("[a-z]+", words[1]) else set())
+        command = words[:2] if words[0] in below else words[:1]
         shown = runner.invoke(app, [*command, "--help"])
         assert shown.exit_code == 0, line
         for option in re.findall(r"--[a-z-]+", line):

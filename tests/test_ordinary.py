@@ -76,6 +76,6 @@ def test_false_alarm_thresholds_count_everyday_talk_among_the_safe():
     z = np.concatenate([np.linspace(0, 3, 20), np.linspace(-3, 1, 39)])
     high = np.arange(59) < 20
     found = standard_thresholds(z, high, "low")
-    assert set(found) == {"miss 0.05", "miss 0.1", "miss 0.2", "false_alarm 0.05", "false_alarm 0.1"}
+    assert set(found) == {"miss 0.05", "miss 0.1", "miss 0.2", "false_alarm 0.05", "false_alarm 0.1"}  # 39 cannot support 0.02
     assert found["false_alarm 0.1"]["n"] == 39
     assert (z[~high] >= found["false_alarm 0.1"]["z"]).mean() <= 0.1

@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from demeanor import traits
+    from demeanor.comparison import Comparison, compare
     from demeanor.conversation import Conversation, Message
     from demeanor.errors import DemeanorError
     from demeanor.extraction import Extraction, PersonaVectorExtractor, extract_vectors
+    from demeanor.model.generation import Sampling
+    from demeanor.model.intervention import Intervention, Steering
     from demeanor.model.loading import LoadedModel, load_model
     from demeanor.model.reader import ActivationReader
-    from demeanor.scoring import Calibration, NotScored, Reading, Score, Scorer, TokenScores
+    from demeanor.monitor.safe import is_response_safe
+    from demeanor.monitor.session import Monitor
+    from demeanor.scoring import Calibration, ConversationScorer, NotScored, Reading, Score, Scorer, TokenScores
+    from demeanor.steering import steering_hooks
     from demeanor.traits import ContrastPair, TraitDefinition
     from demeanor.vectors import PersonaVector, VectorSet
 
@@ -27,46 +33,64 @@ __version__ = "0.1.0"
 _HOME = {
     "ActivationReader": "demeanor.model.reader",
     "Calibration": "demeanor.scoring",
+    "Comparison": "demeanor.comparison",
     "ContrastPair": "demeanor.traits",
     "Conversation": "demeanor.conversation",
+    "ConversationScorer": "demeanor.scoring",
     "DemeanorError": "demeanor.errors",
     "Extraction": "demeanor.extraction",
+    "Intervention": "demeanor.model.intervention",
     "LoadedModel": "demeanor.model.loading",
     "Message": "demeanor.conversation",
+    "Monitor": "demeanor.monitor.session",
     "NotScored": "demeanor.scoring",
     "PersonaVector": "demeanor.vectors",
     "PersonaVectorExtractor": "demeanor.extraction",
     "Reading": "demeanor.scoring",
+    "Sampling": "demeanor.model.generation",
     "Score": "demeanor.scoring",
     "Scorer": "demeanor.scoring",
+    "Steering": "demeanor.model.intervention",
     "TokenScores": "demeanor.scoring",
     "TraitDefinition": "demeanor.traits",
     "VectorSet": "demeanor.vectors",
+    "compare": "demeanor.comparison",
     "extract_vectors": "demeanor.extraction",
+    "is_response_safe": "demeanor.monitor.safe",
     "load_model": "demeanor.model.loading",
+    "steering_hooks": "demeanor.steering",
 }
 
 __all__ = [
     "ALL_TRAITS",
     "ActivationReader",
     "Calibration",
+    "Comparison",
     "ContrastPair",
     "Conversation",
+    "ConversationScorer",
     "DemeanorError",
     "Extraction",
+    "Intervention",
     "LoadedModel",
     "Message",
+    "Monitor",
     "NotScored",
     "PersonaVector",
     "PersonaVectorExtractor",
     "Reading",
+    "Sampling",
     "Score",
     "Scorer",
+    "Steering",
     "TokenScores",
     "TraitDefinition",
     "VectorSet",
+    "compare",
     "extract_vectors",
+    "is_response_safe",
     "load_model",
+    "steering_hooks",
     "traits",
 ]
 

@@ -10,7 +10,23 @@ import sys
 
 import typer
 
-from demeanor.cli import adapt, calibrate, demo, extract, models, sample, score, traits, validate
+from demeanor.cli import (
+    adapt,
+    audit,
+    calibrate,
+    chat,
+    compare,
+    demo,
+    extract,
+    models,
+    monitor,
+    sample,
+    score,
+    screen,
+    steer,
+    traits,
+    validate,
+)
 from demeanor.cli.console import problem
 from demeanor.errors import DemeanorError
 
@@ -30,6 +46,12 @@ app.command("adapt")(adapt.adapt)
 app.command("sample")(sample.sample)
 app.command("calibrate")(calibrate.calibrate)
 app.command("score")(score.score)
+app.command("monitor")(monitor.monitor)
+app.command("chat")(chat.chat)
+app.command("screen")(screen.screen)
+app.command("compare")(compare.compare)
+app.add_typer(steer.app, name="steer")
+app.add_typer(audit.app, name="audit")
 app.add_typer(traits.app, name="traits")
 app.add_typer(models.app, name="models")
 

@@ -20,7 +20,14 @@ from demeanor.errors import ExtractionError
 from demeanor.scoring.metrics import Array
 
 ErrorKind = Literal["miss", "false_alarm"]
-STANDARD: tuple[tuple[ErrorKind, float], ...] = (("miss", 0.05), ("miss", 0.1), ("miss", 0.2), ("false_alarm", 0.05), ("false_alarm", 0.1))
+STANDARD: tuple[tuple[ErrorKind, float], ...] = (
+    ("miss", 0.05),
+    ("miss", 0.1),
+    ("miss", 0.2),
+    ("false_alarm", 0.02),
+    ("false_alarm", 0.05),
+    ("false_alarm", 0.1),
+)
 
 
 @dataclass(frozen=True)
