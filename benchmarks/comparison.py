@@ -1,24 +1,19 @@
 """Does a comparison keep quiet where nothing differs, and speak up where something does.
 
-    python benchmarks/comparison.py --vectors FOLDER [--replies FOLDER] [--runs 8] [--seeds 20]
+    python benchmarks/comparison.py [--vectors FOLDER] [--replies FOLDER] [--seeds 20]
 
-The embedded model answers thirty of the bundled prompts, 60 tokens each: `--runs` times as it is, and twice each under a
-system prompt that makes it dismissive and one that makes it flatter. Every run has a seed of its own and is kept in
-`--replies`, so that an interrupted benchmark goes on. Then:
+The embedded model answers thirty of the bundled prompts, 60 tokens a reply, again and again, each run with a seed of its
+own; runs are kept in `--replies`, so that an interrupted benchmark goes on.
 
-    itself        for each of 20 seeds, every prompt's replies are dealt at random: two to the one side, two others to the
-                  other. Each such comparison is a true draw of "same model, other seeds"; as all are dealt from one pool of
-                  runs, the 20 are not independent of each other. A right procedure still errs in up to 1 of 20 on
-                  average, so that 19 of 20 or better comes up in about 3 of 4 benchmarks with independent draws.
-    dismissive    two runs against two plain ones: empathetic_responsiveness must drop, p < 0.01 after Holm
-    flattering    likewise: sycophancy_harmful_validation must rise, p < 0.01 after Holm
+    itself        20 comparisons of one run with another, no run used twice, so that they are independent. No trait may
+                  differ at the 5 % level after Holm in at least 19. A right procedure errs in up to 1 of 20 on average,
+                  and so passes this in about 3 of 4 benchmarks or more.
+    versions      two runs under a system prompt against two under another: the right trait must move the right way, p < 0.01
 """
 
 import argparse
 import tempfile
 from pathlib import Path
-
-import numpy as np
 
 from demeanor import ActivationReader, Scorer, VectorSet, load_model
 from demeanor.comparison import answer, bundled_prompts, compare, matched, read_replies, safe_poles, score_versions
@@ -44,26 +39,12 @@ def written(reader, folder, condition, run):
     """A run's replies, from its file or written now."""
     path = folder / f"{condition}-{run:02d}.jsonl"
     if not path.is_file():
-        number = 3 * run + list(SYSTEMS).index(condition)  # every run draws with another seed
-        replies = answer(reader, PROMPTS, Sampling(TOKENS), system=SYSTEMS[condition], number=number)
+        seed = 1000 * run + 100 * list(SYSTEMS).index(condition)  # of no other run, whatever the number of batches
+        replies = answer(reader, PROMPTS, Sampling(TOKENS, seed=seed), system=SYSTEMS[condition])
         with writing(path) as file:
             file.writelines(to_line(r.to_record()) for r in replies)
         print(f"wrote {path}", flush=True)
     return read_replies(path)
-
-
-def dealt(pool, seed):
-    """Every prompt's replies in random order, the first two to one side and the next two to the other."""
-    rng = np.random.default_rng(seed)
-    sides = {"one": [], "other": []}
-    by_prompt = {}
-    for reply in pool:
-        by_prompt.setdefault(reply.key, []).append(reply)
-    for replies in by_prompt.values():
-        order = rng.permutation(len(replies))
-        sides["one"] += [replies[i] for i in order[:SAMPLES]]
-        sides["other"] += [replies[i] for i in order[SAMPLES : 2 * SAMPLES]]
-    return sides
 
 
 def show(made):
@@ -77,23 +58,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vectors", help="a vector set of the embedded model; by default it is extracted first")
     parser.add_argument("--replies", type=Path, help="where replies are kept; by default nowhere")
-    parser.add_argument("--runs", type=int, default=8, help="plain runs, at least 4")
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=20, help="comparisons with itself")
     given = parser.parse_args()
     folder = given.replies or Path(tempfile.mkdtemp())
     reader = ActivationReader(*load_model())
     vectors = VectorSet.load(given.vectors) if given.vectors else extract_vectors(reader, load_many(["all"])).vectors
     scorer = Scorer(reader.model, reader.tokenizer, vectors, reader=reader)
-    runs = {c: [written(reader, folder, c, i) for i in range(given.runs if c == "plain" else SAMPLES)] for c in SYSTEMS}
+    runs = {c: [written(reader, folder, c, i) for i in range(2 * given.seeds if c == "plain" else SAMPLES)] for c in SYSTEMS}
     flat = matched({c: [r for run in found for r in run] for c, found in runs.items()}, "id")
     scored, _ = score_versions(flat, scorer)
     poles = safe_poles([vectors])
     unread = {c: sum(r.error is not None for r in rows) for c, rows in scored.items()}
-    print(f"{len(PROMPTS)} prompts, {TOKENS} tokens, {given.runs} plain runs; not scored: {unread}\n")
+    print(f"{len(PROMPTS)} prompts, {TOKENS} tokens, {2 * given.seeds} plain runs; not scored: {unread}\n")
 
     quiet, false = 0, []
     for seed in range(given.seeds):
-        made = compare(dealt(scored["plain"], seed), poles, seed=seed)
+        at = 2 * seed * len(PROMPTS)
+        one, other = scored["plain"][at : at + len(PROMPTS)], scored["plain"][at + len(PROMPTS) : at + 2 * len(PROMPTS)]
+        made = compare({"one": one, "other": other}, poles, seed=seed)
         found = [f"{d.trait} {d.difference:+.2f}" for d in made.differences if d.found]
         quiet += not found
         false += [f"seed {seed}: {', '.join(found)}"] if found else []

@@ -9,7 +9,7 @@ import typer
 from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, failing, planted, policy
 from typer.testing import CliRunner
 
-from demeanor.cli import chat, console, main, monitor
+from demeanor.cli import chat, console, main
 from demeanor.errors import DamagedVectorSetError
 from demeanor.monitor.audit import verify
 from demeanor.monitor.policy import Policy, default_policy_text, load_policy
@@ -45,10 +45,6 @@ def run(monkeypatch, capsys, tmp_path, scorer):
     """Run `demeanor ARGS`: its exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "load_scorer", lambda *options: scorer)
-    if "chat" not in {c.name for c in main.app.registered_commands}:
-        monkeypatch.setattr(main.app, "registered_commands", list(main.app.registered_commands))
-        main.app.command("monitor")(monitor.monitor)
-        main.app.command("chat")(chat.chat)
 
     def call(*args, stdin=""):
         monkeypatch.setattr(sys, "argv", ["demeanor", *map(str, args)])

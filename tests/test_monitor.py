@@ -506,7 +506,6 @@ def test_the_embedded_model_is_watched_from_end_to_end(tmp_path):
     assert verify(tmp_path / "audit.db").records == 2
 
 
-@pytest.mark.model
 def test_the_default_policy_s_replies_exist_for_every_country():
     replies = load_replies()
     for country in replies.countries:

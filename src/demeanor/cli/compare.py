@@ -173,8 +173,9 @@ def _observers(
     chosen: list[Version], folders: list[Path], given: list[Path], device: str, dtype: str, allow_other_model: bool
 ) -> dict[str, Scorer]:
     """Who reads each version's replies; one and the same for all unless each has its own vectors."""
-    loaded = {folder: console.load_scorer(folder, None, device, dtype, allow_other_model) for folder in folders or [None]}
-    own = given if len(folders) > 1 else [folders[0] if folders else None] * len(chosen)
+    wanted: list[Path | None] = [*folders] or [None]
+    loaded = {folder: console.load_scorer(folder, None, device, dtype, allow_other_model) for folder in wanted}
+    own: list[Path | None] = [*given] if len(folders) > 1 else wanted * len(chosen)
     return {version.name: loaded[folder] for version, folder in zip(chosen, own, strict=True)}
 
 
