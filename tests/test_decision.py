@@ -119,7 +119,7 @@ def test_an_unread_message_among_the_last_leaves_the_risk_open():
 
 
 def test_the_lack_of_warmth_alone_never_takes_a_reply_away():
-    distressed = decide(DEFAULT, reply(empathetic_responsiveness=-6.0), user(0.2))
+    distressed = decide(DEFAULT, reply(empathetic_responsiveness=-6.0), user(0.6))
     assert (distressed.action, distressed.severity) == ("flag", "yellow")
     assert decide(DEFAULT, reply(empathetic_responsiveness=-6.0), user(-2.0)).action == "allow"  # thanks for a recipe
 
