@@ -212,9 +212,7 @@ def _default_threads() -> int:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    from demeanor import __version__
-
-    return {"demeanor": __version__, **{name: version(name) for name in ("torch", "transformers", "pyarrow")}}
+    return {name: version(name) for name in ("demeanor", "torch", "transformers", "pyarrow")}
 
 
 def model_pins(scorer: Scorer) -> dict[str, Any]:
