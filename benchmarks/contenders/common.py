@@ -35,7 +35,7 @@ def serve(prepare, measure):
 
 
 def peak_mb():
-    """This process's peak memory; not what getrusage says, which begins with the parent's."""
+    """Peak memory of the process, its own; what getrusage says begins with the parent's."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
