@@ -50,7 +50,7 @@ def demo(
 ) -> None:
     """Extract, prove and use persona vectors for four mental-health traits, on the embedded model.
 
-    Takes about a minute and a half on two cores. Nothing leaves this machine.
+    Takes about two minutes on two cores. Nothing leaves this machine.
     """
     from demeanor.model import embedded
     from demeanor.traits import load_many
