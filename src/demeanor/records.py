@@ -39,7 +39,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield _row(number, line)
+                    yield parse_line(number, line)
     except UnicodeDecodeError as error:
         raise InputFileError(f"{path}: not UTF-8 text after line {number}; give a .jsonl file saved as UTF-8") from error
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
@@ -48,7 +48,8 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise InputFileError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _row(number: int, line: str) -> Row:
+def parse_line(number: int, line: str) -> Row:
+    """One line as its object, or with what is wrong with it."""
     try:
         record = json.loads(line, parse_float=_finite, parse_constant=_finite)
     except json.JSONDecodeError as error:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 from demeanor.errors import SteeringError
 from demeanor.extraction.directions import spread
 from demeanor.scoring.metrics import Array
 from demeanor.traits.definition import TraitDefinition
+from demeanor.traits.words import bag_of_words
 
 
 class WordReader:
@@ -21,9 +19,7 @@ class WordReader:
     def __init__(self, trait: TraitDefinition) -> None:
         train, held = trait.examples("train"), trait.examples("calibration") or trait.examples("train")
         texts = [e.conversation.messages[-1].content for e in train]
-        self._model = make_pipeline(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2), LogisticRegression(C=10.0, max_iter=1000)
-        )
+        self._model = bag_of_words(phrases=True)
         try:
             self._model.fit(texts, [e.high for e in train])
         except ValueError as error:
