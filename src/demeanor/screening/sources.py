@@ -25,8 +25,7 @@ import pyarrow.parquet as pq
 
 from demeanor.conversation import Conversation, from_record
 from demeanor.errors import ConversationError, InputFileError, MissingExtraError, nearest
-from demeanor.records import Row
-from demeanor.records import parse_line
+from demeanor.records import Row, parse_line
 from demeanor.screening.columns import Kind, as_table, field_of, from_table, kind_of, merge
 
 Place: TypeAlias = list[int]
