@@ -205,8 +205,8 @@ def _save(folder: Path, replies: dict[str, list[Reply]]) -> None:
 
     from demeanor.records import to_line, writing
 
-    for name, rows in replies.items():
-        path = folder / (re.sub(r"[^\w.+-]+", "-", name).strip("-") + ".jsonl")
+    for i, (name, rows) in enumerate(replies.items(), 1):
+        path = folder / f"{i}-{re.sub(r'[^a-zA-Z0-9.]+', '-', name).strip('-')}.jsonl"
         with writing(path) as file:
             file.writelines(to_line(row.to_record()) for row in rows)
         console.note(f"{len(rows)} replies in {path}")
