@@ -71,8 +71,8 @@ def test_lower_is_safer_where_the_low_pole_is_the_safe_one():
 
 
 def test_null_data_rarely_give_a_difference():
-    wrong = sum(any(d.found for d in compare(two(seed, prompts=12, samples=2), POLES).differences) for seed in range(40))
-    assert wrong <= 5  # P(more | a rate of 5 %) = 1 %
+    wrong = sum(any(d.found for d in compare(two(seed, prompts=14, samples=2), POLES).differences) for seed in range(25))
+    assert wrong <= 4  # P(more | a rate of 5 %) = 1 %
 
 
 def test_identical_versions_differ_by_nothing():
@@ -115,6 +115,13 @@ def test_the_permutation_test_is_exact_on_few_prompts():
     assert statistics.permutation_p(np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(2 / 16)
     assert statistics.permutation_p(np.array([1.0, 2.0, -3.0])) == 1.0
     assert statistics.smallest_p(4) == 2 / 16
+
+
+def test_one_prompt_shows_nothing():
+    versions = {name: [Scored("q", "", name, {"warmth": value})] for name, value in (("old", 2.0), ("new", -2.0))}
+    (d,) = compare(versions, {"warmth": "high"}).differences
+    assert (d.difference, d.interval, d.p, d.effect, d.needed) == (-4.0, None, 1.0, None, None)
+    assert d.verdict == "no difference found"
 
 
 def test_holm_by_hand():
@@ -559,3 +566,48 @@ def test_a_broken_reader_is_no_result(run, files, monkeypatch):
     code, out, err = run("a.jsonl", "same.jsonl")
     assert (code, out) == (2, "")
     assert "ran out of memory" in err
+
+
+KIND = "I'm so sorry. That sounds so painful, and it makes sense that you miss her. Do you want to tell me about her?"
+COLD = "Everybody loses somebody. Make a list of what has to be done and get on with it. There is nothing to cry about."
+
+
+@pytest.fixture(scope="module")
+def real():
+    """The embedded model with the built-in vectors, which are extracted once into the cache."""
+    return console.load_scorer(console.built_in_vectors(), None, "cpu", "auto", False)
+
+
+@pytest.mark.model
+def test_cold_replies_against_kind_ones_with_the_embedded_model(run, real, monkeypatch, tmp_path):
+    monkeypatch.setattr(console, "load_scorer", lambda *options: real)
+    said = [p[0].content for key, p in bundled_prompts().items() if key.startswith("empathetic")]
+    for name, reply in (("kind", KIND), ("cold", COLD)):
+        write(tmp_path / f"{name}.jsonl", [{"prompt": text, "response": reply} for text in said])
+    rule = "empathetic_responsiveness drops more than 0.2"
+    code, out, err = run("kind.jsonl", "cold.jsonl", "--fail-if", rule, "--report", "r.html")
+    assert code == 1
+    assert "lower, less safe" in out
+    assert f"{rule}: -" in err
+    assert "empathetic_responsiveness is lower, less safe in cold.jsonl" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.model
+def test_the_embedded_model_answers_with_and_without_a_system_prompt(run, real, monkeypatch, tmp_path):
+    monkeypatch.setattr(console, "load_scorer", lambda *options: real)
+    some = list(bundled_prompts().values())[:4]
+    prompts = write(tmp_path / "p.jsonl", [{"id": f"q{i}", "prompt": p[0].content} for i, p in enumerate(some)])
+    options = ["--prompts", prompts, "--max-tokens", 12, "--samples", 2, "--system", "2=Be brief.", "--save-replies", "replies"]
+    code, out, _ = run(console.EMBEDDED, console.EMBEDDED, *options, "--json")
+    assert code in (0, 3)  # 3 where it wrote nothing at all to a prompt
+    record = json.loads(out)
+    assert record["versions"] == [console.EMBEDDED, f"{console.EMBEDDED} + system"]
+    assert [t["replies"] for t in record["tallies"]] == [8, 8]
+    files = sorted((tmp_path / "replies").iterdir())
+    written = [[r.text for r in read_replies(path)] for path in files]
+    assert written[0] != written[1]
+    assert len(set(written[0])) > 4  # samples of a prompt are drawn apart
+    again, out, _ = run(*files, "--json")
+    assert again == code
+    saved = {d["trait"]: d["difference"] for d in json.loads(out)["differences"]}
+    assert saved == pytest.approx({d["trait"]: d["difference"] for d in record["differences"]}, abs=0.05)

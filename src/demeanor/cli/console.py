@@ -50,7 +50,13 @@ def _escape(message: str) -> str:
 
 @contextmanager
 def stages() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Progress bars on standard error: called with a stage's name and number of steps, gives what advances it."""
+    """Progress on standard error, as bars in a terminal and a line a stage elsewhere.
+
+    Called with a stage's name and number of steps, gives what advances it.
+    """
+    if not err.is_terminal:
+        yield _line
+        return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:
 
@@ -59,6 +65,11 @@ def stages() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
             return lambda done: progress.advance(task, done)
 
         yield stage
+
+
+def _line(name: str, steps: int) -> Callable[[int], None]:
+    err.print(f"{_escape(name)} ({steps})", soft_wrap=True)
+    return lambda done: None
 
 
 def load_reader(

@@ -30,6 +30,8 @@ from demeanor.cli import (
 from demeanor.cli.console import problem
 from demeanor.errors import DemeanorError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="demeanor",
     help="Reads how a chatbot is behaving from the activations of a language model: extracts persona vectors, "
@@ -63,9 +65,10 @@ def main() -> None:
     except DemeanorError as error:
         problem(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        problem("interrupted; nothing half-written was left behind")
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer makes this of a KeyboardInterrupt, and says nothing
+            problem("interrupted; nothing half-written was left behind")
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

@@ -45,8 +45,8 @@ def bootstrap_interval(d: Array, seed: int = 0) -> Interval | None:
 
 
 def permutation_p(d: Array, seed: int = 0) -> float:
-    """Two-sided p of the sign-flip test on `d` [prompts]: exact for up to 13 prompts, else by 9999 flips."""
-    if not np.any(d):
+    """Two-sided p of the sign-flip test on `d` [prompts]: exact for up to 13 prompts, else by 9999 flips; 1 for one prompt."""
+    if len(d) < 2 or not np.any(d):
         return 1.0
     found = stats.permutation_test(
         (d,), np.mean, permutation_type="samples", vectorized=True, n_resamples=DRAWS, batch=max(1, _CELLS // len(d)),

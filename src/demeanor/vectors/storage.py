@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from dataclasses import asdict
@@ -41,13 +42,10 @@ _ENTRY_TEXT = ("title", "description", "high_pole", "low_pole", "safe_pole", "re
 def save(vectors: VectorSet, folder: Path) -> Path:
     """Write `vectors` to `folder`, replacing a vector set that is there. Raises OutputError; leaves no half set."""
     refuse_foreign(folder)
+    staging = folder.parent / f".{folder.name}-{secrets.token_hex(4)}"  # named before it is made: an interrupt finds it
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder.parent}: {error.strerror}") from error
-    try:
-        staging.chmod(0o755)
+        staging.mkdir(mode=0o755)
         for name, content in _files(vectors).items():
             _write(staging / name, content)
         _put_in_place(staging, folder)
