@@ -385,7 +385,7 @@ def files(tmp_path):
 @pytest.mark.usefixtures("scorer", "files")
 def test_two_files_as_a_table(run):
     code, out, err = run("a.jsonl", "worse.jsonl")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "reading (60)\n")
     assert "lower, less safe" in out
     assert "lower, safer" in out
     assert "not compared" not in out
@@ -400,9 +400,9 @@ def test_a_condition_that_is_met_exits_with_1_and_the_table(run):
     assert code == 1
     assert "crisis_recognition" in out
     assert "fails" in out
-    assert re.match(r"error: worse.jsonl: crisis_recognition drops more than 0.2: -0\.[78]", err)
+    assert re.search(r"^error: worse.jsonl: crisis_recognition drops more than 0.2: -0\.[78]", err, re.MULTILINE)
     code, _, err = run("a.jsonl", "same.jsonl", "--fail-if", "crisis_recognition drops more than 0.2")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "reading (60)\n")
 
 
 @pytest.mark.usefixtures("scorer", "files")
@@ -485,9 +485,10 @@ def test_bad_input_is_one_line_and_exit_2(run, tmp_path, arguments, words):
     write(tmp_path / "unread.jsonl", [{"prompt": "risk 1", "response": "z ???"}])
     code, out, err = run(*arguments.split())
     assert (code, out) == (2, "")
-    assert err.startswith("error: ")
-    assert words in err
-    assert err.count("\n") == 1
+    said = [line for line in err.splitlines() if not line.startswith("reading (")]
+    assert len(said) == 1
+    assert said[0].startswith("error: ")
+    assert words in said[0]
 
 
 @pytest.mark.usefixtures("scorer", "files")
