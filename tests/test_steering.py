@@ -118,6 +118,8 @@ def test_a_cap_needs_a_measured_or_given_tau():
     vectors = vector_set()
     vectors["warmth"].steering.metadata["floor"] = -2.0
     assert plan_projection(vectors, "warmth", "floor", NORMS).interventions[0].amount == -2.0
+    with pytest.raises(SteeringError, match="was measured at layer"):
+        plan_projection(vectors, "warmth", "floor", NORMS, layers=[0, 1])
 
 
 def test_residual_norms_are_those_of_the_tokens_not_of_their_mean(reader):

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from demeanor.errors import ExtractionError
 from demeanor.extraction.directions import METHODS, fit_layers, spread
-from demeanor.extraction.examples import ReadTrait, Stage, read_traits
+from demeanor.extraction.examples import ReadExamples, ReadTrait, Stage, read_traits
 from demeanor.extraction.extractor import fit_vector
 from demeanor.extraction.layers import AS_GOOD, default_candidates, out_of_fold
 from demeanor.extraction.validation import cosines, on_other_traits, score_examples, validate_vector
@@ -40,7 +40,8 @@ from demeanor.vectors.vector_set import TraitEntry, VectorSet
 READING_METHOD = "logistic"
 READING_WIDTH = 5  # adjacent layers; see docs/directions.md for the comparison that these defaults rest on
 STEERING_METHOD = "mean_difference"
-RECIPE = f"{READING_METHOD} {READING_WIDTH} {AS_GOOD} {STEERING_METHOD}"
+CAP = 0.25  # quantile of a pole's own replies at which a steering cap holds
+RECIPE = f"{READING_METHOD} {READING_WIDTH} {AS_GOOD} {STEERING_METHOD} {CAP}"
 """The defaults that a vector set depends on, in one line: a cached set made by others is made anew."""
 CALIBRATION_PAIRS = 8  # under which the calibration split is left aside
 
@@ -108,6 +109,7 @@ def _entry(read: ReadTrait, method: str, candidates: list[int], width: int, pool
     trait = read.trait
     reading = fit_vector(read, method, candidates, width, pooling)
     steering = fit_vector(read, STEERING_METHOD, candidates, 1, pooling)
+    steering.metadata |= caps(steering, read["train"])
     calibration = calibrate(reading, read)
     reading.metadata["centre"] = calibration.centre
     return TraitEntry(
@@ -123,6 +125,19 @@ def _entry(read: ReadTrait, method: str, candidates: list[int], width: int, pool
         calibration=calibration.to_record(),
         metrics=validate_vector(reading, calibration, read),
     )
+
+
+def caps(steering: PersonaVector, train: ReadExamples) -> dict[str, float]:
+    """Where capping holds a reply by default, in activation units, "floor" and "ceiling".
+
+    The floor is a quarter up the high pole's own replies, the ceiling a quarter down the low pole's (Lu et al. 2026 hold
+    the assistant axis at that quantile).
+    """
+    projected = score_examples(steering, train)
+    return {
+        "floor": float(np.quantile(projected[train.high], CAP)),
+        "ceiling": float(np.quantile(projected[~train.high], 1 - CAP)),
+    }
 
 
 def calibrate(vector: PersonaVector, read: ReadTrait) -> Calibration:

@@ -22,6 +22,7 @@ from demeanor.conversation import Conversation, Message
 from demeanor.errors import SteeringError
 from demeanor.extraction.directions import mean_difference
 from demeanor.extraction.examples import read_trait
+from demeanor.extraction.pipeline import caps
 from demeanor.model.generation import Reply, Sampling, prompt_ids
 from demeanor.model.intervention import Intervention, Where
 from demeanor.scoring.metrics import Array
@@ -286,4 +287,5 @@ def keep(scorer: Scorer, trait: TraitDefinition, found: Sweep) -> VectorSet:
     metadata = {**entry.steering.metadata, "doses": doses, "chosen_by": f"steered replies to {found.prompts} prompts"}
     metadata.pop("layers", None)
     vector = PersonaVector(trait.name, torch.from_numpy(difference / strength).float(), layer, strength, metadata)
+    vector.metadata |= caps(vector, train)
     return replace(scorer.vectors, traits={**scorer.vectors.traits, trait.name: replace(entry, steering=vector)})

@@ -129,6 +129,11 @@ def plan_projection(
         tau = vector.metadata.get(kind)
         if tau is None:
             raise SteeringError(f"{trait}: no {kind} was measured with its vector; give one in activation units (--tau)")
+        if layers is not None and list(layers) != [vector.layer_idx]:
+            raise SteeringError(
+                f"{trait}: its {kind} was measured at layer {vector.layer_idx} and means nothing at others; "
+                "leave out --layers, or give the cap in activation units (--tau)"
+            )
     tau = 0.0 if tau is None else float(tau)
     at = [vector.layer_idx] if layers is None else layers
     made = tuple(Intervention(kind, layer, vector.direction, tau, where) for layer in at)
