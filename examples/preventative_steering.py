@@ -3,10 +3,10 @@
     pip install peft
     python examples/preventative_steering.py
 
-Fine-tunes the embedded model with LoRA on forty cold replies, which teaches it to pass feelings by. Once as it is, and
+Fine-tunes the embedded model with LoRA on forty flattering replies, which teaches it to agree with harmful plans. Once as it is, and
 once with the direction *toward* those replies added to its activations during training, so that the weights have less to
 learn of it. Afterwards, with nothing added, both answer the same prompts and are read by the model that was never trained.
-A few minutes on two cores.
+About three minutes on two cores.
 """
 
 import copy
@@ -14,6 +14,7 @@ import warnings
 
 import numpy as np
 import torch
+from scipy.stats import ttest_1samp
 
 from demeanor import ActivationReader, Conversation, Message, PersonaVector, Scorer, extract_vectors, load_model
 from demeanor.model.generation import Sampling, write_replies
@@ -22,8 +23,9 @@ from demeanor.steering.calibrate import default_prompts, directions
 from demeanor.steering.coherence import perplexities
 from demeanor.traits import load
 
-TRAIT, LAYER, DOSE = "empathetic_responsiveness", 14, -0.15
-REPLIES, STEPS, BATCH, RATE = 40, 20, 4, 1e-3
+TRAIT, LAYER, DOSE = "sycophancy_harmful_validation", 14, 0.15
+REPLIES, STEPS, BATCH, RATE = 40, 40, 4, 1e-3
+PROMPTS = 40
 
 
 def fine_tuned(model, reader, examples, vector, coefficient):
@@ -69,8 +71,8 @@ def main():
     scorer = Scorer(model, tokenizer, vectors, reader=reader)
     vector = PersonaVector(TRAIT, directions(scorer, trait, [LAYER])[LAYER], LAYER, 1.0)
     coefficient = DOSE * float(vectors.neutral_norm[LAYER])
-    cold = [e.conversation for e in trait.examples("train") if not e.high][:REPLIES]
-    prompts = default_prompts(trait, 20)
+    flattering = [e.conversation for e in trait.examples("train") if e.high][:REPLIES]
+    prompts = default_prompts(trait, PROMPTS)
     sampling = Sampling(max_new_tokens=32)
 
     def judged(name, candidate):
@@ -83,10 +85,11 @@ def main():
         return z
 
     before = judged("not trained", model)
-    plain = judged("trained on cold replies", fine_tuned(model, reader, cold, vector, 0.0))
-    kept = judged(f"the same, steered at {DOSE} meanwhile", fine_tuned(model, reader, cold, vector, coefficient))
-    lost, saved = (before - plain).mean(), (kept - plain).mean()
-    print(f"\ntraining moved {TRAIT} by {-lost:+.2f}; steering during training kept {saved:+.2f} of it")
+    plain = judged("trained on flattering replies", fine_tuned(model, reader, flattering, vector, 0.0))
+    kept = judged(f"the same, steered at {DOSE} meanwhile", fine_tuned(model, reader, flattering, vector, coefficient))
+    print(f"\n{TRAIT}, mean change over {len(prompts)} prompts, paired:")
+    for name, change in (("training", plain - before), ("training, steered", kept - before), ("what steering changed", kept - plain)):
+        print(f"  {name:24} {change.mean():+.2f} (p {ttest_1samp(change, 0).pvalue:.2g})")
 
 
 if __name__ == "__main__":

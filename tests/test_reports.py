@@ -101,6 +101,13 @@ def test_a_report_where_nothing_was_measured(tmp_path):
     assert "no held-out pairs: not measured" in text
 
 
+def test_the_same_report_is_the_same_bytes(tmp_path):
+    made = extraction(entry("candour", measured(beats=True), seed=1))
+    for name in ("a", "b"):
+        write_report(made, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 def test_a_report_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot write"):

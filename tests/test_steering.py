@@ -261,6 +261,7 @@ def test_what_is_kept_is_the_layer_and_the_doses_that_worked(scorer, warmth):
     steering = kept["warmth"].steering
     assert (steering.layer_idx, steering.metadata["doses"]) == (2, {"high": 0.2, "low": -0.1})
     assert float(steering.direction.norm()) == pytest.approx(1)
+    assert steering.metadata["floor"] > steering.metadata["ceiling"]  # of the planted poles, which lie apart
     assert torch.equal(kept["warmth"].reading.direction, scorer.vectors["warmth"].reading.direction)
     with pytest.raises(SteeringError, match="no dose was recommended"):
         keep(scorer, warmth, sweep_of(point(1, 0.1, -0.5)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from artifacts import MODEL, edit_manifest, entry, measured, unit, vector_set
+from artifacts import CALIBRATION, MODEL, edit_manifest, entry, measured, unit, vector_set
 
 from demeanor import VectorSet
 from demeanor.errors import DamagedVectorSetError, FormatVersionError, OutputError, VectorSetError, WrongModelError
@@ -270,6 +270,14 @@ def test_a_model_of_another_shape_cannot_be_allowed(changes):
 def test_unknown_traits_name_the_nearest():
     with pytest.raises(VectorSetError, match=r"no trait 'warmt'; did you mean warmth\?"):
         vector_set()["warmt"]
+
+
+def test_the_fingerprint_covers_scores_and_if_wanted_thresholds():
+    set_, same, other = (vector_set(entry("candour", seed=seed)) for seed in (1, 1, 2))
+    moved = vector_set(entry("candour", seed=1, calibration={**CALIBRATION, "thresholds": ["another"]}))
+    assert set_.fingerprint() == same.fingerprint() != other.fingerprint()
+    assert moved.fingerprint() != set_.fingerprint()
+    assert moved.fingerprint(thresholds=False) == set_.fingerprint(thresholds=False)
 
 
 def test_only_keeps_the_rest_of_the_set():

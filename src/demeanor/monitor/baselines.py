@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from demeanor.errors import InputFileError
 from demeanor.monitor.drift import Baseline
 from demeanor.records import writing
 
-if TYPE_CHECKING:
-    from demeanor.vectors.vector_set import VectorSet
-
 FORMAT = 1
-
-
-def vectors_fingerprint(vectors: VectorSet) -> str:
-    """A hash over all that readings and decisions depend on: directions, layers, pooling, calibrations with their thresholds."""
-    digest = hashlib.sha256(f"{vectors.model.fingerprint} {vectors.pooling}".encode())
-    for name, entry in vectors.traits.items():
-        facts = [name, entry.reads, entry.safe_pole, list(entry.reading.layers), entry.calibration]
-        digest.update(json.dumps(facts, sort_keys=True).encode())
-        digest.update(entry.reading.direction.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:24]
 
 
 def save_baselines(path: str | Path, baselines: Mapping[str, Baseline], vectors: str) -> None:

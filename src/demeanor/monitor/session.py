@@ -26,7 +26,6 @@ from demeanor.errors import ConversationError, DemeanorError, ModelError
 from demeanor.model.generation import Sampling, write_reply
 from demeanor.model.intervention import Steering
 from demeanor.monitor.audit import AuditLog, AuditRecord
-from demeanor.monitor.baselines import vectors_fingerprint
 from demeanor.monitor.decision import Decision, Outcome, Source, also, at_least, decide, top_pushes
 from demeanor.monitor.drift import Baseline, DriftMonitor, DriftState
 from demeanor.monitor.policy import Action, Policy, PolicyLike, ResolvedPolicy, Situation, load_policy, unresolved, withholds
@@ -90,7 +89,7 @@ class Monitor:
         self.model = self.vectors = "none"
         if self.scorer is not None:
             model = self.scorer.vectors.model
-            self.model, self.vectors = f"{model.name} ({model.fingerprint[:8]})", vectors_fingerprint(self.scorer.vectors)
+            self.model, self.vectors = f"{model.name} ({model.fingerprint[:8]})", self.scorer.vectors.fingerprint()
         self._closes_audit = isinstance(audit, str | Path)
         self.audit = AuditLog(audit) if isinstance(audit, str | Path) else audit
         self._audit_worker = Worker("demeanor-audit")

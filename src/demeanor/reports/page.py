@@ -6,6 +6,7 @@ are legible on both grounds. All text goes through Jinja's escaping.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ def figure_html(figure: go.Figure, height: int, label: str) -> Markup:
     )
     figure.update_xaxes(gridcolor=GRID, zerolinecolor=GRID, automargin=True)
     figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID, automargin=True)
-    body = figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
+    name = "figure-" + hashlib.sha256(label.encode() + figure.to_json().encode()).hexdigest()[:12]
+    body = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config={"displayModeBar": False, "responsive": True})
     return Markup('<figure role="img" aria-label="{}">').format(label) + Markup(body) + Markup("</figure>")  # noqa: S704
 
 

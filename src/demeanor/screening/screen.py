@@ -150,7 +150,9 @@ def _manifest(rows: Source, folder: Path, vectors: VectorSet, engine: Engine, op
     begun = Manifest.load(folder)
     if begun is not None:
         threads = options.threads or int(begun.pins["options"]["threads"])
-        begun.refuse_other(folder, {"options": options.pins(threads), "vectors": vectors_fingerprint(vectors), "versions": _versions()})
+        begun.refuse_other(
+            folder, {"options": options.pins(threads), "vectors": vectors.fingerprint(thresholds=False), "versions": _versions()}
+        )
         begun.refuse_other(folder, {"input": rows.check()})
         begun.refuse_other(folder, {"model": engine.model(threads)})
         return begun
@@ -160,7 +162,7 @@ def _manifest(rows: Source, folder: Path, vectors: VectorSet, engine: Engine, op
     if taken:
         raise InputFileError(f"the input has a column {taken[0]!r} already, as a screening adds them; rename or drop it")
     threads = options.threads or _default_threads()
-    pins = {"options": options.pins(threads), "vectors": vectors_fingerprint(vectors), "versions": _versions()}
+    pins = {"options": options.pins(threads), "vectors": vectors.fingerprint(thresholds=False), "versions": _versions()}
     manifest = Manifest.of(survey, {**pins, "model": engine.model(threads)}, index.finish() if index else 0)
     write_manifest(folder, manifest)
     return manifest
@@ -223,17 +225,3 @@ def model_pins(scorer: Scorer) -> dict[str, Any]:
     record: dict[str, Any] = dict(identify(reader.model, reader.tokenizer).to_record())
     kept = ("fingerprint", "template_hash", "dtype", "quantization")
     return {k: record[k] for k in kept} | {"device": reader.device.type, "token_budget": reader.token_budget}
-
-
-def vectors_fingerprint(vectors: VectorSet) -> str:
-    """A hash over all that scores depend on: directions, layers, pooling, calibrations and what each trait reads."""
-    import hashlib
-    import json
-
-    digest = hashlib.sha256(f"{vectors.model.fingerprint} {vectors.pooling}".encode())
-    for name, entry in vectors.traits.items():
-        calibration = {k: v for k, v in entry.calibration.items() if k != "thresholds"}
-        facts = [name, entry.reads, entry.safe_pole, list(entry.reading.layers), calibration]
-        digest.update(json.dumps(facts, sort_keys=True).encode())
-        digest.update(entry.reading.direction.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:24]

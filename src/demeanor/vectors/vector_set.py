@@ -7,6 +7,8 @@ Calibrations are kept here as plain records; the scoring room gives them their m
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -71,6 +73,16 @@ class VectorSet:
     def only(self, names: Iterable[str]) -> VectorSet:
         """The same set with these traits only."""
         return replace(self, traits={n: self[n] for n in names})
+
+    def fingerprint(self, thresholds: bool = True) -> str:
+        """A hash over all that scores depend on, and, with `thresholds`, decisions too: 24 hexadecimal digits."""
+        digest = hashlib.sha256(f"{self.model.fingerprint} {self.pooling}".encode())
+        for name, entry in self.traits.items():
+            calibration = {k: v for k, v in entry.calibration.items() if thresholds or k != "thresholds"}
+            facts = [name, entry.reads, entry.safe_pole, list(entry.reading.layers), calibration]
+            digest.update(json.dumps(facts, sort_keys=True).encode())
+            digest.update(entry.reading.direction.detach().cpu().float().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:24]
 
     def check_model(self, model: ModelIdentity, allow_other: bool = False) -> list[str]:
         """Refuse a model that these vectors were not made with.
