@@ -148,11 +148,10 @@ def screen(
 def _manifest(rows: Source, folder: Path, vectors: VectorSet, engine: Engine, options: Options, stage: Stage) -> Manifest:
     """The folder's manifest, checked against what is asked for now; or a new one, for which the input is surveyed."""
     begun = Manifest.load(folder)
+    threads = options.threads or (_default_threads() if begun is None else int(begun.pins["options"]["threads"]))
+    pins = {"options": options.pins(threads), "vectors": vectors.fingerprint(thresholds=False), "versions": _versions()}
     if begun is not None:
-        threads = options.threads or int(begun.pins["options"]["threads"])
-        begun.refuse_other(
-            folder, {"options": options.pins(threads), "vectors": vectors.fingerprint(thresholds=False), "versions": _versions()}
-        )
+        begun.refuse_other(folder, pins)
         begun.refuse_other(folder, {"input": rows.check()})
         begun.refuse_other(folder, {"model": engine.model(threads)})
         return begun
@@ -161,8 +160,6 @@ def _manifest(rows: Source, folder: Path, vectors: VectorSet, engine: Engine, op
     taken = [name for name in survey.schema.names if name.startswith(PREFIX)]
     if taken:
         raise InputFileError(f"the input has a column {taken[0]!r} already, as a screening adds them; rename or drop it")
-    threads = options.threads or _default_threads()
-    pins = {"options": options.pins(threads), "vectors": vectors.fingerprint(thresholds=False), "versions": _versions()}
     manifest = Manifest.of(survey, {**pins, "model": engine.model(threads)}, index.finish() if index else 0)
     write_manifest(folder, manifest)
     return manifest

@@ -25,6 +25,7 @@ import torch
 from demeanor.conversation import Conversation, Message
 from demeanor.errors import SteeringError
 from demeanor.extraction.directions import Array
+from demeanor.extraction.pipeline import CAP
 from demeanor.model.generation import Sampling, write_replies
 from demeanor.model.identity import identify
 from demeanor.model.reader import ActivationReader
@@ -36,7 +37,6 @@ from demeanor.vectors.vector_set import TraitEntry, VectorSet
 
 Stage: TypeAlias = Callable[[str, int], Callable[[int], None]]
 NAME = "assistant_axis"
-FLOOR = 0.25  # quantile of the default's own projections, at which capping holds it
 
 DEFAULTS = (
     "",
@@ -150,7 +150,7 @@ def _found(reader: ActivationReader, x: Array, talks: Sequence[Conversation]) ->
         "split_half_auroc": told[layer],
         "variance_shares": list(shares),
         "cosine_pc1": abs(float(direction @ first)),
-        "floor": float(np.quantile(projected[:n], FLOOR)),
+        "floor": float(np.quantile(projected[:n], CAP)),
         "layer_curve": {str(k): v for k, v in told.items()},
     }
     vector = PersonaVector(NAME, torch.from_numpy(direction).float(), layer, strength, about)

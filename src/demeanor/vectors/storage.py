@@ -45,7 +45,8 @@ def save(vectors: VectorSet, folder: Path) -> Path:
     staging = folder.parent / f".{folder.name}-{secrets.token_hex(4)}"  # named before it is made: an interrupt finds it
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        staging.mkdir(mode=0o755)
+        staging.mkdir()
+        staging.chmod(0o755)
         for name, content in _files(vectors).items():
             _write(staging / name, content)
         _put_in_place(staging, folder)
