@@ -29,7 +29,7 @@ def prompts():
     return [[Message("user", text)] for text in PROMPTS]
 
 
-def outputs(model, layer=LAYER, rows=2, tokens=5, mask=None, **options):
+def outputs(model, layer=LAYER, rows=2, tokens=5, mask=None, labels=None, **options):
     """The output of a block [rows, tokens, hidden] as whoever stands behind it sees it."""
     seen = []
 
@@ -40,7 +40,7 @@ def outputs(model, layer=LAYER, rows=2, tokens=5, mask=None, **options):
     ids = (torch.arange(rows * tokens).reshape(rows, tokens) * 7) % 300 + 5
     try:
         with torch.no_grad():
-            model(input_ids=ids, attention_mask=mask, **options)
+            model(input_ids=ids, attention_mask=mask, labels=labels, **options)
     finally:
         handle.remove()
     return seen[-1]
@@ -52,9 +52,17 @@ def hooks_left(model):
     return sum(h.__module__ == Steering.__module__ for h in hooks)  # transformers keeps some of its own
 
 
-def steered(model, *interventions, **options):
-    with Steering(model, interventions):
-        return outputs(model, **options)
+def steered(model, *interventions, rows=2, **options):
+    """As outputs, steered. Beside the rows that are given back the batch holds one that is not steered, and stays as it was."""
+    with Steering(model, rows=[interventions] * rows + [[]]):
+        after = outputs(model, rows=rows + 1, **_beside(options))
+    assert torch.equal(after[-1], outputs(model, rows=rows + 1, **_beside(options))[-1])
+    return after[:-1]
+
+
+def _beside(options):
+    """Masks and labels with a row more."""
+    return options | {name: torch.cat([options[name], options[name][-1:]]) for name in ("mask", "labels") if name in options}
 
 
 def test_adding_moves_every_token_by_a_v_and_later_blocks_feel_it(any_model):
@@ -73,7 +81,7 @@ def test_ablating_leaves_nothing_along_v_and_all_else(any_model):
 
 
 def test_capping_by_the_formula_and_on_the_named_side(llama):
-    before = outputs(llama)
+    before = outputs(llama, rows=3)[:2]  # the batch of `steered`: what is untouched is equal bit for bit
     along = before @ V
     tau = float(along.median())
     low, high = (steered(llama, Intervention(kind, LAYER, V, tau)) for kind in ("floor", "ceiling"))
@@ -104,12 +112,13 @@ def test_several_layers(llama):
 
 def test_transformers_own_hidden_states_show_the_steered_stream(llama):
     outputs(llama, output_hidden_states=True)  # its own hooks are registered now
-    ids = torch.tensor([[5, 6, 7]])
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
     with torch.no_grad():
         before = llama(input_ids=ids, output_hidden_states=True).hidden_states[LAYER + 1]
-        with Steering(llama, [ADD]):
+        with Steering(llama, rows=[[ADD], []]):
             after = llama(input_ids=ids, output_hidden_states=True).hidden_states[LAYER + 1]
-    torch.testing.assert_close(after, before + 3.0 * V)
+    torch.testing.assert_close(after[0], before[0] + 3.0 * V)
+    assert torch.equal(after[1], before[1])
 
 
 @pytest.mark.parametrize("kind", ["add", "ablate", "floor", "ceiling"])
@@ -128,7 +137,7 @@ def test_rows_carry_their_own_and_the_unsteered_row_is_untouched(any_model, kind
 @pytest.mark.parametrize("kind", ["add", "ablate", "floor", "ceiling"])
 def test_pads_are_never_steered(any_model, kind):
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 0]])
-    before = outputs(any_model, mask=mask)
+    before = outputs(any_model, rows=3, mask=torch.cat([mask, mask[-1:]]))[:2]
     after = steered(any_model, Intervention(kind, LAYER, V, 9.0 if kind == "floor" else -9.0), mask=mask)
     assert torch.equal(after[mask == 0], before[mask == 0])
     assert not torch.isclose(after, before).all(-1)[mask == 1].any()
@@ -146,18 +155,26 @@ def test_prompt_and_response_by_the_labels_in_training(llama):
 
 
 def generated(model, where, tokens=4):
-    """How far along V each pass of a generation was moved: for each pass, [rows, tokens]."""
-    seen = []
-    blocks = decoder_blocks(model)
-    handle = blocks[LAYER].register_forward_hook(lambda m, a, out: seen.append(out if torch.is_tensor(out) else out[0]))
+    """Which tokens each pass of a generation moved along V: for each pass, [rows, tokens]. A third row stays as without."""
     huge = Intervention("add", LAYER, V, 1e4, where)
-    ids = torch.tensor([[0, 0, 5, 6], [7, 8, 9, 10]])
+    ids = torch.tensor([[0, 0, 5, 6], [7, 8, 9, 10], [7, 8, 9, 10]])
+    with Steering(model, rows=[[huge], [huge], []]):
+        seen = passes(model, ids, tokens)
+    exact = model.config.model_type != "mixtral"  # experts take rows together, so that other rows' tokens reach the rounding
+    for after, before in zip(seen, passes(model, ids, tokens), strict=True):
+        torch.testing.assert_close(after[2], before[2], **({"atol": 0, "rtol": 0} if exact else {}))
+    return [((s[:2] @ V) > 5e3).int().tolist() for s in seen]
+
+
+def passes(model, ids, tokens):
+    """The output of the steered block in each pass of a generation [rows, tokens, hidden]."""
+    seen = []
+    handle = decoder_blocks(model)[LAYER].register_forward_hook(lambda m, a, out: seen.append(out if torch.is_tensor(out) else out[0]))
     try:
-        with Steering(model, [huge]):
-            model.generate(input_ids=ids, attention_mask=(ids != 0).long(), max_new_tokens=tokens, do_sample=False, eos_token_id=None)
+        model.generate(input_ids=ids, attention_mask=(ids != 0).long(), max_new_tokens=tokens, do_sample=False, eos_token_id=None)
     finally:
         handle.remove()
-    return [((s @ V) > 5e3).int().tolist() for s in seen]
+    return seen
 
 
 def test_prompt_and_response_by_the_cache_in_generation(any_model):
@@ -186,24 +203,32 @@ def test_replies_of_unsteered_rows_are_those_without_steering(llama, tokenizer):
 
 
 def test_nested_contexts_all_act_and_each_may_be_used_again(llama):
-    before = outputs(llama)
-    outer, inner = Steering(llama, [ADD]), Steering(llama, [Intervention("add", LAYER, W, -2.0)])
+    before = outputs(llama, rows=3)
+    outer = Steering(llama, rows=[[ADD], [ADD], []])
+    inner = Steering(llama, rows=[[Intervention("add", LAYER, W, -2.0)], [], []])
+    wanted = [before[0] + 3 * V - 2 * W, before[1] + 3 * V]
     for _ in range(2):
         with outer:
             with inner:
-                torch.testing.assert_close(outputs(llama), before + 3 * V - 2 * W)
-            torch.testing.assert_close(outputs(llama), before + 3 * V)
-    assert torch.equal(outputs(llama), before)
-    with outer, Steering(llama, [Intervention("ablate", LAYER, V)]):  # the innermost acts first
+                both = outputs(llama, rows=3)
+            alone = outputs(llama, rows=3)
+        torch.testing.assert_close(both[:2], torch.stack(wanted))
+        torch.testing.assert_close(alone[:2], before[:2] + 3 * V)
+        assert torch.equal(both[2], before[2])
+        assert torch.equal(alone[2], before[2])
+    assert torch.equal(outputs(llama, rows=3), before)
+    with Steering(llama, [ADD]), Steering(llama, [Intervention("ablate", LAYER, V)]):  # the innermost acts first
         torch.testing.assert_close(outputs(llama) @ V, torch.full((2, 5), 3.0))
 
 
 def test_an_open_context_cannot_be_opened_again(llama):
-    before, once = outputs(llama), Steering(llama, [ADD])
+    before, once = outputs(llama), Steering(llama, rows=[[ADD], []])
     with once:
         with pytest.raises(SteeringError, match="open already"), once:
             pass
-        torch.testing.assert_close(outputs(llama), before + 3 * V)  # it still acts
+        after = outputs(llama)
+    torch.testing.assert_close(after[0], before[0] + 3 * V)  # it still acts
+    assert torch.equal(after[1], before[1])
     assert hooks_left(llama) == 0
 
 
@@ -261,12 +286,14 @@ def test_a_reader_inside_the_context_reads_the_steered_model(llama, tokenizer):
 
 
 def test_the_decoder_may_be_called_without_its_head(llama):
-    ids = torch.tensor([[5, 6, 7]])
-    with torch.no_grad(), Steering(llama, [Intervention("add", 2, V, 50.0)]) as context:
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    with torch.no_grad(), Steering(llama, rows=[[Intervention("add", 2, V, 50.0)], []]) as context:
         after = llama.model(input_ids=ids).last_hidden_state
     assert context.passes == 1
     with torch.no_grad():
-        assert not torch.allclose(llama.model(input_ids=ids).last_hidden_state, after)
+        before = llama.model(input_ids=ids).last_hidden_state
+    assert not torch.allclose(before[0], after[0])
+    assert torch.equal(before[1], after[1])
 
 
 def test_a_batch_of_another_size_than_the_rows_is_refused(llama):
@@ -297,21 +324,22 @@ def test_a_vector_of_another_model_is_one_clear_line(llama):
 
 
 def on_condition(llama, wrong, centre, window=2):
-    """What a generation's reply tokens were moved by along V, under a condition read along W at the layer below."""
+    """Which of a generation's tokens were moved along V, under a condition read along W at the layer below, and that reading.
+
+    A second row of the batch has no such steering and stays as without.
+    """
     condition = Condition((0,), W[None], centre, wrong, window)
-    seen, scores = [], []
-    blocks = decoder_blocks(llama)
-    handles = [
-        blocks[LAYER].register_forward_hook(lambda m, a, out: seen.append(bool(out[0, -1] @ V > 5e3))),
-        blocks[0].register_forward_hook(lambda m, a, out: scores.append(float(out[0, -1] @ W))),
-    ]
+    scores = []
+    ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 8]])
+    handle = decoder_blocks(llama)[0].register_forward_hook(lambda m, a, out: scores.append(float(out[0, -1] @ W)))
     try:
-        with Steering(llama, [Intervention("add", LAYER, V, 1e4, "response", condition)]):
-            llama.generate(input_ids=torch.tensor([[5, 6, 7, 8]]), max_new_tokens=10, do_sample=False, eos_token_id=None)
+        with Steering(llama, rows=[[Intervention("add", LAYER, V, 1e4, "response", condition)], []]):
+            seen = passes(llama, ids, 10)
     finally:
-        for handle in handles:
-            handle.remove()
-    return seen, scores
+        handle.remove()
+    for after, before in zip(seen, passes(llama, ids, 10), strict=True):
+        assert torch.equal(after[1], before[1])
+    return [bool(out[0, -1] @ V > 5e3) for out in seen], scores
 
 
 @pytest.mark.parametrize("wrong", ["below", "above"])
@@ -336,15 +364,18 @@ def test_a_condition_outside_of_generation_is_refused(llama):
 
 def test_gradients_flow_through(make_model):
     model = make_model("llama").train()
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+
+    def gradient(labels, steering=(ADD,)):
+        model.zero_grad()
+        with Steering(model, rows=[steering, []]):
+            model(input_ids=ids, labels=labels, use_cache=False).loss.backward()
+        return model.model.layers[0].mlp.down_proj.weight.grad.clone()
+
+    plain = gradient(ids)
     model.activation_checkpointing_enable()
-    ids = torch.tensor([[5, 6, 7, 8]])
-    with Steering(model, [ADD]):
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-        loss.backward()
-    checkpointed = model.model.layers[0].mlp.down_proj.weight.grad.clone()
-    model.zero_grad()
-    model.activation_checkpointing_disable()
-    with Steering(model, [ADD]):
-        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-    torch.testing.assert_close(model.model.layers[0].mlp.down_proj.weight.grad, checkpointed)
-    assert checkpointed.abs().sum() > 0
+    torch.testing.assert_close(gradient(ids), plain)
+    assert plain.abs().sum() > 0
+    of_the_unsteered_row = ids.clone()
+    of_the_unsteered_row[0] = -100
+    assert torch.equal(gradient(of_the_unsteered_row), gradient(of_the_unsteered_row, ()))

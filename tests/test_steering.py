@@ -82,6 +82,16 @@ def test_the_wall_warns_and_then_refuses_unless_forced():
     assert plan_doses(vector_set(), {"warmth": 9.0}, NORMS, force=True).warnings
 
 
+def test_more_than_the_largest_dose_that_was_measured_as_coherent_is_warned_of():
+    vectors = vector_set()
+    vectors["warmth"].steering.metadata["doses"] = {"high": 0.1}
+    assert plan_doses(vectors, {"warmth": 0.1}, NORMS).warnings == ()
+    (warning,) = plan_doses(vectors, {"warmth": 0.2}, NORMS).warnings
+    assert "warmth at +0.20 is beyond +0.10" in warning
+    assert plan_doses(vectors, {"warmth": -0.2}, NORMS).warnings == ()  # that side was not measured
+    assert plan_doses(vectors, {"warmth": 0.2}, NORMS, layers=[0]).warnings == ()  # nor was that layer
+
+
 @pytest.mark.parametrize(
     ("doses", "options", "error", "message"),
     [
@@ -336,17 +346,18 @@ def test_default_prompts_are_the_user_s_and_each_once():
 def test_a_baked_copy_does_without_hooks_what_they_do_and_transformers_loads_it(make_model, tmp_path, name):
     model = make_model(name, **({"sliding_window": None} if name == "mistral" else {}))
     both = Plan((*plan(3.0).interventions, *plan(-2.0, layer=2, seed=1).interventions))
-    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    ids = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 8, 9]])
     with torch.no_grad():
         before = model(input_ids=ids).logits
-        with Steering(model, both.interventions):
-            wanted = model(input_ids=ids).logits
+        with Steering(model, rows=[both.interventions, []]):
+            wanted, unsteered = model(input_ids=ids).logits
+        assert torch.equal(unsteered, before[1])
     bake(model, both).save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     with torch.no_grad():
-        torch.testing.assert_close(loaded(input_ids=ids).logits, wanted, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(loaded(input_ids=ids).logits[0], wanted, atol=1e-5, rtol=1e-4)
         assert torch.equal(model(input_ids=ids).logits, before)  # the model itself is as it was
-    assert not torch.allclose(wanted, before, atol=1e-2)
+    assert not torch.allclose(wanted, before[0], atol=1e-2)
 
 
 @pytest.mark.parametrize("name", ["gemma2", "phi3", "qwen3", "mixtral"])
@@ -561,12 +572,14 @@ def test_the_real_model_baked_is_the_hook_to_rounding(real, empathy, tmp_path):
     warm = Plan((Intervention("add", 14, empathy, 25.0),))
     save_baked(real, warm, tmp_path / "baked")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "baked", dtype=real.model.dtype).eval()
-    ids = torch.tensor([real.encoder.prompt_ids([Message("user", "I feel alone tonight.")])])
+    ids = torch.tensor([real.encoder.prompt_ids([Message("user", "I feel alone tonight.")])] * 2)
     with torch.no_grad():
         plain = real.model(input_ids=ids).logits.float()
-        with Steering(real.model, warm.interventions):
-            wanted = real.model(input_ids=ids).logits.float()
+        with Steering(real.model, rows=[warm.interventions, []]):
+            wanted, unsteered = real.model(input_ids=ids).logits.float()
         found = loaded(input_ids=ids).logits.float()
+    assert torch.equal(unsteered, plain[1])
+    plain, found = plain[0], found[0]
     assert (found - wanted).norm() < 0.1 * (wanted - plain).norm()
     assert json.loads((tmp_path / "baked" / "demeanor_steering.json").read_text())["made_from"]
 

@@ -4,7 +4,8 @@
 
 so that a = dose * n for a unit vector v. A positive dose steers to the high pole, a negative one to the low pole. The
 *load* of a plan is the norm of everything that is added at a layer over n, summed over layers. Beyond WARN a warning
-comes with the plan; beyond REFUSE a plan is refused unless it is forced.
+comes with the plan; beyond REFUSE a plan is refused unless it is forced. Where the largest coherent dose of a vector has
+been measured (`demeanor steer calibrate --save`), more than that comes with a warning too.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def plan_doses(
     """
     if not doses:
         raise SteeringError("no trait is given to steer; name one with its dose (--trait NAME --dose 0.4, or --trait NAME=0.4)")
-    interventions, applied = [], []
+    interventions, applied, warnings = [], [], []
     for name, dose in doses.items():
         vector = vectors[name].steering
         if vector.direction.ndim != 1:
@@ -106,8 +107,11 @@ def plan_doses(
             condition = _condition(vectors, name, dose) if conditional else None
             interventions.append(Intervention("add", layer, vector.direction, a, where, condition))
             applied.append(Applied(name, a / norm, a, layer, where, conditional))
+            largest = vector.metadata.get("doses", {}).get("high" if a > 0 else "low") if layer == vector.layer_idx else None
+            if largest is not None and abs(a / norm) > abs(largest) * (1 + 1e-6):
+                warnings.append(f"{name} at {a / norm:+.2f} is beyond {largest:+.2f}, the largest dose at which its replies stayed coherent")
     load = load_of(interventions, norms)
-    return Plan(tuple(interventions), tuple(applied), load, wall(load, force))
+    return Plan(tuple(interventions), tuple(applied), load, (*warnings, *wall(load, force)))
 
 
 def plan_projection(
