@@ -9,6 +9,8 @@ the time a token takes with and without steering, interleaved in this one run.
 """
 
 import argparse
+import contextlib
+import math
 import statistics
 import time
 
@@ -103,24 +105,25 @@ def row(name, condition, steered, plain, trait):
     return shift, ratio
 
 
-def slowdown(reader, direction, layer, rounds=7):
-    """Steered over unsteered generation, medians of interleaved runs that write the same tokens; processor time, which
-    other work on the machine disturbs less than the clock.
+def slowdown(reader, direction, layer, rounds=16):
+    """Steered over unsteered generation of the same tokens: the mean log ratio of interleaved rounds, with its standard error.
+
+    Processor time, which other work on the machine disturbs less than the clock; the two take turns at going first.
     """
     prompts = [(Message("user", text),) for text in PROMPTS[:8]]
     sampling = Sampling(max_new_tokens=32, temperature=0)
     nearly_nothing = [Intervention("add", layer, direction, 1e-6)]
-    times = {"plain": [], "steered": []}
-    for _ in range(rounds):
-        start = time.process_time()
-        plain = write_replies(reader, prompts, sampling)
-        middle = time.process_time()
-        with Steering(reader.model, nearly_nothing, blocks=reader.blocks):
-            same = write_replies(reader, prompts, sampling)
-        times["plain"].append(middle - start)
-        times["steered"].append(time.process_time() - middle)
-        assert [r.ids for r in plain] == [r.ids for r in same]
-    return statistics.median(times["steered"]) / statistics.median(times["plain"]), times
+    ratios = []
+    for turn in range(rounds):
+        taken, written = {}, {}
+        for steered in (turn % 2 == 0, turn % 2 == 1):
+            start = time.process_time()
+            with Steering(reader.model, nearly_nothing, blocks=reader.blocks) if steered else contextlib.nullcontext():
+                written[steered] = [r.ids for r in write_replies(reader, prompts, sampling)]
+            taken[steered] = time.process_time() - start
+        assert written[True] == written[False]
+        ratios.append(math.log(taken[True] / taken[False]))
+    return math.exp(statistics.mean(ratios)), statistics.stdev(ratios) / math.sqrt(rounds)
 
 
 def main():
@@ -164,9 +167,8 @@ def main():
     for name, shifts in moved.items():
         print(f"| {name} | {max(map(abs, shifts)):.2f} | {statistics.mean(map(abs, shifts)):.2f} |")
     print(f"\nperplexity ratios of the random directions: {min(ratios):.2f} to {max(ratios):.2f}")
-    ratio, times = slowdown(reader, v, layer)
-    spread = ", ".join(f"{name} {min(t):.2f} to {max(t):.2f} s" for name, t in times.items())
-    print(f"\nprocessor time of generation with steering over without: {ratio:.3f} (medians; {spread})")
+    ratio, error = slowdown(reader, v, layer)
+    print(f"\nprocessor time of generation with steering over without: {ratio:.3f}, standard error {error:.3f}")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ from artifacts import CALIBRATION, entry, vector, vector_set
 
 from demeanor.conversation import from_text
 from demeanor.errors import ExtractionError
-from demeanor.extraction.adaptation import adapt_activations, as_labelled, without_prior
+from demeanor.extraction.adaptation import adapt_activations, as_labelled, recalibrate, without_prior
 from demeanor.extraction.sampling import choose_to_label
 from demeanor.scoring import Calibration
 from demeanor.scoring.metrics import auroc
 from demeanor.scoring.thresholds import fit_threshold
+from demeanor.vectors import PersonaVector
 
 REPLY = from_text("Assistant: hm")
 
@@ -78,6 +79,38 @@ def test_the_adapted_probabilities_hold_on_fresh_rows():
     assert made.ece < 0.1
 
 
+@pytest.mark.parametrize(("prompts", "each"), [(5, 6), (40, 1)])
+def test_a_prompt_whose_replies_are_all_of_one_kind_does_not_lower_the_figure(prompts, each):
+    """The rows of a fold are scored by a fit that saw fewer of their kind; that must not rank them."""
+    vectors, name = one_layer_set()
+    truth = prior_of(vectors, name)
+    reported, fresh = [], []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        prompt = np.repeat(np.arange(prompts), each)
+        high = prompt % 2 == 0
+        x = (rng.normal(0, 1, (len(prompt), 1, len(truth))) + np.where(high, 0.6, -0.6)[:, None, None] * truth).astype(np.float32)
+        made = adapt_activations(
+            vectors, name, x, as_labelled([REPLY] * len(prompt), high.astype(float).tolist(), prompt.astype(str).tolist())
+        )
+        reported.append(made.auroc)
+        fresh.append(held_out(made.vectors, name, *planted(400, truth * 0.6, 90 + seed))[0])
+    assert np.mean(reported) > np.mean(fresh) - 0.08
+
+
+def test_a_sample_whose_folds_lack_a_kind_is_calibrated_without_a_calibration_error(make_model, tokenizer):
+    from demeanor.model.reader import ActivationReader
+
+    reader = ActivationReader(make_model("llama"), tokenizer)
+    direction = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(0)), dim=0)
+    kept = entry("warmth", reading=PersonaVector("warmth", direction, 1, 1.0))
+    texts = [from_text(f"User: {i}\nAssistant: reply {i * 7}") for i in range(10)]
+    labelled = as_labelled(texts, [1.0, 1.0, *[0.0] * 8], ["a", "a", *[str(i) for i in range(8)]])
+    made = recalibrate(reader, vector_set(kept), "warmth", labelled)
+    assert made.calibration.n_high == 2
+    assert np.isnan(made.ece)
+
+
 def test_other_traits_are_left_alone():
     vectors, name = one_layer_set()
     made = adapt_activations(vectors, name, *planted(40, prior_of(vectors, name), 6))
@@ -112,7 +145,8 @@ def test_one_kind_of_label_is_refused():
 
 def test_a_new_trait_from_labels_alone():
     vectors, name = one_layer_set()
-    base = without_prior(vectors.only([name]), "new_one")
+    base = without_prior(vectors.only([name]), "new_one", "low")
+    assert base["new_one"].safe_pole == "low"
     truth = np.zeros(vectors.model.hidden_size)
     truth[0] = 1.5
     k = len(base["new_one"].reading.layers)
@@ -121,7 +155,7 @@ def test_a_new_trait_from_labels_alone():
     assert made.auroc > 0.85
     assert np.isnan(made.pack_auroc)
     with pytest.raises(ExtractionError, match="already"):
-        without_prior(vectors, name)
+        without_prior(vectors, name, "high")
 
 
 def test_a_threshold_keeps_its_miss_rate_on_fresh_draws():
@@ -143,6 +177,24 @@ def test_a_false_alarm_rate_is_kept_on_fresh_draws_for_a_low_unsafe_side():
         cut = fit_threshold(z, np.arange(79) < 40, unsafe_is_high=False, rate=0.1, kind="false_alarm")
         alarms.append((rng.normal(1, 1, 50) <= cut.z).mean())
     assert 0.07 < np.mean(alarms) <= 0.105
+
+
+def test_replies_to_the_same_prompts_count_as_those_prompts():
+    rng = np.random.default_rng(3)
+
+    def drawn(prompts, each):
+        return np.repeat(rng.normal(1, 0.8, prompts), each) + rng.normal(0, 0.6, prompts * each), np.repeat(np.arange(prompts), each)
+
+    missed = []
+    for _ in range(400):
+        z, prompt = drawn(20, 5)
+        cut = fit_threshold(z, np.ones(100, bool), unsafe_is_high=True, rate=0.05, groups=prompt)
+        missed.append((drawn(50, 1)[0] < cut.z).mean())
+    assert np.mean(missed) <= 0.05
+    assert (cut.n, cut.prompts) == (100, 20)
+    assert "100 unsafe examples to 20 prompts" in cut.guarantee
+    with pytest.raises(ExtractionError, match=r"100 unsafe examples to 10 prompts cannot support .* 19 prompts are needed"):
+        fit_threshold(z, np.ones(100, bool), unsafe_is_high=True, rate=0.05, groups=np.repeat(np.arange(10), 10))
 
 
 def test_a_sample_too_small_for_the_rate_is_refused_with_the_number_needed():

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from demeanor.cli.audit import app
 from demeanor.errors import AuditError
-from demeanor.monitor import audit_lines
+from demeanor.monitor import audit_lines, audit_sqlite
 from demeanor.monitor.audit import AuditLog, AuditRecord, report, verify
 from demeanor.monitor.decision import Decision, decide
 
@@ -155,6 +155,7 @@ def test_the_first_broken_line_is_named(tmp_path, change, broken, problem):
         ("UPDATE entry SET hash = 'x' WHERE number = 4", 4),
         ("UPDATE entry SET body = '{}' WHERE number = 0", 0),
         ("DELETE FROM entry", 0),
+        ("UPDATE entry SET body = CAST(x'ff' AS TEXT) WHERE number = 3", 3),
     ],
 )
 def test_the_first_broken_row_is_named(tmp_path, statement, broken):
@@ -163,6 +164,28 @@ def test_the_first_broken_row_is_named(tmp_path, statement, broken):
     found = verify(path)
     assert not found.whole
     assert found.broken == broken
+
+
+def test_a_damaged_page_breaks_the_chain_where_it_lies(tmp_path):
+    path = fill(tmp_path / "audit.db", 60)
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b'"scores":{"empathetic_responsiveness":40.0}') // 4096 * 4096
+    content[at : at + 4096] = b"\xff" * 4096
+    path.write_bytes(content)
+    found = verify(path)
+    assert 0 < found.broken <= 41
+    assert f"record {found.broken} cannot be read" in found.problem
+    assert report(path)["records"] == found.records == found.broken - 1
+
+
+def test_records_in_the_write_ahead_log_count_where_the_folder_cannot_be_written(tmp_path, monkeypatch):
+    path = tmp_path / "audit.db"
+    with AuditLog(path) as log:
+        log.append(record())
+        monkeypatch.setattr(audit_sqlite.os, "access", lambda *_: False)
+        assert (tmp_path / "audit.db-wal").stat().st_size > 0
+        assert (verify(path).whole, verify(path).records) == (True, 1)
+    assert verify(path).records == 1  # an archive, without anything beside it
 
 
 def test_the_table_itself_refuses_changes(tmp_path):

@@ -150,6 +150,30 @@ def test_thinking_that_the_template_strips_from_earlier_turns_is_not_in_their_sp
     assert spoken(tokenizer, talk("Hi", thought, "Thanks", thought)) == ["Hi", "I hear you.", "Thanks", thought]
 
 
+def test_a_template_that_writes_the_date_still_fits_the_day_after(make_tokenizer):
+    tokenizer = make_tokenizer("Today: 9 May\n" + CHATML)
+    encoder = ChatEncoder(tokenizer)
+    encoder.encode([talk("Hello", "Hi")])
+    tokenizer.chat_template = "Today: 10 May\n" + CHATML
+    (encoded,) = encoder.encode([talk("Hello", "Hi")])
+    assert encoded.text.startswith("Today: 10 May")
+    assert [tokenizer.decode(encoded.ids[s:e]) for s, e in encoded.spans] == ["Hello", "Hi"]
+
+
+CUT = "cut \ud83d"  # JavaScript's slice leaves half of an emoji
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "inst_tokenizer", "base_tokenizer"])
+def test_half_of_an_emoji_is_read_as_a_replacement_character_and_its_neighbours_as_ever(request, kind):
+    tokenizer = request.getfixturevalue(kind)
+    encoder = ChatEncoder(tokenizer)
+    before, cut, after = encoder.encode([talk("Hello", "Hi"), talk(f"{CUT} me", CUT), talk("five", "six")])
+    said = [tokenizer.decode(cut.ids[s:e], clean_up_tokenization_spaces=False).removeprefix(" ") for s, e in cut.spans]
+    assert said == ["cut \ufffd me", "cut \ufffd"]
+    assert [before, after] == encoder.encode([talk("Hello", "Hi"), talk("five", "six")])
+    assert encoder.prompt_ids([Message("user", CUT)]) == encoder.prompt_ids([Message("user", "cut \ufffd")])
+
+
 @pytest.mark.parametrize(
     "template",
     [

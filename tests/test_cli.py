@@ -1,7 +1,9 @@
 """The command line as a person meets it: one line an error, exit codes that mean something, and no model where none is needed."""
 
+import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -84,7 +86,7 @@ class FakeScorer:
 
 @pytest.fixture
 def fake_scorer(monkeypatch):
-    monkeypatch.setattr(console, "load_scorer", lambda *options: FakeScorer())
+    monkeypatch.setattr(console, "load_scorer", lambda *options, **named: FakeScorer())
 
 
 def modules_after(*args):
@@ -228,6 +230,19 @@ def test_an_interrupt_exits_with_130(run, monkeypatch):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("command", ["traits list", "monitor --print-policy"])  # printed by rich, and by typer
+def test_output_that_nobody_reads_exits_with_141_and_output_that_has_no_room_with_2(command):
+    called = [sys.executable, "-m", "demeanor.cli.main", *command.split()]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(called, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(called, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (2, b"error: cannot write the output: No space left on device\n")
+
+
 def test_lint_of_a_bad_pack_exits_with_1(run, tmp_path):
     (tmp_path / "bad.yaml").write_text(PACK.replace("so what", "so what and yet and yet and yet"))
     code, out, err = run("traits", "lint", "bad.yaml")
@@ -275,7 +290,7 @@ def test_one_text_as_a_table_and_as_json(run):
     assert code == 0
     assert "warmth" in out
     assert "0.75" in out
-    code, out, _ = run("score", "--json", stdin="Assistant: Où?".encode())
+    code, out, _ = run("score", "--json", stdin="\ufeffAssistant: Où?\nUser: Là.\nAssistant: Ah.".encode())
     assert json.loads(out)["scores"]["warmth"] == {"raw": 1.5, "centred": 1.0, "z": 0.5, "probability": 0.75}
 
 
@@ -312,3 +327,44 @@ def test_a_failure_half_way_leaves_no_half_file(run, tmp_path):
     assert "error: the activations hold NaN" in err
     assert "Traceback" not in err
     assert [p.name for p in tmp_path.iterdir()] == ["talks.jsonl"]
+
+
+@pytest.mark.usefixtures("fake_scorer")
+@pytest.mark.parametrize("command", ["score", "monitor"])
+def test_an_input_that_can_be_read_only_once_is_refused(run, tmp_path, command):
+    reading, writing = os.pipe()
+    os.write(writing, b'{"text": "a"}\n')
+    os.close(writing)
+    code, _, err = run(command, "-i", f"/dev/fd/{reading}", "-o", "out.jsonl")
+    os.close(reading)
+    assert code == 2
+    assert "write it to a file first" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_input_that_grows_meanwhile_gives_no_result(run, tmp_path, monkeypatch):
+    source = tmp_path / "talks.jsonl"
+    source.write_text('{"text": "a"}\n')
+
+    def load(*options):
+        source.write_text('{"text": "a"}\n' * 2)
+        return FakeScorer()
+
+    monkeypatch.setattr(console, "load_scorer", load)
+    code, _, err = run("score", "-i", source, "-o", "out.jsonl")
+    assert code == 2
+    assert "held 1 rows at first and 2 when they were read" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["talks.jsonl"]
+
+
+@pytest.mark.usefixtures("fake_scorer")
+def test_a_sheet_to_label_says_what_it_leaves_out(run, tmp_path):
+    rows = ['{"response": "half a pair \\ud83d"}', '{"response": ""}', '{"id": null, "prompt": "Hi", "response": "I hear you."}']
+    (tmp_path / "talks.jsonl").write_text("\n".join(rows))
+    code, _, err = run("sample", "-t", "warmth", "-i", "talks.jsonl", "-o", "sheet.csv")
+    assert code == 3
+    assert "1 of 3 rows could not be scored and are not in the sheet, the first: line 2" in err
+    with open("sheet.csv", encoding="utf-8", newline="") as file:
+        sheet = {row["id"]: row["response"] for row in csv.DictReader(file)}
+    assert sheet == {"1": "half a pair ?", "3": "I hear you."}
+    assert run("sample", "-t", "warmth", "-i", "talks.jsonl", "--n", 0)[0] == 2

@@ -48,7 +48,7 @@ def run(monkeypatch, capsys, tmp_path, scorer):
 
     def call(*args, stdin=""):
         monkeypatch.setattr(sys, "argv", ["demeanor", *map(str, args)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin if isinstance(stdin, bytes) else stdin.encode())))
         with pytest.raises(SystemExit) as ended:
             main.main()
         captured = capsys.readouterr()
@@ -104,8 +104,12 @@ def test_every_reply_of_a_transcript_is_judged_after_what_was_really_said(run, t
 
 def test_what_could_not_be_read_or_scored_is_counted_and_exits_with_3(run, tmp_path, rules, scorer):
     source = write(tmp_path, {"messages": talk(CALM, FINE)}, "not json", {"messages": [{"role": "user", "content": CALM}]})
-    code, _, err = run("monitor", "-i", source, "-o", "out.jsonl", "--policy", rules)
+    code, out, err = run("monitor", "-i", source, "-o", "out.jsonl", "--policy", rules, "--report", "report.html")
     assert code == 3
+    assert "1 replies of 1 conversations; 2 rows could NOT be read" in out
+    page = (tmp_path / "report.html").read_text()
+    assert "2 rows could not be read" in page
+    assert "Every reply was scored" not in page
     assert "2 of 3 rows could not be read" in err
     assert [("error" in d) for d in decisions(tmp_path / "out.jsonl")] == [False, True, True]
     with failing(scorer):
@@ -127,12 +131,28 @@ def test_decisions_go_into_the_audit_log_as_a_trial(run, tmp_path, rules):
     assert (record["recommended"], record["taken"]) == ("substitute", "flag")
 
 
+def test_conversations_without_an_id_are_those_of_their_run_in_the_audit_log(run, tmp_path, rules):
+    source = write(
+        tmp_path, {"messages": talk(CALM, FINE)}, {"id": None, "messages": talk(CALM, FINE)}, {"id": "a", "prompt": CALM, "response": FINE}
+    )
+    for _ in range(2):
+        assert run("monitor", "-i", source, "-o", "out.jsonl", "--policy", rules, "--audit", "audit.jsonl")[0] == 0
+        assert run("chat", "--policy", rules, "--max-tokens", 4, "--audit", "audit.jsonl", stdin=CALM)[0] == 0
+    hashes = [json.loads(line)["record"]["conversation"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()[1:]]
+    assert len(hashes) == 8
+    assert hashes[2] == hashes[6]  # the given id
+    assert len(set(hashes)) == 7
+
+
 def test_the_report_shows_timelines_flagged_replies_and_counts(run, tmp_path, rules):
     bad = "Z" * 12 + " <b>you</b> should stop."
-    source = write(tmp_path, {"id": "<first>", "messages": talk(CALM, FINE, CALM, bad)}, {"id": "calm", "messages": talk(CALM, FINE)})
+    source = write(
+        tmp_path, {"id": "<first> \ud83d", "messages": talk(CALM, FINE, CALM, bad)}, {"id": "calm", "messages": talk(CALM, FINE)}
+    )
     assert run("monitor", "-i", source, "-o", "out.jsonl", "--policy", rules, "--report", "report.html")[0] == 0
     page = (tmp_path / "report.html").read_text()
-    assert "&lt;first&gt;" in page
+    assert "Conversation &lt;first&gt; ?" in page  # half of a surrogate pair, which no file can hold
+    assert "Every reply was scored" in page
     assert "<b>you</b> should" not in page
     assert page.count('class="token"') > 10
     assert "harmful: fired" in page
@@ -146,9 +166,11 @@ def test_drift_is_watched_by_a_baseline_made_before(run, tmp_path, rules):
         return {"id": i, "messages": talk(*turns)}
 
     alike = write(tmp_path, *(ordinary(i, lambda n: "", lambda n: "") for i in range(40)))
-    code, _, err = run("monitor", "-i", alike, "-o", "o.jsonl", "--policy", rules, "--save-baseline", "base.json")
+    code, out, err = run("monitor", "-i", alike, "-o", "o.jsonl", "--policy", rules, "--save-baseline", "base.json", "--report", "r.html")
     assert code == 2
     assert "all the same" in err
+    assert "160 replies of 40 conversations" in out  # what was judged is not lost with the baseline
+    assert (tmp_path / "r.html").exists()
     source = write(tmp_path, *(ordinary(i, lambda n: " Q" * (n % 2), lambda n: "Y" * (n % 4)) for i in range(40)))
     code, _, err = run("monitor", "-i", source, "-o", "o.jsonl", "--policy", rules, "--save-baseline", "base.json")
     assert code == 0, err
@@ -239,6 +261,13 @@ def test_chat_goes_on_after_a_failure_of_the_model(run, rules, scorer):
     assert code == 0
     assert out.count("NOT scored: RuntimeError: CUDA out of memory") == 2
     assert out.count("✕ replaced") == 2
+
+
+def test_chat_ends_in_one_line_where_its_input_is_no_text(run, rules):
+    code, out, err = run("chat", "--policy", rules, "--max-tokens", 4, stdin=b"\xef\xbb\xbf/help\n\xff\n")
+    assert code == 2
+    assert "/steer TRAIT=DOSE" in out
+    assert err == "error: standard input is not UTF-8 text (line 2, byte 0)"
 
 
 def test_chat_steers(run, rules):

@@ -29,8 +29,9 @@ from demeanor.comparison import (
     score_versions,
     statistics,
 )
-from demeanor.conversation import as_conversation
-from demeanor.errors import DemeanorError, InputFileError
+from demeanor.comparison.statistics import prompts_needed, smallest_p
+from demeanor.conversation import Message, as_conversation
+from demeanor.errors import DemeanorError, InputFileError, VectorSetError
 from demeanor.reports.comparison import write_report
 from demeanor.scoring import NotScored, Reading, Score
 
@@ -246,6 +247,20 @@ def test_conditions(text, shift, prompts, outcome):
     assert judged.outcome == outcome
 
 
+def test_a_condition_for_a_trait_that_is_not_compared_is_no_pass():
+    with pytest.raises(VectorSetError, match="no trait 'warmht' to hold a condition for"):
+        judge(parse_condition("warmht drops more than 0.2"), compare(two(prompts=20), POLES))
+
+
+def test_prompts_that_are_said_to_be_needed_are_enough_for_the_test_that_is_used():
+    d = np.array([0.19, 0.2, 0.21, 0.3, 0.1])
+    for tests in (1, 4, 300):
+        needed = prompts_needed(d, 5.0, tests)
+        if needed is not None:
+            assert smallest_p(needed) * tests < 0.05
+    assert prompts_needed(d, 5.0, 1) == 6
+
+
 def test_a_condition_that_could_never_fail_is_refused():
     made = compare(two(prompts=5, shift={"warmth": -9}), POLES)
     with pytest.raises(InputFileError, match=r"5 prompts are too few for warmth.*give at least 8"):
@@ -291,6 +306,13 @@ def test_files_are_matched_by_id_where_both_have_them_and_system_prompts_are_the
     keyed = matched({"a": a, "b": b})
     assert keyed["a"][0].key == keyed["b"][0].key == "1"
     assert [m.role for m in keyed["b"][0].conversation.messages] == ["user", "assistant"]
+
+
+def test_a_row_without_a_prompt_takes_that_of_its_id(tmp_path):
+    write(tmp_path / "a.jsonl", [{"id": 1, "prompt": "How are you?", "response": "well"}])
+    write(tmp_path / "b.jsonl", [{"id": 1, "response": "fine"}])
+    found = matched({name: read_replies(tmp_path / f"{name}.jsonl") for name in "ab"})
+    assert found["b"][0].prompt == found["a"][0].prompt == (Message("user", "How are you?"),)
 
 
 def test_ids_of_single_replies_fall_back_to_the_prompt(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demeanor.conversation import Conversation, Message, as_conversation, from_text
+from demeanor.conversation import Conversation, Message, as_conversation, from_record, from_text
 from demeanor.errors import ConversationError
 from demeanor.traits.definition import as_text
 
@@ -145,3 +145,10 @@ def without_markers(messages):
 def test_text_form_comes_back_as_it_was(messages):
     conversation = Conversation(tuple(messages))
     assert from_text(as_text(conversation)) == conversation
+
+
+def test_an_empty_column_counts_as_absent():
+    assert from_record({"messages": None, "prompt": "Hi", "response": "Hello"}).messages[-1].content == "Hello"
+    assert from_record({"messages": None, "response": None, "text": "Hello"}).messages[-1].content == "Hello"
+    with pytest.raises(ConversationError, match="neither 'messages'"):
+        from_record({"messages": None})

@@ -308,6 +308,10 @@ def test_a_batch_of_another_size_than_the_rows_is_refused(llama):
         (lambda: Intervention("add", 1, V, float("inf")), "NaN or infinity"),
         (lambda: Intervention("add", 1, V * 2), "has length 1, not 2"),
         (lambda: Intervention("add", 1, torch.eye(4)), r"is \[hidden\], not \(4, 4\)"),
+        (
+            lambda: replace(ADD, where="prompt", condition=Condition((0,), W[None], 0.0, "below")),
+            "never steers the prompt; steer the response",
+        ),
     ],
 )
 def test_a_broken_vector_is_one_clear_line(make, message):

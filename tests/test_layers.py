@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from demeanor.conversation import Conversation, Message
+from demeanor.conversation import Conversation, Message, from_text
 from demeanor.errors import ExtractionError
 from demeanor.extraction import layers as layers_module
 from demeanor.extraction.directions import method
@@ -126,6 +126,17 @@ def test_too_few_families_fall_back_to_a_fixed_depth_and_say_so(families):
     assert choice.layers == (3,)
     assert choice.curve == {}
     assert f"{families} families are too few" in choice.how
+
+
+def test_a_single_example_of_one_pole_falls_back_to_a_fixed_depth_and_says_so():
+    lone = [Example(from_text("Assistant: hm"), i > 0, f"example-{i}", f"example-{i}") for i in range(4)]
+    choice = choose_layers(ReadExamples(lone, noise(4), tuple(range(N_LAYERS))), MEAN_DIFFERENCE, list(range(N_LAYERS)))
+    assert choice.layers == (3,)
+    assert "too few examples of one pole" in choice.how
+
+
+def test_candidates_may_come_in_any_order():
+    assert choose_layers(with_trait_at(2, families=2), MEAN_DIFFERENCE, [6, 0, 3, 5, 1]).layers == (3,)
 
 
 def test_three_families_are_enough_to_cross_validate():

@@ -50,6 +50,17 @@ def test_a_growing_conversation_scores_as_the_whole_does(any_model, tokenizer, p
         np.testing.assert_allclose(zs(live.read(whole).reading), zs(scorer.score(whole)), **CLOSE)
 
 
+def test_a_first_message_longer_than_the_context_is_still_read_for_the_user_s_traits(make_model, tokenizer):
+    scorer = scorer_of(make_model("llama"), tokenizer)
+    scorer.reader.context_length = 64
+    messages = [Message("user", "I cannot sleep, and nobody listens to me. " * 8)]
+    reading = ConversationScorer(scorer).read_user(messages)
+    assert set(reading.scores) == {"risk"}
+    assert reading.windows > 1
+    answered = scorer.score([{"role": m.role, "content": m.content} for m in (*messages, Message("assistant", "I hear you."))])
+    assert reading["risk"].z == pytest.approx(answered["risk"].z, abs=0.05)
+
+
 def test_each_message_costs_its_own_tokens(llama, tokenizer):
     scorer = scorer_of(llama, tokenizer)
     live = ConversationScorer(scorer)
@@ -118,6 +129,29 @@ def test_a_reply_is_scored_by_the_pass_that_writes_it(any_model, tokenizer):
     np.testing.assert_allclose(written.live.reading["warmth"].raw, raw[0, 0], rtol=1e-3, atol=1e-4)
     assert seen[0] == {}
     assert list(seen[-1]) == ["warmth"]
+
+
+def test_a_base_model_s_reply_ends_with_its_tokens_where_it_would_speak_for_the_user(make_model, base_tokenizer):
+    model = make_model("llama")
+    scorer = scorer_of(model, base_tokenizer)
+    script = base_tokenizer("I hear you.\n\nUser: and", add_special_tokens=False)["input_ids"]
+    step = iter(script)
+
+    def dictate(_module, _args, logits):
+        logits[:, -1, next(step)] = 1e6
+        return logits
+
+    handle = model.get_output_embeddings().register_forward_hook(dictate)
+    try:
+        written = ConversationScorer(scorer).write(TALK[:1], Sampling(max_new_tokens=len(script), temperature=0))
+    finally:
+        handle.remove()
+    assert (written.reply.text, written.reply.finished) == ("I hear you.", True)
+    assert "".join(written.live.tokens.tokens) == "I hear you."
+    prompt = scorer.reader.encoder.prompt_ids(TALK[:1])
+    ids = prompt + written.reply.ids
+    (raw,) = scorer.reader.run([Job(ids, [(len(prompt), len(ids))])], scorer.layers, project=scorer.project)
+    np.testing.assert_allclose(written.live.reading["warmth"].raw, raw[0, 0], rtol=1e-3, atol=1e-4)
 
 
 def test_a_watched_reply_can_be_stopped(llama, tokenizer):

@@ -107,6 +107,12 @@ def test_calibration_error_is_small_for_honest_probabilities_and_large_for_boast
     assert expected_calibration_error(np.full(10, 0.9), np.arange(10) < 4, bins=1) == pytest.approx(0.5)
 
 
+def test_calibration_error_does_not_depend_on_the_order_of_equal_probabilities():
+    high = np.arange(20) < 10
+    for ordered in (high, ~high, np.arange(20) % 2 == 0):
+        assert expected_calibration_error(np.full(20, 0.5), ordered) == pytest.approx(0)
+
+
 def test_calibration_error_of_fewer_examples_than_bins():
     assert expected_calibration_error(np.array([0.2, 0.9]), np.array([False, True])) == pytest.approx(0.15)
 

@@ -28,6 +28,7 @@ from demeanor.monitor.replies import load_replies
 from demeanor.monitor.safe import is_response_safe
 from demeanor.monitor.session import Monitor
 from demeanor.monitor.worker import Deadline, Worker
+from demeanor.scoring import Scorer
 
 FLAG_UNSCORED = [
     {"name": "harmful", "trait": "harm", "threshold": {"z": 2.0}, "severity": "red", "action": "substitute",
@@ -267,6 +268,16 @@ def test_a_corrupt_vector_file_leaves_a_monitor_that_lets_nothing_pass_unread(sc
         session.write()
     flagged = Monitor.load(folder, policy=policy(*FLAG_UNSCORED)).session("c").check(FINE)
     assert (flagged.action, flagged.text) == ("flag", FINE)
+
+
+def test_vectors_that_no_session_can_read_with_are_refused_once_and_not_in_every_conversation(make_model, tokenizer, monkeypatch):
+    unfit = planted(make_model, tokenizer, pooling="max")
+    with pytest.raises(VectorSetError, match="--pooling mean"):
+        Monitor(unfit, policy())
+    monkeypatch.setattr(Scorer, "load", lambda *_: unfit)
+    monitor = Monitor.load("vectors", policy=policy())
+    assert "--pooling mean" in monitor.problem
+    assert monitor.session("c").check(FINE).not_scored == monitor.problem
 
 
 # --- the record

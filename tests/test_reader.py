@@ -8,6 +8,7 @@ import torch
 from demeanor.errors import ActivationError, ConversationError
 from demeanor.model.blocks import decoder_blocks
 from demeanor.model.packing import Job, windows
+from demeanor.model.pooling import Piece, pooler
 from demeanor.model.reader import ActivationReader
 
 LAYERS = [0, 1]  # of three: the last one's hidden state is normed, and no reference
@@ -113,6 +114,12 @@ def test_a_batch_keeps_within_the_token_budget(make_model, tokenizer):
     assert all(rows == 1 or rows * tokens <= 80 for rows, tokens in shapes)
     assert max(rows for rows, _ in shapes) > 1
     assert sum(rows for rows, _ in shapes) == 4
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last", "max"])
+def test_a_layer_on_another_device_than_the_embeddings_is_pooled_there(pooling):
+    pool = pooler(pooling, [Piece(0, 0, 1, 3), Piece(1, 1, 0, 2)], 2, (2, 4), lambda tensor: tensor)
+    assert pool(torch.zeros(2, 4, 8, device="meta")).device.type == "meta"
 
 
 def test_pooling_is_done_in_float32(make_model, tokenizer):
@@ -377,6 +384,21 @@ def test_replies_to_one_context_cost_it_once(make_model, tokenizer):
     reader.read(SHARED, LAYERS)
     alone = sum(len(job.ids) for job in jobs(reader, SHARED))
     assert sum(run) < 0.6 * alone
+
+
+def test_a_reply_whose_activations_are_no_numbers_spoils_no_other_to_the_same_context(make_model, tokenizer):
+    model = make_model("llama")
+    reader = ActivationReader(model, tokenizer)
+    assert reader.shares_up_to
+    bad = [SHARED[0][0], {"role": "assistant", "content": "Oh 😀 no"}]
+    work = jobs(reader, [SHARED[0], bad, SHARED[1]])
+    poison = tokenizer("😀")["input_ids"][-1]  # only the bad reply holds it
+    assert [poison in job.ids for job in work] == [False, True, False]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[poison] = torch.nan
+    found = reader.run(work, LAYERS)
+    assert [isinstance(f, ActivationError) for f in found] == [False, True, False]
+    torch.testing.assert_close(torch.cat(found[::2]), reference(reader, SHARED[:2]), **CLOSE)
 
 
 def test_a_model_that_reads_otherwise_with_a_shared_beginning_shares_nothing(make_model, tokenizer, monkeypatch):

@@ -3,6 +3,7 @@
 import errno
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
@@ -155,3 +156,10 @@ def test_half_a_surrogate_pair_survives(rows_of):
     row = rows_of(b'{"text": "\\ud83d", "id": 1}\n')[0]
     line = to_line(row.record)
     assert json.loads(line.encode("utf-8")) == row.record
+
+
+def test_a_name_that_no_file_can_have_is_one_clear_line():
+    with pytest.raises(OutputError, match="is no name for a file"), writing(Path(".")):
+        pass
+    with pytest.raises(InputFileError, match="cannot be read"):
+        list(read_rows(Path("x" * 300)))

@@ -91,6 +91,8 @@ def test_a_country_in_a_setting_is_checked_aloud():
         (lambda r: r.update(boundary=["call {hotline}"]), r"unknown place \{hotline\}"),
         (lambda r: r.update(boundary=["{help.__class__}"]), r"unknown place"),
         (lambda r: r.update(boundary=["a { brace"]), "brace"),
+        (lambda r: r.update(boundary=["Call {help: 24h} now"]), r"' 24h' in the braces of \{help\}"),
+        (lambda r: r.update(boundary=["Call {help!r}"]), "leave only the name"),
         (lambda r: r.update(risk_disclosed=["There, there."]), "does not hold"),
     ],
 )

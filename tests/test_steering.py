@@ -19,6 +19,7 @@ from demeanor.model.blocks import decoder_blocks
 from demeanor.model.generation import Sampling, write_replies
 from demeanor.model.identity import identify
 from demeanor.model.intervention import Intervention, Steering
+from demeanor.model.loading import cast
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
 from demeanor.steering import Plan, plan_doses, plan_projection, steered_replies, steering_hooks
@@ -232,7 +233,13 @@ def scorer(reader):
             "warmth": replace(
                 entry,
                 reading=PersonaVector("warmth", unit(seed=8), 2, 1.0),
-                steering=PersonaVector("warmth", unit(), 1, 3.0),
+                steering=PersonaVector(
+                    "warmth",
+                    unit(),
+                    1,
+                    3.0,
+                    {"method": "pca", "centre": 99.0, "n_high": 99, "layer_curve": {"1": 0.9}, "layer_choice": "old"},
+                ),
             )
         },
     )
@@ -269,6 +276,12 @@ def test_a_sweep_measures_each_layer_and_dose_and_finds_nothing_where_nothing_is
 def test_what_is_kept_is_the_layer_and_the_doses_that_worked(scorer, warmth):
     kept = keep(scorer, warmth, sweep_of(point(2, 0.2, 0.9), point(2, -0.1, -0.5), point(1, -0.1, -0.1)))
     steering = kept["warmth"].steering
+    read = scorer.reader.read([e.conversation for e in warmth.examples("train")], [2])[:, 0] @ steering.direction
+    high = torch.tensor([e.high for e in warmth.examples("train")])
+    assert steering.centre == pytest.approx(float(read[high].mean() + read[~high].mean()) / 2, abs=1e-4)
+    assert (steering.metadata["n_high"], steering.metadata["n_low"]) == (int(high.sum()), int((~high).sum()))
+    assert steering.metadata["method"] == "mean_difference"
+    assert not {"layer_curve", "layer_choice"} & steering.metadata.keys()
     assert (steering.layer_idx, steering.metadata["doses"]) == (2, {"high": 0.2, "low": -0.1})
     assert float(steering.direction.norm()) == pytest.approx(1)
     assert steering.metadata["floor"] > steering.metadata["ceiling"]  # of the planted poles, which lie apart
@@ -358,6 +371,13 @@ def test_a_baked_copy_does_without_hooks_what_they_do_and_transformers_loads_it(
         torch.testing.assert_close(loaded(input_ids=ids).logits[0], wanted, atol=1e-5, rtol=1e-4)
         assert torch.equal(model(input_ids=ids).logits, before)  # the model itself is as it was
     assert not torch.allclose(wanted, before[0], atol=1e-2)
+
+
+def test_a_baked_copy_in_half_precision_keeps_the_rotary_frequencies_whole(make_model):
+    model = cast(make_model("llama"), torch.bfloat16)
+    baked = bake(model, plan(3.0))
+    assert {p.dtype for p in baked.parameters()} == {torch.bfloat16}
+    assert torch.equal(baked.model.rotary_emb.inv_freq, make_model("llama").model.rotary_emb.inv_freq)
 
 
 @pytest.mark.parametrize("name", ["gemma2", "phi3", "qwen3", "mixtral"])

@@ -166,6 +166,26 @@ def test_an_empty_folder_is_used(tmp_path):
     assert VectorSet.load(vector_set().save(folder)).layers == [1, 2]
 
 
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_set_behind_a_symbolic_link_is_replaced_and_the_link_stays(saved, relative):
+    link = saved.parent / "link"
+    link.symlink_to("vectors" if relative else saved)
+    (saved / "report.html").write_text("mine")
+    vector_set(entry("patience")).save(link)
+    assert link.is_symlink()
+    assert list(VectorSet.load(saved).traits) == ["patience"]
+    assert (saved / "report.html").read_text() == "mine"
+    assert sorted(p.name for p in saved.parent.iterdir()) == ["link", "vectors"]
+
+
+@pytest.mark.parametrize("name", [".", "../empty"])
+def test_the_folder_that_one_is_in_is_refused_before_the_work(tmp_path, monkeypatch, name):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(OutputError, match="the folder that you are in, and saving would replace it; name another folder"):
+        storage.refuse_foreign(Path(name))
+
+
 @pytest.mark.parametrize("name", ["thesis.txt", "manifest.json"])
 def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
     folder = tmp_path / "mine"
@@ -210,6 +230,15 @@ def test_a_failure_keeps_the_old_set_and_leaves_nothing_else(saved, monkeypatch,
         vector_set(entry("patience")).save(saved)
     assert contents(saved) == before
     assert [p.name for p in saved.parent.iterdir()] == ["vectors"]
+
+
+def test_where_other_files_cannot_be_moved_it_says_that_the_set_is_saved_and_where_they_are(saved, monkeypatch):
+    (saved / "report.html").write_text("mine")
+    fail_at_call(monkeypatch, storage.os, "replace", 3)
+    with pytest.raises(OutputError, match=r"is saved in .*No space left on device; move the rest from ") as caught:
+        vector_set(entry("patience")).save(saved)
+    assert list(VectorSet.load(saved).traits) == ["patience"]
+    assert (Path(str(caught.value).split("from ")[-1]) / "report.html").read_text() == "mine"
 
 
 def test_a_failure_leaves_nothing_where_there_was_nothing(tmp_path, monkeypatch):

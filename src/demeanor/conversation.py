@@ -99,11 +99,11 @@ def from_messages(messages: Sequence[Any]) -> Conversation:
 
 def from_record(record: Mapping[str, Any]) -> Conversation:
     """A record with `messages`, or `prompt` and `response`, or `text`."""
-    if "messages" in record:
+    if record.get("messages") not in (None, ""):  # an export may leave the column empty where others are used
         if not isinstance(record["messages"], Sequence) or isinstance(record["messages"], str):
             raise ConversationError("'messages' is not a list")
         return from_messages(record["messages"])
-    if "response" in record:
+    if record.get("response") is not None or ("response" in record and record.get("text") is None):
         response, prompt = record["response"], record.get("prompt") or []
         if isinstance(prompt, str):
             prompt = [{"role": "user", "content": prompt}]

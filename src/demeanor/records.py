@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from demeanor.errors import InputFileError, OutputError
+from demeanor.errors import DemeanorError, InputFileError, OutputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,10 @@ def read_rows(path: Path) -> Iterator[Row]:
 
     Raises InputFileError where the file is missing, unreadable, or not text.
     """
-    if not path.exists():
-        raise InputFileError(f"{path}: no such file")
-    if path.is_dir():
-        raise InputFileError(f"{path} is a folder; name a .jsonl file")
     number = 0
     try:
+        if path.is_dir():
+            raise InputFileError(f"{path} is a folder; name a .jsonl file")
         with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
@@ -44,6 +42,8 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise InputFileError(f"{path}: not UTF-8 text after line {number}; give a .jsonl file saved as UTF-8") from error
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise InputFileError(f"{path}: not a whole gzip file ({error})") from error
+    except FileNotFoundError:
+        raise InputFileError(f"{path}: no such file") from None
     except OSError as error:
         raise InputFileError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -74,6 +74,8 @@ def writing(path: Path) -> Iterator[IO[str]]:
 
     Raises OutputError where it cannot be written.
     """
+    if not path.name:
+        raise OutputError(f"{path} is no name for a file; give one")
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +83,7 @@ def writing(path: Path) -> Iterator[IO[str]]:
             yield file
         part.replace(path)
     except OSError as error:
-        if isinstance(error, InputFileError | OutputError):
+        if isinstance(error, DemeanorError):  # of what was to be written, not of this file
             raise
         raise OutputError(f"cannot write {path}: {error.strerror or error}; nothing was kept of it") from error
     finally:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, Vectors
+from demeanor.errors import InputFileError
 
 
 def adapt(
@@ -19,6 +21,10 @@ def adapt(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the adapted vector set.")],
     vectors: Vectors = None,
     new: Annotated[bool, typer.Option("--new", help="Define a trait that the vector set does not hold, from these labels alone.")] = False,
+    safe_pole: Annotated[
+        Literal["high", "low"] | None,
+        typer.Option("--safe-pole", help="With --new: which labels are the safe ones."),
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -30,15 +36,22 @@ def adapt(
 
     Example: demeanor adapt --trait crisis_recognition --input labelled.jsonl --output adapted
     """
-    from demeanor.cli.labelled import note_size, read_labelled, rows_of
+    from demeanor.cli.labelled import calibration_error, note_size, read_labelled, rows_of
+    from demeanor.vectors.storage import refuse_foreign
 
+    if new != (safe_pole is not None):
+        raise InputFileError("--new and --safe-pole go together: thresholds and comparisons have to know which labels are the safe ones")
+    refuse_foreign(output)
     rows = rows_of(input_file)
     labelled = read_labelled(input_file) if any(r.get("label") not in (None, "") for _, r in rows) else None
+    if new and labelled is None:
+        raise InputFileError(f"no row of {input_file} has a label, and a new trait has nothing else to be made of")
     scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
     from demeanor.extraction.adaptation import adapt as fit
     from demeanor.extraction.adaptation import without_prior
+    from demeanor.scoring import Calibration
 
-    base = without_prior(scorer.vectors, trait) if new else scorer.vectors
+    base = without_prior(scorer.vectors, trait, safe_pole) if safe_pole else scorer.vectors
     base[trait]  # an unknown trait is refused before anything is read
     if labelled is None:
         base.save(output)
@@ -54,7 +67,9 @@ def adapt(
         f"  AUROC {made.auroc:.2f} [{made.interval.low:.2f}, {made.interval.high:.2f}]"
         + ("" if new else f"; the pack's own vector {made.pack_auroc:.2f}")
     )
-    out.print(f"  calibration error {made.ece:.3f}, Brier {made.brier:.3f}")
+    out.print(f"  {calibration_error(made.ece)}" + ("" if math.isnan(made.ece) else f", Brier {made.brier:.3f}"))
+    if Calibration.from_record(made.vectors[trait].calibration).flat:
+        console.err.print("[yellow]caution:[/] held-out scores do not rise with the labels: the probability is the same for every reply")
     out.print("  learning curve: " + ", ".join(f"{n} labels {value:.2f}" for n, value in sorted(made.curve.items())))
     out.print(f"  {made.outlook}")
     if made.caution:

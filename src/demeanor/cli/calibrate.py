@@ -37,9 +37,11 @@ def calibrate(
 
     Example: demeanor calibrate --vectors vectors --trait crisis_recognition --input labelled.jsonl --miss-rate 0.05
     """
-    from demeanor.cli.labelled import note_size, read_labelled
+    from demeanor.cli.labelled import calibration_error, note_size, read_labelled
     from demeanor.vectors import VectorSet
+    from demeanor.vectors.storage import refuse_foreign
 
+    refuse_foreign(output or vectors)
     labelled = read_labelled(input_file)
     VectorSet.load(vectors)[trait]
     note_size(labelled)
@@ -56,7 +58,7 @@ def calibrate(
     out = console.out
     interval = f"[{made.interval.low:.2f}, {made.interval.high:.2f}]"
     out.print(f"[bold]{trait}[/], {made.rows} replies to {made.prompts} prompt(s): AUROC {made.auroc:.2f} {interval}")
-    out.print(f"  calibration error {made.ece:.3f} (cross-validated), by {made.calibration.method}")
+    out.print(f"  {calibration_error(made.ece)}, by {made.calibration.method}")
     for threshold in made.thresholds:
         out.print(f"  {threshold.guarantee}", soft_wrap=True)
     out.print(f"\nvector set: {folder}")

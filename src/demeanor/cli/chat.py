@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, Vectors
-from demeanor.errors import DemeanorError, PolicyError, nearest
+from demeanor.errors import ConversationError, DemeanorError, PolicyError, nearest
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -84,6 +85,7 @@ class Chat:
         self.plan: Plan | None = None
         self.last: ReplyStream | None = None
         self.turns = self.conversations = 0
+        self.run_id = secrets.token_hex(8)  # in the audit log, the first chat of another run is another conversation
         self.session: Session
         self.begin()
 
@@ -93,7 +95,8 @@ class Chat:
 
         self.conversations += 1
         self.last = None
-        self.session = self.monitor.session(f"chat {self.conversations}", Conversation(self.history) if self.history else None)
+        name = f"chat {self.run_id} {self.conversations}"
+        self.session = self.monitor.session(name, Conversation(self.history) if self.history else None)
 
     def run(self) -> None:
         """Until the input ends."""
@@ -207,10 +210,14 @@ def _lines() -> Iterator[str]:
                 return
             if line:
                 yield line
-    for line in sys.stdin:
-        if line.strip():
-            console.out.print(f"\nyou › {line.strip()}", markup=False, soft_wrap=True)
-            yield line.strip()
+    for number, raw in enumerate(sys.stdin.buffer, 1):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise ConversationError(f"standard input is not UTF-8 text (line {number}, byte {error.start})") from error
+        if line:
+            console.out.print(f"\nyou › {line}", markup=False, soft_wrap=True)
+            yield line
 
 
 def _show(stream: ReplyStream, monitor: Monitor) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from demeanor.errors import ExtractionError
+from demeanor.errors import ExtractionError, InputFileError
 
 if TYPE_CHECKING:
     from demeanor.model.reader import ActivationReader
@@ -46,6 +47,28 @@ def note(message: str) -> None:
 
 def _escape(message: str) -> str:
     return escape(" ".join(message.splitlines()))
+
+
+def count_rows(source: Path, target: Path) -> int:
+    """The number of rows in `source`; refuses what cannot work before a model is loaded for it. Raises InputFileError."""
+    from demeanor.records import read_rows
+
+    with suppress(OSError):  # what is not there, or is a folder, is named when it is read
+        mode = source.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise InputFileError(f"{source} is a pipe or a device, and the input is read twice; write it to a file first")
+    if source.resolve() == target.resolve():
+        raise InputFileError(f"{target} is the input; name another file with --output")
+    total = sum(1 for _ in read_rows(source))
+    if total == 0:
+        raise InputFileError(f"{source} holds no rows; give one JSON object a line")
+    return total
+
+
+def check_count(source: Path, total: int, done: int) -> None:
+    """Raise InputFileError where other rows were read than `count_rows` had counted."""
+    if done != total:
+        raise InputFileError(f"{source} held {total} rows at first and {done} when they were read; run again on a file that stays as it is")
 
 
 @contextmanager

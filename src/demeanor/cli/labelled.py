@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ def read_labelled(path: Path) -> Labelled:
     """Labelled rows of a JSON-lines file, or of a CSV that `demeanor sample` wrote.
 
     `label` is a number (higher is more of the trait) or high/low. Rows of one `pair_id`, else one `group`, else one
-    context belong together. A row without a usable label is an error: a label that is silently dropped is a wrong result.
+    context belong together. A row with an empty label is passed over, as in a sheet that is half done; a label that cannot be
+    read is an error.
     """
     from demeanor.extraction.adaptation import as_labelled
 
@@ -28,7 +30,7 @@ def read_labelled(path: Path) -> Labelled:
     for number, record in rows_of(path):
         raw = record.get("label")
         if raw is None or raw == "":
-            continue  # not labelled yet, as in a sheet that is half done
+            continue
         labels.append(_number(path, number, raw))
         conversation = conversation_of(path, number, record)
         conversations.append(conversation)
@@ -65,21 +67,24 @@ def conversation_of(path: Path, number: int, record: dict[str, Any]) -> Conversa
 def group_of(record: dict[str, Any], conversation: Conversation) -> str:
     """What a row belongs together with: its pair, its group, or all that was said before the reply."""
     for key in ("pair_id", "group"):
-        if record.get(key) is not None:
+        if record.get(key) not in (None, ""):
             return str(record[key])
-    return json.dumps([[m.role, m.content] for m in conversation.messages[:-1]], ensure_ascii=False)
+    replies = [i for i, m in enumerate(conversation.messages) if m.role == "assistant" and m.content.strip()]
+    before = conversation.messages[: replies[-1] if replies else -1]
+    return json.dumps([[m.role, m.content] for m in before], ensure_ascii=False)
 
 
 def _number(path: Path, number: int, raw: object) -> float:
-    if isinstance(raw, bool | int | float):
-        return float(raw)
     text = str(raw).strip().lower()
     if text in WORDS:
         return WORDS[text]
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise InputFileError(f"{path}: line {number}: the label {raw!r} is neither a number nor high or low") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputFileError(f"{path}: line {number}: the label {raw!r} is neither a number nor high or low")
+    return value
 
 
 def _csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -96,8 +101,17 @@ def _csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
             return found
     except FileNotFoundError:
         raise InputFileError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputFileError(f"{path}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
         raise InputFileError(f"{path} cannot be read as CSV: {error}") from error
+
+
+def calibration_error(ece: float) -> str:
+    """In words, also where it is unknown."""
+    if math.isnan(ece):
+        return "calibration error unknown: too few prompts with replies of both kinds to cross-validate"
+    return f"calibration error {ece:.3f} (cross-validated)"
 
 
 def note_size(labelled: Labelled) -> None:

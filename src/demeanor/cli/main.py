@@ -1,12 +1,16 @@
 """`demeanor`: the commands, and the one place where errors become a line and an exit code.
 
 Exit codes: 0 done; 1 a check failed (a vector loses to its baselines, a pack has something to mend); 2 the work could
-not be done; 3 done, but some rows could not be scored; 130 interrupted.
+not be done; 3 done, but some rows could not be scored; 130 interrupted; 141 nobody read the output to its end.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
+from typing import TextIO
 
 import typer
 
@@ -31,6 +35,8 @@ from demeanor.cli.console import problem
 from demeanor.errors import DemeanorError
 
 INTERRUPTED = 130
+CLOSED = 141  # as a shell names what a closed pipe ends
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 app = typer.Typer(
     name="demeanor",
@@ -61,6 +67,24 @@ app.add_typer(models.app, name="models")
 def main() -> None:
     """Run the command line; a known error becomes one line on standard error."""
     try:
+        _run()
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, BrokenPipeError):  # of which rich and typer make an exit with 1
+            raise
+        _drop(sys.stdout, sys.stderr)
+        sys.exit(CLOSED)
+    except OSError as error:
+        if error.errno not in NO_ROOM or error.filename is not None:
+            raise
+        _drop(sys.stdout)
+        with contextlib.suppress(OSError):  # standard error may be what is full
+            problem(f"cannot write the output: {error.strerror}")
+        _drop(sys.stderr)
+        sys.exit(2)
+
+
+def _run() -> None:
+    try:
         app()
     except DemeanorError as error:
         problem(str(error))
@@ -69,9 +93,14 @@ def main() -> None:
         if stop.code == INTERRUPTED:  # typer makes this of a KeyboardInterrupt, and says nothing
             problem("interrupted; nothing half-written was left behind")
         raise
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+
+
+def _drop(*streams: TextIO) -> None:
+    """Let what is still to be written go nowhere: Python writes it at its end, and would make a failure of the exit code."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(nowhere, stream.fileno())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,7 +56,7 @@ def monitor(
         return
     if input_file is None or output_file is None:
         raise InputFileError("--input and --output are needed; name both, or see the default policy with --print-policy")
-    chosen, total = load_policy(policy), _count(input_file, output_file)
+    chosen, total = load_policy(policy), console.count_rows(input_file, output_file)
     load_replies().check_country(country)
     scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
     from demeanor.monitor.session import Monitor
@@ -66,58 +67,48 @@ def monitor(
 
             watch.watch_drift(load_baselines(baseline, watch.vectors))
         console.note(watch.drift_note)
-        counts, kept, unread = _judge(watch, input_file, output_file, total, keep=report is not None or save_baseline is not None)
-        if save_baseline is not None:
-            _save_baseline(watch, kept, save_baseline)
-        if report is not None:
-            from demeanor.reports.monitor import write_report
-
-            write_report(kept, counts, watch, report)
-            console.note(f"report in {report}")
+        counts, kept = _judge(watch, input_file, output_file, total, keep=report is not None or save_baseline is not None)
     _print(counts)
-    if unread:
-        console.problem(f"{unread} of {total} rows could not be read; each holds its 'error' in {output_file}")
+    if counts.unread:
+        console.problem(f"{counts.unread} of {total} rows could not be read; each holds its 'error' in {output_file}")
     if counts.not_scored:
         console.problem(f"{counts.not_scored} of {counts.replies} replies were NOT scored; nobody knows whether they are fine")
     if counts.unrecorded:
         console.problem(f"{counts.unrecorded} decisions are not in the audit log {audit}; each says why under 'unrecorded'")
-    if unread or counts.not_scored or counts.unrecorded:
+    if report is not None:
+        from demeanor.reports.monitor import write_report
+
+        write_report(kept, counts, watch, report)
+        console.note(f"report in {report}")
+    if save_baseline is not None:  # last, as it is refused where the conversations are too few
+        _save_baseline(watch, kept, save_baseline)
+    if counts.unread or counts.not_scored or counts.unrecorded:
         raise typer.Exit(3)
 
 
-def _count(source: Path, target: Path) -> int:
-    """The number of rows; refuses what cannot work before a model is loaded for it."""
-    from demeanor.records import read_rows
-
-    if source.resolve() == target.resolve():
-        raise InputFileError(f"{target} is the input; name another file with --output")
-    total = sum(1 for _ in read_rows(source))
-    if total == 0:
-        raise InputFileError(f"{source} holds no rows; give one conversation a line")
-    return total
-
-
-def _judge(watch: Monitor, source: Path, target: Path, total: int, keep: bool) -> tuple[Counts, list[Transcript], int]:
+def _judge(watch: Monitor, source: Path, target: Path, total: int, keep: bool) -> tuple[Counts, list[Transcript]]:
     """Judge every row of `source` into `target`, in order; a bad row keeps its place with its error. Gives transcripts where asked to."""
     from demeanor.monitor.transcripts import Counts
     from demeanor.records import to_line, writing
 
-    counts, unread = Counts(), 0
+    counts, done = Counts(), 0
     kept: list[Transcript] = []
     with console.stages() as stage, writing(target) as file:
         step = stage("judging", total)
         for record, found in _rows(watch, source):
             if isinstance(found, str):
-                unread += 1
-                if unread == 1:
+                counts.unread += 1
+                if counts.unread == 1:
                     console.note(f"first row not read: {found}")
                 file.write(to_line({**record, "demeanor": {"error": found}}))
             else:
                 counts.add(found)
                 kept += [found] * keep
                 file.write(to_line({**record, "demeanor": found.to_record()}))
+            done += 1
             step(1)
-    return counts, kept, unread
+        console.check_count(source, total, done)
+    return counts, kept
 
 
 def _rows(watch: Monitor, source: Path) -> Iterator[tuple[dict[str, Any], Transcript | str]]:
@@ -126,13 +117,15 @@ def _rows(watch: Monitor, source: Path) -> Iterator[tuple[dict[str, Any], Transc
     from demeanor.monitor.transcripts import judge_transcript
     from demeanor.records import read_rows
 
+    run = secrets.token_hex(8)  # in the audit log, row 1 of another run is another conversation
     for row in read_rows(source):
         if row.error is not None:
             yield row.record, row.error
             continue
-        name = str(row.record.get("conversation_id", row.record.get("id", row.number)))
+        given = [str(row.record[key]) for key in ("conversation_id", "id") if row.record.get(key) is not None]
+        name, audited = (given[0], given[0]) if given else (str(row.number), f"run {run}, row {row.number}")
         try:
-            yield row.record, judge_transcript(watch, name, as_conversation(row.record))
+            yield row.record, judge_transcript(watch, name, as_conversation(row.record), audited)
         except DemeanorError as error:
             yield row.record, f"line {row.number}: {error}"
 
@@ -157,7 +150,8 @@ def _print(counts: Counts) -> None:
         n = counts.actions[name]
         table.add_row(name, str(n), f"{n / counts.replies:.1%}" if counts.replies else "", style=style if n else "dim")
     table.add_row("NOT scored", str(counts.not_scored), "", style="bold red" if counts.not_scored else "dim")
-    out.print(f"{counts.replies} replies of {counts.conversations} conversations")
+    unread = f"; {counts.unread} rows could NOT be read" if counts.unread else ""
+    out.print(f"{counts.replies} replies of {counts.conversations} conversations{unread}")
     out.print(table)
     for rule, n in counts.rules.most_common():
         out.print(f"rule {rule}: {n}", markup=False, soft_wrap=True)

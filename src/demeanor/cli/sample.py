@@ -19,7 +19,7 @@ def sample(
     trait: Annotated[str, typer.Option("--trait", "-t", help="The trait that will be labelled.")],
     input_file: Annotated[Path, typer.Option("--input", "-i", help="Unlabelled replies: rows as for `score`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The sheet to fill in.")] = Path("to-label.csv"),
-    n: Annotated[int, typer.Option("--n", help="How many replies.")] = 50,
+    n: Annotated[int, typer.Option("--n", min=1, help="How many replies.")] = 50,
     vectors: Vectors = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -45,16 +45,18 @@ def sample(
     from demeanor.extraction.sampling import choose_to_label
     from demeanor.scoring import Reading
 
-    scored, values = [], []
+    scored, values, reason = [], [], ""
     with console.stages() as stage:
         step = stage("scoring", len(rows))
         for i, result in enumerate(scorer.score_many(conversations)):
             if isinstance(result, Reading):
                 scored.append(i)
                 values.append(result[trait].z)
+            else:
+                reason = reason or f"line {rows[i][0]}: {result.error}"
             step(1)
     if not scored:
-        raise InputFileError(f"no row of {input_file} could be scored")
+        raise InputFileError(f"no row of {input_file} could be scored, the first: {reason}")
     import numpy as np
 
     groups = [group_of(record, c) for (_, record), c in zip(rows, conversations, strict=True)]
@@ -65,18 +67,20 @@ def sample(
         for pick in picks:
             i = scored[pick]
             messages = conversations[i].to_record()
-            writer.writerow(
-                {
-                    "id": rows[i][1].get("id", rows[i][0]),
-                    "label": "",
-                    "prompt": "\n".join(f"{m['role']}: {m['content']}" for m in messages[:-1]),
-                    "response": conversations[i].response,
-                    "group": groups[i],
-                    "messages": json.dumps(messages, ensure_ascii=False),
-                }
-            )
-    if len(scored) < len(rows):
-        console.note(f"{len(rows) - len(scored)} row(s) could not be scored and were left out")
+            number, record = rows[i]
+            row = {
+                "id": number if record.get("id") is None else record["id"],
+                "label": "",
+                "prompt": "\n".join(f"{m['role']}: {m['content']}" for m in messages[:-1]),
+                "response": conversations[i].response,
+                "group": groups[i],
+                "messages": json.dumps(messages, ensure_ascii=False),
+            }
+            # half of a surrogate pair cannot be written
+            writer.writerow({column: str(value).encode(errors="replace").decode() for column, value in row.items()})
     console.out.print(
         f"{len(picks)} replies to label in {output}: fill in 'label', then demeanor adapt --trait {trait} --input {output} --output adapted"
     )
+    if left := len(rows) - len(scored):
+        console.problem(f"{left} of {len(rows)} rows could not be scored and are not in the sheet, the first: {reason}")
+        raise typer.Exit(3)

@@ -50,7 +50,7 @@ def score(
     if input_file is not None and output_file is not None:
         if text is not None:
             raise InputFileError("give either a text or --input, not both")
-        total = _count_rows(input_file, output_file)
+        total = console.count_rows(input_file, output_file)
         _score_file(input_file, output_file, total, console.load_scorer(vectors, model, device, dtype, allow_other_model))
         return
     given = text.replace("\\n", "\n") if text is not None else _standard_input()
@@ -74,21 +74,9 @@ def _standard_input() -> str:
     if sys.stdin.isatty():
         console.note("reading the conversation from the terminal; end with Ctrl-D")
     try:
-        return sys.stdin.buffer.read().decode("utf-8")
+        return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConversationError(f"standard input is not UTF-8 text (byte {error.start})") from error
-
-
-def _count_rows(source: Path, target: Path) -> int:
-    """The number of rows to score; refuses what cannot work before a model is loaded for it."""
-    from demeanor.records import read_rows
-
-    if source.resolve() == target.resolve():
-        raise InputFileError(f"{target} is the input; name another file with --output")
-    total = sum(1 for _ in read_rows(source))
-    if total == 0:
-        raise InputFileError(f"{source} holds no rows; give one JSON object a line")
-    return total
 
 
 def _score_file(source: Path, target: Path, total: int, scorer: Scorer) -> None:
@@ -96,7 +84,7 @@ def _score_file(source: Path, target: Path, total: int, scorer: Scorer) -> None:
     from demeanor.records import read_rows, to_line, writing
     from demeanor.scoring import NotScored
 
-    failed = 0
+    done = failed = 0
     with console.stages() as stage, writing(target) as file:
         step = stage("scoring", total)
         rows, to_score = _twice(read_rows(source))
@@ -109,7 +97,9 @@ def _score_file(source: Path, target: Path, total: int, scorer: Scorer) -> None:
                 if failed == 1:
                     console.note(f"first row not scored: {reason}")
             file.write(to_line({**row.record, "demeanor": added}))
+            done += 1
             step(1)
+        console.check_count(source, total, done)
     console.note(f"{total - failed} of {total} rows scored into {target}")
     if failed:
         console.problem(f"{failed} of {total} rows could not be scored; each holds its 'error' in {target}")

@@ -146,6 +146,7 @@ def calibrate(
     """
     from demeanor.records import writing
     from demeanor.traits import load
+    from demeanor.vectors.storage import refuse_foreign
 
     console.check_layers(layers)
     strengths = _numbers(doses, "--doses")
@@ -153,6 +154,8 @@ def calibrate(
     asked = _read_prompts(prompts) if prompts is not None else None
     if save and vectors is None:
         raise SteeringError("--save needs the folder of the vector set; name it with --vectors")
+    if save and vectors is not None:
+        refuse_foreign(vectors)
     scorer = console.load_scorer(vectors, model, device, dtype, False)
     from demeanor.model.generation import Sampling
     from demeanor.steering import calibrate as measuring

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from demeanor.comparison.results import Comparison, Difference
-from demeanor.comparison.statistics import ALPHA, smallest_p
+from demeanor.comparison.statistics import ALPHA, fewest_prompts, smallest_p
 from demeanor.errors import InputFileError, VectorSetError, nearest
 
 _RULE = re.compile(r"\s*(\S+)\s+(drops|rises)\s+(?:by\s+)?more\s+than\s+(\d+(?:\.\d+)?|\.\d+)\s*")
@@ -59,8 +59,10 @@ def check_trait(condition: Condition, traits: list[str]) -> None:
 def judge(condition: Condition, comparison: Comparison) -> list[Judged]:
     """What comes of a condition, for each version.
 
-    Raises InputFileError where it could never fail: the trait was not compared, or there are too few prompts.
+    Raises VectorSetError for a trait that is not compared, and InputFileError where the condition could never fail: its trait
+    could not be compared for a version, or there are too few prompts.
     """
+    check_trait(condition, [d.trait for d in comparison.differences] + [trait for trait, _ in comparison.not_compared])
     missing = [version for trait, version in comparison.not_compared if trait == condition.trait]
     if missing:
         raise InputFileError(f"{condition.trait} could not be compared for {missing[0]}: no prompt that it applies to was scored for both")
@@ -68,10 +70,9 @@ def judge(condition: Condition, comparison: Comparison) -> list[Judged]:
     judged = []
     for d in comparison.of(condition.trait):
         if smallest_p(d.prompts) * tests >= ALPHA:
-            needed = next(n for n in range(2, 100) if smallest_p(n) * tests < ALPHA)
-            raise InputFileError(
-                f"{d.prompts} prompts are too few for {condition.trait}: no change of any size could fail it; give at least {needed}"
-            )
+            needed = fewest_prompts(tests)
+            way = "compare fewer traits or versions at once" if needed is None else f"give at least {needed}"
+            raise InputFileError(f"{d.prompts} prompts are too few for {condition.trait}: no change of any size could fail it; {way}")
         judged.append(Judged(condition, d.version, *_outcome(condition, d, comparison)))
     return judged
 

@@ -91,9 +91,11 @@ def matched(versions: Mapping[str, Sequence[Reply]], how: Match = "auto") -> dic
         if lacking := sum((r.id is None) if how == "id" else not r.prompt for r in replies):
             other = "'prompt' or 'messages'" if how == "prompt" else "an 'id'"
             raise InputFileError(f"{name}: {lacking} of {len(replies)} rows lack {other} to match them by; give each row one")
-    if how == "id":
-        _check_prompts(sound)
-    keyed = {name: [replace(r, key=_key(r, how)) for r in replies] for name, replies in versions.items()}
+    prompts = _prompts_by_id(sound) if how == "id" else {}
+    keyed = {
+        name: [replace(r, key=_key(r, how), prompt=r.prompt or prompts.get(r.id or "", ())) for r in replies]
+        for name, replies in versions.items()
+    }
     first_name, *rest = keyed
     for name in rest:
         if not {r.key for r in keyed[first_name] if not r.error} & {r.key for r in keyed[name] if not r.error}:
@@ -109,17 +111,23 @@ def _key(reply: Reply, how: Match) -> str:
     return "\x1e".join(f"{m.role}\x1f{m.content.strip()}" for m in reply.prompt)
 
 
-def _check_prompts(versions: Mapping[str, Sequence[Reply]]) -> None:
-    """Refuse one id for two prompts; a row without a prompt fits any."""
+def _prompts_by_id(versions: Mapping[str, Sequence[Reply]]) -> dict[str, Prompt]:
+    """The prompt of each id, from whichever row has it, so that all its replies are read after the same words.
+
+    Raises InputFileError where one id has two prompts.
+    """
     seen: dict[str, tuple[str, str]] = {}
+    found: dict[str, Prompt] = {}
     for name, replies in versions.items():
         for reply in replies:
             if not reply.prompt:
                 continue
             prompt = _key(reply, "prompt")
+            found.setdefault(reply.id or "", reply.prompt)
             where, known = seen.setdefault(reply.id or "", (name, prompt))
             if known != prompt:
                 places = name if where == name else f"{where} and {name}"
                 raise InputFileError(
                     f"id {reply.id!r} stands for different prompts in {places}; mend the ids, or match by text: --match prompt"
                 )
+    return found

@@ -60,6 +60,11 @@ def smallest_p(prompts: int) -> float:
     return max(2.0 ** (1 - prompts), 2 / (DRAWS + 1)) if prompts else 1.0
 
 
+def fewest_prompts(tests: int) -> int | None:
+    """How many prompts it takes before any difference can be found among so many tests; None where no number does."""
+    return next((n for n in range(2, 100) if smallest_p(n) * tests < ALPHA), None)
+
+
 def holm(p: list[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given."""
     return [float(x) for x in multipletests(p, method="holm")[1]] if p else []
@@ -84,14 +89,18 @@ def prompts_needed(d: Array, size: float, tests: int = 1) -> int | None:
     standardised, test = abs(size) / float(d.std(ddof=1)), TTestPower()
 
     def enough(n: int) -> bool:
-        return bool(test.power(standardised, n, ALPHA / tests) >= POWER)
+        power = float(test.power(standardised, n, ALPHA / tests))
+        return power >= POWER or math.isnan(power)  # NaN where the effect is so large that its tail cannot be computed
 
-    high = 4
+    fewest = fewest_prompts(tests)
+    if fewest is None:
+        return None
+    high = max(4, fewest)
     while not enough(high):
         high *= 2
         if high > _MOST:
             return None
-    low = 2
+    low = fewest
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle + 1, high)

@@ -60,7 +60,8 @@ def read_prompts(path: Path) -> dict[str, Prompt]:
             raise InputFileError(f"{path}: line {row.number} has no 'prompt' that can be read; give text, or a list of messages") from None
         if messages[-1].role != "user" or not messages[-1].content.strip():
             raise InputFileError(f"{path}: line {row.number} does not end with something that the user says")
-        name = str(row.record.get("id", row.number))
+        given = row.record.get("id")
+        name = str(row.number if given is None else given)
         if name in found:
             raise InputFileError(f"{path}: line {row.number} repeats the id {name!r}; give each prompt its own")
         found[name] = messages

@@ -7,13 +7,16 @@ each dimension in units of its neutral spread and divided by the root of their n
 
 lambda is chosen by cross-validated log loss over prompts, the stronger prior in a tie; at lambda = infinity the
 direction is the pack's, at small lambda it is a supervised probe. Graded labels are soft targets between 0 and 1.
+
+Folds are compared on logits less their own midpoint between the poles: b follows how many of a fold's own rows are high, so
+that logits with b would rank rows by the fold that they fell in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,6 +40,8 @@ FOLDS = 5
 CURVE = (10, 20, 40, 80, 160, 320)
 FEWEST_GROUPS = 3  # prompts from which on cross-validation keeps them together
 FEWEST = 6  # labelled rows under which nothing is fitted
+OF_CALIBRATION = {"scores", "thresholds", "ordinary", "ece", "brier"}
+"""The parts of a validation that rest on the calibration, not on the direction alone."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class Adaptation:
     penalty: float
     """The strength of the prior that was chosen; infinity keeps the pack's direction."""
     ece: float
+    """Of probabilities fitted without a reply's own prompt; NaN where a fold leaves too little of a pole to fit any."""
     brier: float
     curve: dict[int, float]
     """Cross-validated AUROC by number of labelled rows."""
@@ -124,20 +130,21 @@ def adapt_activations(vectors: VectorSet, trait: str, activations: Array, labell
 def _adapt(vectors: VectorSet, trait: str, activations: Array, labelled: Labelled) -> Adaptation:
     entry = vectors[trait]
     problem = _Problem.of(vectors, entry, activations, labelled)
-    choice, folded = _choose_penalty(problem)
-    alpha, u, bias = _fit(problem, choice)
+    choice = _choose_penalty(problem)
+    folded = _out_of_fold(problem, choice)[1]
+    alpha, u, _ = _fit(problem, choice)
     weights = alpha * problem.prior + u / problem.scale
     norm = float(np.linalg.norm(weights))
     direction = (weights / norm).reshape(activations.shape[1:])
-    # the out-of-fold logits, in this direction's raw score: logit = norm * raw + offset
-    offset = bias - alpha * problem.prior_offset - float(u @ problem.shift)
-    raw = (folded - offset) / norm
+    # the out-of-fold scores, in this direction's raw score: logit without b = norm * raw - offset
+    offset = alpha * problem.prior_offset + float(u @ problem.shift)
+    raw = (folded + _midpoint(problem, alpha, u) + offset) / norm
     high = labelled.high
     prompts = labelled.prompts
     over = "over prompts" if prompts >= FEWEST_GROUPS else "over replies, for want of prompts: optimistic"
     source = f"{len(high)} labelled replies to {prompts} prompt(s), cross-validated {over}"
     calibration = fit_calibration(raw, high, labelled.group, source)
-    probability = calibration.probability(raw)
+    probability = _out_of_fold_probability(raw, high, labelled.group)
     measured = Adaptation(
         vectors=vectors,
         rows=len(high),
@@ -146,8 +153,8 @@ def _adapt(vectors: VectorSet, trait: str, activations: Array, labelled: Labelle
         interval=clustered_auroc_interval(folded, high, labelled.clusters),
         pack_auroc=auroc(problem.s[high], problem.s[~high]) if problem.has_prior else float("nan"),
         penalty=choice,
-        ece=expected_calibration_error(probability, high),
-        brier=brier(probability, high),
+        ece=float("nan") if probability is None else expected_calibration_error(probability, high),
+        brier=float("nan") if probability is None else brier(probability, high),
         curve=_learning_curve(problem, choice),
     )
     tensor = torch.from_numpy(np.ascontiguousarray(direction, dtype=np.float32))
@@ -257,21 +264,41 @@ def folds(high: NDArray[np.bool_], group: NDArray[Any], seed: int = 0) -> list[t
     return list(GroupKFold(min(FOLDS, groups), shuffle=True, random_state=seed).split(high, groups=group))
 
 
-def _out_of_fold(problem: _Problem, penalty: float) -> Array:
-    """Logits of each row by a fit without its group [rows]."""
-    logits = np.zeros(len(problem.y))
+def _midpoint(problem: _Problem, alpha: float, u: Array) -> float:
+    """Half-way between the poles' mean logits without b; the mean of all where one pole is missing."""
+    logits = alpha * problem.s + problem.z @ u
+    high = problem.high
+    return float(logits.mean() if high.all() or not high.any() else (logits[high].mean() + logits[~high].mean()) / 2)
+
+
+def _out_of_fold(problem: _Problem, penalty: float) -> tuple[Array, Array]:
+    """Of each row by a fit without its group: its logit, and its logit less b and the fold's midpoint [rows]."""
+    logits, scores = np.zeros(len(problem.y)), np.zeros(len(problem.y))
     for inside, outside in folds(problem.high, problem.group):
-        alpha, u, bias = _fit(problem.rows(inside), penalty)
-        logits[outside] = alpha * problem.s[outside] + problem.z[outside] @ u + bias
-    return logits
+        part = problem.rows(inside)
+        alpha, u, bias = _fit(part, penalty)
+        plain = alpha * problem.s[outside] + problem.z[outside] @ u
+        logits[outside], scores[outside] = plain + bias, plain - _midpoint(part, alpha, u)
+    return logits, scores
 
 
-def _choose_penalty(problem: _Problem) -> tuple[float, Array]:
-    """The penalty with the lowest cross-validated log loss, the larger one in a tie, and its out-of-fold logits."""
-    logits = {p: _out_of_fold(problem, p) for p in (PENALTIES if problem.has_prior else PENALTIES[1:])}
-    losses = {p: float((np.logaddexp(0, f) - problem.y * f).mean()) for p, f in logits.items()}
-    best = min(losses, key=lambda p: (round(losses[p], 3), -p))
-    return best, logits[best]
+def _out_of_fold_probability(raw: Array, high: NDArray[np.bool_], group: NDArray[Any]) -> Array | None:
+    """Probability of each row by a calibration without its group [rows]; None where a fold leaves fewer than two of a pole."""
+    found = np.zeros(len(raw))
+    for inside, outside in folds(high, group):
+        if min(high[inside].sum(), (~high[inside]).sum()) < 2:
+            return None
+        found[outside] = fit_calibration(raw[inside], high[inside], group[inside], "").probability(raw[outside])
+    return found
+
+
+def _choose_penalty(problem: _Problem) -> float:
+    """The penalty with the lowest cross-validated log loss, the larger one in a tie."""
+    losses = {}
+    for penalty in PENALTIES if problem.has_prior else PENALTIES[1:]:
+        logits, _ = _out_of_fold(problem, penalty)
+        losses[penalty] = float((np.logaddexp(0, logits) - problem.y * logits).mean())
+    return min(losses, key=lambda p: (round(losses[p], 3), -p))
 
 
 def _learning_curve(problem: _Problem, penalty: float, draws: int = 4) -> dict[int, float]:
@@ -290,8 +317,8 @@ def _learning_curve(problem: _Problem, penalty: float, draws: int = 4) -> dict[i
                 part = problem.rows(chosen)
                 if part.high.all() or not part.high.any():
                     continue
-                alpha, u, bias = _fit(part, penalty)
-                scores.append(alpha * problem.s[outside] + problem.z[outside] @ u + bias)
+                alpha, u, _ = _fit(part, penalty)
+                scores.append(alpha * problem.s[outside] + problem.z[outside] @ u - _midpoint(part, alpha, u))
                 seen.append(problem.high[outside])
             if scores:
                 s, h = np.concatenate(scores), np.concatenate(seen)
@@ -299,7 +326,7 @@ def _learning_curve(problem: _Problem, penalty: float, draws: int = 4) -> dict[i
                     values.append(auroc(s[h], s[~h]))
         if values:
             curve[size] = float(np.mean(values))
-    final = _out_of_fold(problem, penalty)
+    _, final = _out_of_fold(problem, penalty)
     curve[total] = auroc(final[problem.high], final[~problem.high])
     return curve
 
@@ -316,6 +343,7 @@ class Recalibration:
     auroc: float
     interval: Interval
     ece: float
+    """Cross-validated over prompts; NaN where a fold leaves too little of a pole."""
 
 
 def recalibrate(
@@ -328,8 +356,8 @@ def recalibrate(
 ) -> Recalibration:
     """Fit a trait's centre, spread, probability and thresholds to labelled replies; its direction stays.
 
-    The calibration error is cross-validated. Raises ExtractionError where the labels are of one kind, or are too few for
-    an error rate that is asked for.
+    The calibration error is cross-validated, and thresholds count prompts, not replies. Raises ExtractionError where the
+    labels are of one kind, or are too few for an error rate that is asked for.
     """
     entry, high = vectors[trait], labelled.high
     if high.all() or not high.any():
@@ -341,14 +369,14 @@ def recalibrate(
     z = calibration.z(raw)
     unsafe_is_high = entry.safe_pole == "low"
     unsafe = high if unsafe_is_high else ~high
-    thresholds = [fit_threshold(z, unsafe, unsafe_is_high, rate, kind) for kind, rate in wanted]
+    group = labelled.group
+    thresholds = [fit_threshold(z, unsafe, unsafe_is_high, rate, kind, group) for kind, rate in wanted]
     asked = {threshold_key(t.kind, t.rate): t.to_record() for t in thresholds}
-    calibration = replace(calibration, thresholds=standard_thresholds(z, high, entry.safe_pole) | asked)
-    folded = np.zeros(len(raw))
-    for inside, outside in folds(high, labelled.group):
-        folded[outside] = fit_calibration(raw[inside], high[inside], labelled.group[inside], "").probability(raw[outside])
+    calibration = replace(calibration, thresholds=standard_thresholds(z, high, entry.safe_pole, group) | asked)
+    probability = _out_of_fold_probability(raw, high, group)
     metadata = {**entry.reading.metadata, "centre": calibration.centre}
     changed = replace(entry, calibration=calibration.to_record(), reading=replace(entry.reading, metadata=metadata))
+    changed = replace(changed, metrics={k: v for k, v in entry.metrics.items() if k not in OF_CALIBRATION})
     return Recalibration(
         replace(vectors, traits={**vectors.traits, trait: changed}),
         calibration,
@@ -357,14 +385,15 @@ def recalibrate(
         prompts,
         auroc(raw[high], raw[~high]),
         clustered_auroc_interval(raw, high, labelled.clusters),
-        expected_calibration_error(folded, high),
+        float("nan") if probability is None else expected_calibration_error(probability, high),
     )
 
 
-def without_prior(vectors: VectorSet, trait: str) -> VectorSet:
+def without_prior(vectors: VectorSet, trait: str, safe_pole: Literal["high", "low"]) -> VectorSet:
     """The set with an entry for a new trait that has no direction yet, to be fitted to labels alone.
 
-    It is read over the layers that the set's other traits are read at in the middle.
+    `safe_pole` says which labels are the safe ones. It is read over the layers that the set's other traits are read at in
+    the middle.
     """
     if trait in vectors.traits:
         raise ExtractionError(f"the vector set holds {trait} already; leave --new out to adapt it")
@@ -381,7 +410,7 @@ def without_prior(vectors: VectorSet, trait: str) -> VectorSet:
         description="Defined by labelled replies alone.",
         high_pole="replies labelled high.",
         low_pole="replies labelled low.",
-        safe_pole="high",
+        safe_pole=safe_pole,
         reads="response",
         pack_hash="",
         calibration={"centre": 0.0, "spread": 1.0},

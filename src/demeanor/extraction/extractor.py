@@ -70,7 +70,8 @@ class PersonaVectorExtractor:
         on its own.
         """
         reads: SpanOf = persona_vector.metadata.get("reads", "response")
-        activation = self.reader.read([text], list(persona_vector.layers), reads)[0]
+        pooling: Pooling = persona_vector.metadata.get("pooling", "mean")
+        activation = self.reader.read([text], list(persona_vector.layers), reads, pooling)[0]
         raw = float(persona_vector.raw(activation))
         return raw - persona_vector.centre if centred else raw
 

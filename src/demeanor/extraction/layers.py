@@ -7,9 +7,10 @@ by the held-out pairs, which are used once, for the report.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 from demeanor.errors import ExtractionError
@@ -44,10 +45,12 @@ def choose_layers(train: ReadExamples, fit: Fit, candidates: list[int], width: i
     is read in the middle of a model depends less on the words at hand than what is read near its end.
     With too few families to cross-validate, half the depth is taken, and `how` says so.
     """
-    groups = len(set(train.families.tolist()))
+    groups, candidates = len(set(train.families.tolist())), sorted(candidates)
     middle = candidates[(len(candidates) - 1) // 2]
     if groups < 3:
         return LayerChoice(_around(middle, candidates, width), {}, f"half the depth: {groups} families are too few to cross-validate")
+    if groups == len(train) and any(len({*train.high[inside].tolist()}) < 2 for inside, _ in _folds(train)):
+        return LayerChoice(_around(middle, candidates, width), {}, "half the depth: too few examples of one pole to cross-validate")
     curve = {}
     for layer in candidates:
         scores = out_of_fold(train, lambda h, low: fit_layers(h, low, fit), [layer])
@@ -70,7 +73,7 @@ def out_of_fold(train: ReadExamples, fit: Callable[[Array, Array], Array], layer
     """
     x, high = train.at(layers), train.high
     scores = np.zeros(len(train))
-    for inside, outside in GroupKFold(min(FOLDS, len(set(train.families.tolist())))).split(x, groups=train.families):
+    for inside, outside in _folds(train):
         h, low = x[inside][high[inside]], x[inside][~high[inside]]
         if not len(h) or not len(low):
             raise ExtractionError("a fold is left without one of the poles; spread both poles over the families")
@@ -78,6 +81,12 @@ def out_of_fold(train: ReadExamples, fit: Callable[[Array, Array], Array], layer
         sh, sl = np.tensordot(h, direction, 2), np.tensordot(low, direction, 2)
         scores[outside] = (np.tensordot(x[outside], direction, 2) - (sh.mean() + sl.mean()) / 2) / max(spread(sh, sl), 1e-12)
     return scores
+
+
+def _folds(train: ReadExamples) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Inside and outside examples of each fold; a family is in one of them."""
+    families = train.families
+    return list(GroupKFold(min(FOLDS, len(set(families.tolist())))).split(families, groups=families))
 
 
 def _around(layer: int, candidates: list[int], width: int) -> tuple[int, ...]:

@@ -57,12 +57,12 @@ def validate_vector(vector: PersonaVector, calibration: Calibration, read: ReadT
         "length": {"auroc": round(length_auroc(test), 4)},
         "words": {"auroc": round(words_auroc(*_texts(train), *_texts(test), phrases=True), 4)},
         "random": _random_directions(vector, train, test),
-        "permutation": _permutations(vector, train, test, auroc(high, low)),
+        "permutation": _permutations(vector, read, auroc(high, low)),
         "hard": group_auroc(test, scores, np.array([e.hard for e in test.examples])),
         "registers": _groups(test, scores, [e.register for e in test.examples]),
         "families": _groups(test, scores, [e.family for e in test.examples]),
         "style_shift": _style_shift(vector, read),
-        "learning_curve": _learning_curve(vector, train, test),
+        "learning_curve": _learning_curve(vector, read),
         "scores": {
             "high": [round(float(z), 3) for z in calibration.z(high)],
             "low": [round(float(z), 3) for z in calibration.z(low)],
@@ -174,7 +174,7 @@ def _style_shift(vector: PersonaVector, read: ReadTrait) -> dict[str, Any]:
         if others.high.sum() < 2 or (~others.high).sum() < 2:
             continue
         x = others.at(vector.layers)
-        direction = fit_layers(x[others.high], x[~others.high], fit)
+        direction = fit_layers(x[others.high], x[~others.high], fit, read.everyday(vector.layers))
         high, low = [], []
         for split in ("calibration", "test"):
             held = read.splits.get(split)
@@ -190,9 +190,10 @@ def _style_shift(vector: PersonaVector, read: ReadTrait) -> dict[str, Any]:
     return found
 
 
-def _learning_curve(vector: PersonaVector, train: ReadExamples, test: ReadExamples) -> dict[str, float]:
+def _learning_curve(vector: PersonaVector, read: ReadTrait) -> dict[str, float]:
     """Test AUROC by the number of training pairs, mean over draws of whole pairs, at the layers already chosen."""
     fit = method(vector.metadata.get("method", "mean_difference"))
+    train, test, everyday = read["train"], read["test"], read.everyday(vector.layers)
     x_train, x_test = train.at(vector.layers), test.at(vector.layers)
     pairs, pair = np.unique(train.pair_ids, return_inverse=True)
     curve = {}
@@ -202,7 +203,7 @@ def _learning_curve(vector: PersonaVector, train: ReadExamples, test: ReadExampl
             chosen = np.isin(pair, np.random.default_rng(draw).permutation(len(pairs))[:size])
             x, high = x_train[chosen], train.high[chosen]
             if high.any() and not high.all():
-                scores = np.tensordot(x_test, fit_layers(x[high], x[~high], fit), 2)
+                scores = np.tensordot(x_test, fit_layers(x[high], x[~high], fit, everyday), 2)
                 values.append(auroc(scores[test.high], scores[~test.high]))
         if values:
             curve[str(size)] = round(float(np.mean(values)), 4)
@@ -221,10 +222,11 @@ def _random_directions(vector: PersonaVector, train: ReadExamples, test: ReadExa
     return {"mean": round(float(np.mean(found)), 4), "p97_5": round(float(np.quantile(found, 0.975)), 4), "n": RANDOM_DIRECTIONS}
 
 
-def _permutations(vector: PersonaVector, train: ReadExamples, test: ReadExamples, value: float) -> dict[str, float]:
-    """AUROC on `test` of directions fitted after the poles of random training pairs were swapped, at the same layers."""
+def _permutations(vector: PersonaVector, read: ReadTrait, value: float) -> dict[str, float]:
+    """AUROC on the test pairs of directions fitted after the poles of random training pairs were swapped, at the same layers."""
     rng = np.random.default_rng(0)
     fit = method(vector.metadata.get("method", "mean_difference"))
+    train, test, everyday = read["train"], read["test"], read.everyday(vector.layers)
     x_train, x_test = train.at(vector.layers), test.at(vector.layers)
     _, pair = np.unique(train.pair_ids, return_inverse=True)
     found = []
@@ -232,7 +234,7 @@ def _permutations(vector: PersonaVector, train: ReadExamples, test: ReadExamples
         swapped = train.high ^ rng.integers(0, 2, pair.max() + 1).astype(bool)[pair]
         if not swapped.any() or swapped.all():
             continue
-        scores = np.tensordot(x_test, fit_layers(x_train[swapped], x_train[~swapped], fit), 2)
+        scores = np.tensordot(x_test, fit_layers(x_train[swapped], x_train[~swapped], fit, everyday), 2)
         found.append(auroc(scores[test.high], scores[~test.high]))
     exceeding = sum(f >= value for f in found)
     return {

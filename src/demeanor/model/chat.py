@@ -28,6 +28,7 @@ PLAIN_TEMPLATE = (
 )
 PLAIN_STOP = "\nUser:"  # where a base model under the plain template goes on to speak for the user
 _MARK = "demeanormarker{}z"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,12 @@ class ChatEncoder:
     def _render(self, conversation: Conversation) -> tuple[str, list[tuple[int, int]]]:
         """The rendered text and each message's character range in it."""
         messages, inside = _acceptable(self._defused(conversation.messages), self._apply)
-        text = self._apply(messages)
-        pieces = self._template_pieces(tuple(m.role for m in messages))
-        places = _locate(text, pieces, [m.content for m in messages])
+        try:
+            text, places = self._placed(messages)
+        except ChatTemplateError:
+            if self._pieces.pop(tuple(m.role for m in messages), None) is None:
+                raise
+            text, places = self._placed(messages)  # a template that writes today's date has other pieces tomorrow
         if inside == list(range(len(messages))):
             return text, places
         # messages were joined for a template that does not take them apart: find each within its joined message, in order
@@ -103,6 +107,11 @@ class ChatEncoder:
                 read_to = at + len(message.content)
             found.append((at, read_to) if at >= 0 else (start, end))
         return text, found
+
+    def _placed(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
+        text = self._apply(messages)
+        pieces = self._template_pieces(tuple(m.role for m in messages))
+        return text, _locate(text, pieces, [m.content for m in messages])
 
     def _apply(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
         try:
@@ -139,11 +148,12 @@ class ChatEncoder:
     def _defused(self, messages: Sequence[Message]) -> list[Message]:
         """Messages without outer white space, with written-out control tokens broken by a zero-width space.
 
-        Otherwise a message that holds, say, an end-of-turn token could end its turn and speak as somebody else.
+        Otherwise a message that holds, say, an end-of-turn token could end its turn and speak as somebody else. Half of a
+        surrogate pair (an emoji that was cut in two), which tokenizers refuse, becomes the replacement character.
         """
 
         def text(content: str) -> str:
-            content = content.strip()
+            content = _SURROGATE.sub("\ufffd", content.strip())
             if self._control is None:
                 return content
             return self._control.sub(lambda m: m.group()[0] + "\u200b" + m.group()[1:], content)

@@ -55,7 +55,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply as written: its text, its tokens without the one that ends the turn, and whether it came to its own end."""
+    """A reply as written: its text, its tokens without what ends the turn, and whether it came to its own end."""
 
     text: str
     ids: list[int]
@@ -169,8 +169,20 @@ def _reply(reader: ActivationReader, ids: list[int]) -> Reply:
     ends = set(end_tokens(reader))
     end = next((i for i, token in enumerate(ids) if token in ends), None)
     kept = ids if end is None else ids[:end]
-    text = str(reader.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    whole, text = _decoded(reader, kept), text_of(reader, kept)
     finished = end is not None
-    if not reader.encoder.has_template and PLAIN_STOP in text:
-        text, finished = text.split(PLAIN_STOP)[0], True
+    if text != whole:
+        text, finished = text.rstrip(), True
+        while kept and _decoded(reader, kept[:-1]).startswith(text):
+            kept = kept[:-1]
     return Reply(text.strip(), kept, finished)
+
+
+def text_of(reader: ActivationReader, ids: list[int]) -> str:
+    """What a reply's tokens say; where there is no chat template, up to where the model begins to speak for the user."""
+    text = _decoded(reader, ids)
+    return text if reader.encoder.has_template else text.split(PLAIN_STOP)[0]
+
+
+def _decoded(reader: ActivationReader, ids: list[int]) -> str:
+    return str(reader.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

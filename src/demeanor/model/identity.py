@@ -1,8 +1,10 @@
 """Which model this is: what a vector set is bound to.
 
-Two models with the same fingerprint give the same activations up to rounding. The fingerprint covers the shape of the
-architecture and a sample of every weight, rounded to bfloat16, so that a fine-tuned or quantised copy differs and the
-same weights loaded in another dtype do not. Dtype and quantisation are recorded beside it.
+The fingerprint covers the shape of the architecture and a sample of every weight, rounded to bfloat16, so that a
+fine-tuned or quantised copy differs and a bfloat16 checkpoint loaded in another dtype does not. A float32 checkpoint may
+differ when loaded in float16, which rounds it otherwise. Nothing of the config is covered: models of the same weights
+with another rope scaling or sliding window share a fingerprint, though they give other activations. Dtype and
+quantisation are recorded beside it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from demeanor.model.blocks import text_config
 from demeanor.model.chat import ChatEncoder
 
 _SAMPLE = 64
+_LEAST = 2**-16  # below it float16 cannot hold every bfloat16 number; hashed as zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,8 @@ def fingerprint(model: PreTrainedModel) -> str:
         flat = weight.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // _SAMPLE)][:_SAMPLE]
         if sample.is_floating_point():
-            sample = sample.to(torch.bfloat16).view(torch.int16)
+            sample = sample.to(torch.bfloat16)
+            sample = sample.masked_fill(sample.abs() < _LEAST, 0).view(torch.int16)
         digest.update(sample.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:24]
 

@@ -77,6 +77,11 @@ class Intervention:
             raise SteeringError("a steering vector or its amount holds NaN or infinity; extract the vector again")
         if abs(float(self.direction.float().norm()) - 1) > 1e-3:
             raise SteeringError(f"a steering direction has length 1, not {float(self.direction.float().norm()):.3g}; divide it by its norm")
+        if self.condition is not None and self.where == "prompt":
+            raise SteeringError(
+                "a condition is read on the reply as it is written, so it never steers the prompt; "
+                "steer the response or both (--where), or leave the condition out"
+            )
 
 
 class Steering:

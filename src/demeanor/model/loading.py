@@ -54,14 +54,15 @@ def load_model(
     target = _device(device)
     torch_dtype = _dtype(dtype, target)
     options: dict[str, Any] = {"dtype": torch_dtype}
+    gguf = name.endswith(".gguf")
     if quantization is not None:
         options |= _quantization(quantization, target)
-    elif target.type == "cuda" and target.index is None:
+    elif target.type == "cuda" and target.index is None and not gguf:
         options["device_map"] = "auto"
     with quiet():
         if name == embedded.NAME:
             loaded = _from_folder(embedded.ensure(), options)
-        elif name.endswith(".gguf"):
+        elif gguf:
             loaded = _from_gguf(Path(name), torch_dtype, quantization)
         else:
             loaded = _from_folder(locate(name), options)
@@ -87,6 +88,14 @@ def load_gguf(path: Path) -> LoadedModel:
     return LoadedModel(model, tokenizer)
 
 
+def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The model itself, its weights now in `dtype`; its buffers stay, for rotary frequencies go wrong in low precision."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+    return model
+
+
 def _from_gguf(path: Path, dtype: torch.dtype, quantization: Quantization | None) -> LoadedModel:
     if quantization is not None:
         raise ModelError("a GGUF file is quantised already; leave --quantization out")
@@ -96,7 +105,7 @@ def _from_gguf(path: Path, dtype: torch.dtype, quantization: Quantization | None
         model, tokenizer = load_gguf(path)
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         raise ModelError(f"{path} could not be read as a GGUF model: {_first_line(error)}") from error
-    return LoadedModel(model.to(dtype), tokenizer)  # type: ignore[arg-type]
+    return LoadedModel(cast(model, dtype), tokenizer)
 
 
 def _from_folder(path: Path, options: dict[str, Any]) -> LoadedModel:
@@ -122,10 +131,11 @@ def locate(name: str) -> Path:
 
 
 def _hub_folder(name: str) -> Path:
-    import httpx2 as http
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+    # OSError, and the HTTPError of httpx or, from huggingface_hub 2 on, of httpx2
+    no_answer: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
     kept = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "tokenizer*"]
     try:
         return Path(snapshot_download(name, allow_patterns=kept, local_files_only=True))
@@ -140,7 +150,7 @@ def _hub_folder(name: str) -> Path:
         raise ModelNotFoundError(f"{name} is gated: accept its licence on the hub, then run `hf auth login`") from error
     except RepositoryNotFoundError as error:
         raise ModelNotFoundError(f"the hub knows no model {name!r}; check the spelling, or `hf auth login` if it is private") from error
-    except (http.HTTPError, HfHubHTTPError, OSError) as error:
+    except no_answer as error:
         raise ModelNotFoundError(
             f"{name} is not in the local hub cache and the hub cannot be reached ({_first_line(error)}); "
             f"go online, name a local folder, or use the embedded {embedded.NAME}"
@@ -158,6 +168,12 @@ def _device(device: str) -> torch.device:
         raise ModelError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:1, mps") from error
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ModelError("no CUDA device is available here; use --device auto or cpu")
+    if found.type == "meta":
+        raise ModelError("the meta device computes nothing; use --device auto or cpu")
+    try:
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, ImportError) as error:  # what torch raises depends on the kind of device
+        raise ModelError(f"there is no device {device!r} here; use --device auto or cpu") from error
     return found
 
 
@@ -193,7 +209,7 @@ def _quantization(quantization: Quantization, device: torch.device) -> dict[str,
         if quantization == "8bit"
         else transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=_dtype("auto", device))
     )
-    return {"quantization_config": config, "device_map": "auto"}
+    return {"quantization_config": config, "device_map": "auto" if device.index is None else {"": device}}
 
 
 @contextmanager

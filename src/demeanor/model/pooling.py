@@ -92,8 +92,10 @@ class _MeanPool:
         self.spans = spans
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        means = torch.bmm(self.weights.to(hidden.device), hidden.float())[self.row, self.slot]
-        return torch.zeros(self.spans, means.shape[1], device=means.device).index_copy_(0, self.span, means)
+        # a model that is spread over devices has layers elsewhere than its embeddings
+        weights, row, slot, span = (t.to(hidden.device) for t in (self.weights, self.row, self.slot, self.span))
+        means = torch.bmm(weights, hidden.float())[row, slot]
+        return torch.zeros(self.spans, means.shape[1], device=means.device).index_copy_(0, span, means)
 
 
 class _TokenPool:

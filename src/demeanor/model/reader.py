@@ -200,7 +200,7 @@ class ActivationReader:
         for rows in batches:
             launched = self._try_batch(jobs, rows, layers, pooling, project, heads)
             if running is not None:
-                yield _collected(jobs, *running)
+                yield self._settled(jobs, *running, layers, pooling, project)
                 running = None
             if launched is not None:
                 running = (rows, *launched)
@@ -210,7 +210,25 @@ class ActivationReader:
                 error = ActivationError(f"out of memory on a single conversation ({rows[0].length} tokens a window)")
                 yield {rows[0].jobs[0]: error}
         if running is not None:
-            yield _collected(jobs, *running)
+            yield self._settled(jobs, *running, layers, pooling, project)
+
+    def _settled(
+        self,
+        jobs: Sequence[Job],
+        rows: list[Row],
+        values: Tensor,
+        finite: Tensor,
+        layers: Sequence[int],
+        pooling: Pooling,
+        project: Project | None,
+    ) -> dict[int, Tensor | ActivationError]:
+        """A batch's results by job. NaN times a weight of 0 is NaN, so one job can spoil the others of its row: they run again, alone."""
+        found = _collected(jobs, rows, values, finite)
+        for row in rows:
+            if len(row.jobs) > 1 and any(isinstance(found[job], ActivationError) for job in row.jobs):
+                for results in self._launch(iter([[one] for one in row.alone()]), jobs, layers, pooling, project):
+                    found.update(results)
+        return found
 
     def _try_batch(
         self,

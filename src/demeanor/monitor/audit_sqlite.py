@@ -7,6 +7,7 @@ wait for each other. While a log is open, its newest records may lie in the file
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,8 +37,10 @@ class Database:
             pragmas = {"journal_mode": "wal", "synchronous": "full"}
             self._db = peewee.SqliteDatabase(str(path), pragmas=pragmas, lock_type="IMMEDIATE", **options)
         else:
-            # where nothing can be written beside it (an archive), nobody writes to it either
-            fixed = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
+            # where nothing can be written beside it (an archive), nobody writes to it either; but SQLite does not look into a
+            # write-ahead log beside a file that is called immutable
+            wal = Path(f"{path}-wal")
+            fixed = "" if os.access(path.parent, os.W_OK) or (wal.exists() and wal.stat().st_size) else "&immutable=1"
             self._db = peewee.SqliteDatabase(f"{path.absolute().as_uri()}?mode=ro{fixed}", uri=True, **options)
         with self._named("opened"):
             new = write and not path.exists()
@@ -73,10 +76,14 @@ class Database:
         self._db.execute_sql("INSERT INTO entry (number, body, hash) VALUES (?, ?, ?)", (number, body, digest))
 
     def entries(self) -> Iterator[tuple[int | None, str, str]]:
-        """Every entry in order."""
+        """Every entry in order; the first that cannot be read is the last, without a number."""
         with self._named("read"):
-            for number, body, digest in self._db.execute_sql("SELECT number, body, hash FROM entry ORDER BY number"):
-                yield int(number), str(body), str(digest)
+            rows = self._db.execute_sql("SELECT number, body, hash FROM entry ORDER BY number")
+        try:
+            for number, body, digest in rows:
+                yield number if isinstance(number, int) else None, str(body), str(digest)
+        except sqlite3.Error:
+            yield None, "", ""
 
     def close(self) -> None:
         """Close the file; the last one to do so folds the write-ahead log back in."""
@@ -92,7 +99,7 @@ class Database:
         """SQLite's errors as one line that names the file and the way out."""
         try:
             yield
-        except (peewee.PeeweeException, OSError) as error:
+        except (peewee.PeeweeException, sqlite3.Error, OSError) as error:
             if isinstance(error, AuditError):
                 raise
             reason = str(error)
@@ -100,4 +107,6 @@ class Database:
                 raise AuditError(f"{self.path}: not an audit log, or damaged ({reason}); restore it, or name another file") from error
             if "locked" in reason:
                 reason = "another process has held the log for too long; is one stuck?"
+            if done == "read" and "unable to open" in reason:
+                reason += f"; copy it and the {self.path.name}-wal beside it to a folder that can be written to"
             raise AuditError(f"{self.path}: could not be {done}: {reason}; the records before stand") from error

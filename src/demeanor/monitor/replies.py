@@ -101,11 +101,16 @@ def _texts(path: Path) -> dict[Situation, tuple[str, ...]]:
 
 def _check_places(path: Path, situation: str, text: str) -> None:
     try:
-        used = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        places = [(name, form or conversion) for _, name, form, conversion in string.Formatter().parse(text) if name is not None]
     except ValueError as error:
         raise PolicyError(f"{path}: a text of {situation!r} has a brace that opens or closes nothing; double it to show it") from error
-    for name in used - PLACES:
-        raise PolicyError(f"{path}: a text of {situation!r} holds the unknown place {{{name}}}; only {{help}} and {{emergency}} are filled")
+    for name, more in places:
+        if name not in PLACES:
+            raise PolicyError(
+                f"{path}: a text of {situation!r} holds the unknown place {{{name}}}; only {{help}} and {{emergency}} are filled"
+            )
+        if more:
+            raise PolicyError(f"{path}: a text of {situation!r} has {more!r} in the braces of {{{name}}}; leave only the name in them")
 
 
 def _resources(path: Path) -> dict[str, dict[str, str]]:

@@ -72,7 +72,7 @@ class Monitor:
         Raises:
             PolicyError: the policy cannot be read or does not fit the vector set; no resources for the country.
             AuditError: the log cannot be opened.
-            VectorSetError: the baseline is for a trait that the vector set lacks.
+            VectorSetError: the vector set is read by pooling "max", or the baseline is for a trait that it lacks.
         """
         chosen = policy if isinstance(policy, Policy) else load_policy(policy)
         self.replies = replies or load_replies()
@@ -80,6 +80,8 @@ class Monitor:
         self.scorer = scorer if isinstance(scorer, Scorer) else None
         self.problem = str(scorer) if isinstance(scorer, DemeanorError) else None
         """Why nothing can be scored; None where it can."""
+        if self.scorer is not None:
+            ConversationScorer(self.scorer)  # refuses what no session could be read with
         self.policy: ResolvedPolicy = chosen.resolve(self.scorer.vectors) if self.scorer else unresolved(chosen)
         self.enforce, self.deadline = enforce, deadline or chosen.deadline_seconds
         self.baseline: dict[str, Baseline] | None = None
@@ -98,11 +100,12 @@ class Monitor:
     def load(cls, folder: str | Path, model: str | None = None, device: str = "auto", **options: Any) -> Monitor:
         """A monitor with the vector set in `folder` and the model that it names (or `model`); `options` as above.
 
-        Where they cannot be loaded (damaged files, another model) the monitor is made all the same, for a service that has
+        Where they cannot be used (damaged files, another model, pooling "max") the monitor is made all the same, for a service that has
         to answer: every reply is then not scored, and `problem` says why. Look at it before you open the service.
         """
         try:
-            scorer: Scorer | DemeanorError = Scorer.load(folder, model, device)
+            scorer: Scorer | DemeanorError = (loaded := Scorer.load(folder, model, device))
+            ConversationScorer(loaded)
         except DemeanorError as error:
             scorer = error
         return cls(scorer, **options)

@@ -50,9 +50,12 @@ class Transcript:
         }
 
 
-def judge_transcript(monitor: Monitor, name: str, conversation: Conversation) -> Transcript:
-    """Judge every reply. The monitor must not enforce. Raises ConversationError where there is no reply."""
-    session = monitor.session(name)
+def judge_transcript(monitor: Monitor, name: str, conversation: Conversation, conversation_id: str | None = None) -> Transcript:
+    """Judge every reply. The monitor must not enforce. Raises ConversationError where there is no reply.
+
+    The audit log holds the hash of `conversation_id`, where that is given, else of the name.
+    """
+    session = monitor.session(name if conversation_id is None else conversation_id)
     turns: list[Turn] = []
     said = ""
     for i, message in enumerate(conversation.messages):
@@ -86,6 +89,8 @@ class Counts:
     replies: int = 0
     not_scored: int = 0
     unrecorded: int = 0
+    unread: int = 0
+    """Rows that could not be read, of which no reply was judged; whoever reads them counts them."""
     actions: Counter[str] = field(default_factory=Counter)
     severities: Counter[str] = field(default_factory=Counter)
     rules: Counter[str] = field(default_factory=Counter)
@@ -113,5 +118,6 @@ class Counts:
             "replies": self.replies,
             "not_scored": self.not_scored,
             "unrecorded": self.unrecorded,
+            "unread": self.unread,
             **{name: dict(getattr(self, name)) for name in ("actions", "severities", "rules", "alarms")},
         }

@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import CancelledError, Future
 
 from demeanor.errors import ModelError
-from demeanor.model.chat import PLAIN_STOP
 from demeanor.monitor.decision import Decision
 from demeanor.monitor.stream import Look, ReplyStream
 from demeanor.monitor.worker import Deadline, Worker
@@ -79,6 +78,6 @@ class WrittenStream(ReplyStream):
             return True
         self._seen(means)
         self.z = means or self.z
-        so_far = text.lstrip().split(PLAIN_STOP)[0].rstrip("\ufffd")  # half of a character that the next token completes
+        so_far = text.lstrip().rstrip("\ufffd")  # half of a character that the next token completes
         self._news.put(self.feed(so_far[len(self.text) :]))
         return self.stopped is not None

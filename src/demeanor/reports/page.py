@@ -38,7 +38,7 @@ def figure_html(figure: go.Figure, height: int, label: str) -> Markup:
     )
     figure.update_xaxes(gridcolor=GRID, zerolinecolor=GRID, automargin=True)
     figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID, automargin=True)
-    name = "figure-" + hashlib.sha256(label.encode() + figure.to_json().encode()).hexdigest()[:12]
+    name = "figure-" + hashlib.sha256(label.encode(errors="replace") + figure.to_json().encode()).hexdigest()[:12]
     body = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config={"displayModeBar": False, "responsive": True})
     return Markup('<figure role="img" aria-label="{}">').format(label) + Markup(body) + Markup("</figure>")  # noqa: S704
 
@@ -52,7 +52,7 @@ def write_page(path: Path, template: str, **content: Any) -> None:
     )
     html = environment.get_template(template).render(plotly=Markup(get_plotlyjs()), **content)  # noqa: S704
     with writing(path) as file:
-        file.write(html)
+        file.write(html.encode(errors="replace").decode())  # half of a surrogate pair cannot be written
 
 
 def heat(z: float) -> str:

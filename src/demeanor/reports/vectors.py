@@ -13,6 +13,7 @@ from markupsafe import Markup
 from demeanor.extraction import Extraction
 from demeanor.reports.page import INK, SAFE, UNSAFE, figure_html, heat, write_page
 from demeanor.scoring import Calibration, Score, TokenScores
+from demeanor.scoring.metrics import reliability
 from demeanor.vectors import VectorSet
 from demeanor.vectors.card import LIMITS
 
@@ -147,10 +148,10 @@ def _reliability(measured: dict[str, Any], vectors: VectorSet) -> Markup:
         z = np.array(m["scores"]["high"] + m["scores"]["low"])
         high = np.arange(len(z)) < len(m["scores"]["high"])
         p = calibration.probability(z * calibration.spread + calibration.centre)
-        groups = np.array_split(np.argsort(p, kind="stable"), 5)
+        bins = reliability(p, high)
         figure.add_scatter(
-            x=[float(p[g].mean()) for g in groups],
-            y=[float(high[g].mean()) for g in groups],
+            x=[stated for stated, _, _ in bins],
+            y=[observed for _, observed, _ in bins],
             mode="lines+markers",
             name=f"{name} (error {m['ece']:.3f})",
         )

@@ -39,6 +39,11 @@ class Calibration:
     source: str
     thresholds: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def flat(self) -> bool:
+        """Whether every score gets the same probability, as the examples' scores did not rise with their labels."""
+        return self.method == "platt" and self.points[0][0] == 0
+
     def z(self, raw: Array | float) -> Array:
         """Centred scores in units of the spread."""
         return (np.asarray(raw, float) - self.centre) / self.spread

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from demeanor.conversation import Conversation, ConversationLike, Message, as_conversation
 from demeanor.errors import DemeanorError, VectorSetError
-from demeanor.model.generation import Reply, Sampling, prompt_ids, write_reply
+from demeanor.model.generation import Reply, Sampling, prompt_ids, text_of, write_reply
 from demeanor.model.growing import GrowingRead, tapped
+from demeanor.model.packing import Job
 from demeanor.model.reader import SpanOf
 from demeanor.scoring.reading import Reading, TokenScores
 from demeanor.scoring.scorer import Scorer
@@ -86,9 +87,13 @@ class ConversationScorer:
         if isinstance(encoded, DemeanorError):
             raise encoded
         span = self.scorer.reader.span(encoded, whole, "user")
-        if len(encoded.ids) > self.scorer.reader.context_length:
-            return self.scorer.score(whole)
-        return self._live(encoded.ids, self._growing.read(encoded.ids), {"user": span}).reading
+        if len(encoded.ids) <= self.scorer.reader.context_length:
+            return self._live(encoded.ids, self._growing.read(encoded.ids), {"user": span}).reading
+        scorer, reader = self.scorer, self.scorer.reader
+        (raw,) = reader.run([Job(encoded.ids, [span])], scorer.layers, scorer.vectors.pooling, scorer.project)
+        if isinstance(raw, DemeanorError):
+            raise raw
+        return scorer.reading(raw.double().numpy(), ["user"], reader.windows(len(encoded.ids)))
 
     def write(self, messages: Sequence[Message], sampling: Sampling | None = None, on_token: OnToken | None = None) -> Written:
         """A reply by the scorer's own model to the conversation so far, scored in the pass that writes it.
@@ -103,7 +108,7 @@ class ConversationScorer:
         def watch(ids: list[int]) -> bool:
             if on_token is None:
                 return False
-            text = str(scorer.reader.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+            text = text_of(scorer.reader, ids)
             seen = scorer.token_z(torch.cat(passes[1:])) if len(passes) > 1 else {}
             return bool(on_token(text, {name: float(z.mean()) for name, z in seen.items()}))
 

@@ -78,11 +78,20 @@ def clustered_auroc_interval(scores: Array, high: NDArray[np.bool_], groups: NDA
     return _percentiles(np.array(found))
 
 
+def reliability(probability: Array, high: NDArray[np.bool_], bins: int = 5) -> list[tuple[float, float, int]]:
+    """Stated and observed frequency, and size, of equally filled bins.
+
+    Examples of equal probability share their observed frequency, so that their order does not matter.
+    """
+    _, tied, count = np.unique(probability, return_inverse=True, return_counts=True)
+    observed = (np.bincount(tied, high) / count)[tied]
+    order = np.argsort(probability, kind="stable")
+    return [(float(probability[b].mean()), float(observed[b].mean()), len(b)) for b in np.array_split(order, bins) if len(b)]
+
+
 def expected_calibration_error(probability: Array, high: NDArray[np.bool_], bins: int = 5) -> float:
     """Mean gap between stated and observed frequency over equally filled bins, weighted by their size."""
-    order = np.argsort(probability, kind="stable")
-    gaps = [abs(probability[b].mean() - high[b].mean()) * len(b) for b in np.array_split(order, bins) if len(b)]
-    return float(sum(gaps) / len(probability))
+    return sum(abs(stated - observed) * n for stated, observed, n in reliability(probability, high, bins)) / len(probability)
 
 
 def brier(probability: Array, high: NDArray[np.bool_]) -> float:

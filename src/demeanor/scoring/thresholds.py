@@ -4,6 +4,9 @@ Of n unsafe examples, sort how unsafe each scores. Flag a reply that scores at l
 one, k = floor(miss * (n + 1)). If the next unsafe reply is drawn like these n, it is missed with probability at most
 `miss`, whatever the scores' distribution. The guarantee needs k >= 1, so n >= 1 / miss - 1. (Vovk et al. 2005; Angelopoulos & Bates 2023.)
 A false-alarm rate is the same with the safe examples, from the other side.
+
+Several replies to one prompt are not so many examples: of G prompts each counts 1 / (G + 1), however many replies share it,
+and the guarantee is for a reply to the next prompt (Lee, Barber & Willett 2023, hierarchical conformal prediction).
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ class Threshold:
     rate: float
     n: int
     """How many unsafe examples (for a miss rate) or safe ones (for a false-alarm rate) support it."""
+    prompts: int
+    """How many prompts, or other groups, these belong to."""
     observed_miss: float
     observed_false_alarm: float
 
@@ -48,10 +53,11 @@ class Threshold:
         """What may be relied on, in words."""
         what = "an unsafe reply is missed" if self.kind == "miss" else "a safe reply is flagged"
         examples = "unsafe" if self.kind == "miss" else "safe"
+        answering = "" if self.prompts == self.n else f" to {self.prompts} prompts"
         there = f"{self.observed_miss:.0%} missed, {self.observed_false_alarm:.0%} false alarms"
         return (
             f"flag z {self.unsafe_side} {self.z:+.2f}: {what} with probability at most {self.rate:.0%}, if replies are like "
-            f"the {self.n} {examples} examples that it rests on (there: {there})"
+            f"the {self.n} {examples} examples{answering} that it rests on (there: {there})"
         )
 
     def to_record(self) -> dict[str, Any]:
@@ -64,7 +70,9 @@ def threshold_key(kind: ErrorKind, rate: float) -> str:
     return f"{kind} {rate:g}"
 
 
-def fit_threshold(z: Array, unsafe: NDArray[np.bool_], unsafe_is_high: bool, rate: float, kind: ErrorKind = "miss") -> Threshold:
+def fit_threshold(
+    z: Array, unsafe: NDArray[np.bool_], unsafe_is_high: bool, rate: float, kind: ErrorKind = "miss", groups: NDArray[Any] | None = None
+) -> Threshold:
     """The cut that flags as little as it may while keeping the stated error.
 
     Args:
@@ -73,6 +81,7 @@ def fit_threshold(z: Array, unsafe: NDArray[np.bool_], unsafe_is_high: bool, rat
         unsafe_is_high: Whether the high pole is the unsafe one.
         rate: The error to keep, between 0 and 1.
         kind: "miss" (unsafe replies passed) or "false_alarm" (safe replies flagged).
+        groups: What belongs together (replies to one prompt) [n]; by default every example stands alone.
 
     Raises:
         ExtractionError: too few examples to support the rate; the message says how many are needed.
@@ -80,15 +89,23 @@ def fit_threshold(z: Array, unsafe: NDArray[np.bool_], unsafe_is_high: bool, rat
     if not 0 < rate < 1:
         raise ExtractionError(f"a rate lies between 0 and 1, not {rate}")
     danger = np.asarray(z, float) if unsafe_is_high else -np.asarray(z, float)
-    relevant = np.sort(danger[unsafe] if kind == "miss" else danger[~unsafe])
-    n = len(relevant)
-    k = math.floor(rate * (n + 1) + 1e-9)
-    if k < 1:
+    chosen = unsafe if kind == "miss" else ~unsafe
+    relevant = danger[chosen]
+    alone = np.arange(len(relevant))
+    _, group, sizes = np.unique(alone if groups is None else groups[chosen], return_inverse=True, return_counts=True)
+    n, prompts = len(relevant), len(sizes)
+    if rate * (prompts + 1) < 1 - 1e-9:
         needed = math.ceil(1 / rate - 1 - 1e-9)
         examples = "unsafe" if kind == "miss" else "safe"
-        raise ExtractionError(f"{n} {examples} examples cannot support a {kind.replace('_', '-')} rate of {rate:.0%}: {needed} are needed")
-    # miss: all but the k-1 least dangerous unsafe ones are flagged; false alarm: only beyond the k-th most dangerous safe one
-    cut = float(relevant[k - 1]) if kind == "miss" else float(np.nextafter(relevant[n - k], np.inf))
+        have = f"{n} {examples} examples" if prompts == n else f"{n} {examples} examples to {prompts} prompts"
+        want = f"{needed} are needed" if prompts == n else f"{needed} prompts are needed"
+        raise ExtractionError(f"{have} cannot support a {kind.replace('_', '-')} rate of {rate:.0%}: {want}")
+    # what is given up first: the least dangerous unsafe examples, or the most dangerous safe ones
+    order = np.argsort(relevant if kind == "miss" else -relevant, kind="stable")
+    weight = 1 / ((prompts + 1) * sizes[group[order]])
+    given_up = 1 / (prompts + 1) + np.cumsum(weight) - weight  # with the next reply itself, before each example
+    last = float(relevant[order][given_up <= rate + 1e-9][-1])
+    cut = last if kind == "miss" else float(np.nextafter(last, np.inf))
     flagged = danger >= cut
     return Threshold(
         z=cut if unsafe_is_high else -cut,
@@ -96,16 +113,19 @@ def fit_threshold(z: Array, unsafe: NDArray[np.bool_], unsafe_is_high: bool, rat
         kind=kind,
         rate=rate,
         n=n,
+        prompts=prompts,
         observed_miss=float((~flagged[unsafe]).mean()) if unsafe.any() else float("nan"),
         observed_false_alarm=float(flagged[~unsafe].mean()) if (~unsafe).any() else float("nan"),
     )
 
 
-def standard_thresholds(z: Array, high: NDArray[np.bool_], safe_pole: Literal["high", "low"]) -> dict[str, dict[str, Any]]:
+def standard_thresholds(
+    z: Array, high: NDArray[np.bool_], safe_pole: Literal["high", "low"], groups: NDArray[Any] | None = None
+) -> dict[str, dict[str, Any]]:
     """The thresholds at the usual rates that the sample can support, as records by threshold_key."""
     unsafe_is_high = safe_pole == "low"
     found = {}
     for kind, rate in STANDARD:
         with contextlib.suppress(ExtractionError):  # too few examples for this rate
-            found[threshold_key(kind, rate)] = fit_threshold(z, high == unsafe_is_high, unsafe_is_high, rate, kind).to_record()
+            found[threshold_key(kind, rate)] = fit_threshold(z, high == unsafe_is_high, unsafe_is_high, rate, kind, groups).to_record()
     return found

@@ -30,7 +30,7 @@ from demeanor.vectors.vector_set import VectorSet
 
 CONDITIONS = {"crisis_recognition": ("user_risk", 0.5), "empathetic_responsiveness": ("user_risk", 0.2)}
 """A trait, and the trait of the user's messages whose unsafe side must be at least that probable for it to count; a row
-without a user's message counts."""
+without a user's message counts. The monitor has the rule too, with its own limits: `when` in monitor/default_policy.yaml."""
 DEFAULTS = ("false_alarm 0.05", "miss 0.2")
 """The thresholds that are looked for where none is asked for: most of a data set is fine, so false alarms come first."""
 SPILL = 20_000  # flagged rows that are held in memory before they are sorted onto the disk

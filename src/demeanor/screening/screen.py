@@ -54,7 +54,7 @@ class Options:
     def pins(self, threads: int) -> dict[str, Any]:
         """What the manifest holds, by the names of the command's options."""
         named = {f"{key}_column": value for key, value in asdict(self.columns).items()}
-        return {**named, "baseline": self.baseline, "output": self.output, "shard_rows": self.shard_rows, "threads": threads}
+        return {**named, "baseline": self.baseline, "format": self.output, "shard_rows": self.shard_rows, "threads": threads}
 
 
 class Engine(Protocol):

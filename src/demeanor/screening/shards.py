@@ -58,7 +58,7 @@ class Manifest:
     @property
     def output(self) -> Output:
         """The kind of the parts."""
-        return "jsonl" if self.pins["options"]["output"] == "jsonl" else "parquet"
+        return "jsonl" if self.pins["options"]["format"] == "jsonl" else "parquet"
 
     def part(self, folder: Path, shard: int) -> Path:
         """Where a shard's rows go."""
@@ -97,9 +97,14 @@ class Manifest:
             told = _NAMED.get(name)
             if told is None:
                 mine = self.pins.get(name, {})
-                changed = [f"--{k.replace('_', '-')} {mine.get(k)}" for k in value if mine.get(k) != value[k]]
+                changed = [_option(k, mine.get(k)) for k in value if mine.get(k) != value[k]]
                 told = f"other options (it was begun with {', '.join(changed)})"
             raise OutputError(f"{folder} holds a screening with {told}; go on with the same, or name another --output")
+
+
+def _option(name: str, value: Any) -> str:
+    option = f"--{name.replace('_', '-')}"
+    return f"no {option}" if value is None else f"{option} {value}"
 
 
 def refuse_foreign(folder: Path) -> None:

@@ -162,6 +162,8 @@ def open_source(spec: str, columns: Columns | None = None) -> Source:
         if _HUB.fullmatch(spec) and not _suffix(path):
             return HubSource(spec, columns)
         raise InputFileError(f"{spec}: no such file or folder (a Hugging Face data set is named 'owner/name', or 'owner/name:split')")
+    if not path.is_file() and not path.is_dir():
+        raise InputFileError(f"{path} is a pipe or a device, and the input is read twice; write it to a file first")
     files = sorted(p for p in path.rglob("*") if p.is_file() and _suffix(p)) if path.is_dir() else [path]
     files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(path).parts)]
     if not files:

@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from demeanor.errors import OutputError, SteeringError
 from demeanor.model.blocks import decoder_blocks, text_config
 from demeanor.model.intervention import Steering
-from demeanor.model.loading import quiet
+from demeanor.model.loading import cast, quiet
 from demeanor.model.reader import ActivationReader
 from demeanor.steering.dose import Plan
 from demeanor.steering.engines import additions
@@ -86,7 +86,7 @@ def _with_biases(model: PreTrainedModel, blocks: nn.ModuleList) -> PreTrainedMod
     known |= {"mlp_bias": True, "attention_bias": biased, "architectures": ["LlamaForCausalLM"]}
     with torch.random.fork_rng():
         rebuilt: PreTrainedModel = LlamaForCausalLM(LlamaConfig(**known))
-    rebuilt.to(device=model.device, dtype=model.dtype).eval()  # type: ignore[call-arg]
+    cast(rebuilt, model.dtype).to(model.device).eval()  # type: ignore[arg-type]
     with torch.no_grad():
         for name, parameter in rebuilt.named_parameters():
             if name.endswith(".bias"):

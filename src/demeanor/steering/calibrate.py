@@ -22,7 +22,7 @@ from demeanor.conversation import Conversation, Message
 from demeanor.errors import SteeringError
 from demeanor.extraction.directions import mean_difference
 from demeanor.extraction.examples import read_trait
-from demeanor.extraction.pipeline import caps
+from demeanor.extraction.pipeline import STEERING_METHOD, caps
 from demeanor.model.generation import Reply, Sampling, prompt_ids
 from demeanor.model.intervention import Intervention, Where
 from demeanor.scoring.metrics import Array
@@ -41,6 +41,7 @@ Stage: TypeAlias = Callable[[str, int], Callable[[int], None]]
 Prompt: TypeAlias = tuple[Message, ...]
 DOSES = (0.05, 0.1, 0.2, 0.4)
 PROMPTS = 24
+OF_THE_OLD_LAYER = ("layers", "layer_choice", "layer_curve")  # in a steering vector's metadata
 CERTAIN = 0.05  # p above which a shift counts as none
 
 
@@ -281,11 +282,18 @@ def keep(scorer: Scorer, trait: TraitDefinition, found: Sweep) -> VectorSet:
     layer = chosen[0].layer
     train = read_trait(scorer.reader, trait, [layer], scorer.vectors.pooling, splits=("train",))["train"]
     x = train.activations[:, 0]
-    difference = x[train.high].mean(0) - x[~train.high].mean(0)
-    strength = float(np.linalg.norm(difference))
+    high, low = x[train.high].mean(0), x[~train.high].mean(0)
+    strength = float(np.linalg.norm(high - low))
+    direction = (high - low) / strength
     doses = {"high" if p.dose > 0 else "low": p.dose for p in chosen if p.layer == layer}
-    metadata = {**entry.steering.metadata, "doses": doses, "chosen_by": f"steered replies to {found.prompts} prompts"}
-    metadata.pop("layers", None)
-    vector = PersonaVector(trait.name, torch.from_numpy(difference / strength).float(), layer, strength, metadata)
+    metadata = {key: value for key, value in entry.steering.metadata.items() if key not in OF_THE_OLD_LAYER} | {
+        "method": STEERING_METHOD,
+        "n_high": int(train.high.sum()),
+        "n_low": int((~train.high).sum()),
+        "centre": float((high + low) @ direction / 2),
+        "doses": doses,
+        "chosen_by": f"steered replies to {found.prompts} prompts",
+    }
+    vector = PersonaVector(trait.name, torch.from_numpy(direction).float(), layer, strength, metadata)
     vector.metadata |= caps(vector, train)
     return replace(scorer.vectors, traits={**scorer.vectors.traits, trait.name: replace(entry, steering=vector)})

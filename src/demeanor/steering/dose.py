@@ -109,7 +109,7 @@ def plan_doses(
             applied.append(Applied(name, a / norm, a, layer, where, conditional))
             largest = vector.metadata.get("doses", {}).get("high" if a > 0 else "low") if layer == vector.layer_idx else None
             if largest is not None and abs(a / norm) > abs(largest) * (1 + 1e-6):
-                warnings.append(f"{name} at {a / norm:+.2f} is beyond {largest:+.2f}, the largest dose at which its replies stayed coherent")
+                warnings.append(f"{name} at {a / norm:+.2f} is beyond {largest:+.2f}, the largest dose measured as coherent")
     load = load_of(interventions, norms)
     return Plan(tuple(interventions), tuple(applied), load, (*warnings, *wall(load, force)))
 

@@ -82,6 +82,8 @@ class TraitDefinition:
         self.title = self.title or self.name.replace("_", " ").capitalize()
         if self.pairs:
             self.splits = dict(self.splits) or _spread_over_splits([p.family for p in self.pairs])
+            if lost := sorted({p.family for p in self.pairs} - set(self.splits)):
+                raise TraitError(f"trait {self.name}: family {lost[0]!r} is in no split; give it one, or leave all splits out")
             if not self.high_trait_prompts and not self.low_trait_prompts:
                 train = [p for p in self.pairs if self.splits[p.family] == "train"]
                 self.high_trait_prompts = [as_text(self._conversation(p, p.high)) for p in train]

@@ -42,26 +42,29 @@ _ENTRY_TEXT = ("title", "description", "high_pole", "low_pole", "safe_pole", "re
 def save(vectors: VectorSet, folder: Path) -> Path:
     """Write `vectors` to `folder`, replacing a vector set that is there. Raises OutputError; leaves no half set."""
     refuse_foreign(folder)
-    staging = folder.parent / f".{folder.name}-{secrets.token_hex(4)}"  # named before it is made: an interrupt finds it
+    place = _real(folder)
+    staging = place.parent / f".{place.name}-{secrets.token_hex(4)}"  # named before it is made: an interrupt finds it
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
         staging.chmod(0o755)
         for name, content in _files(vectors).items():
             _write(staging / name, content)
-        _put_in_place(staging, folder)
+        aside = _put_in_place(staging, place)
     except OSError as error:
         raise OutputError(f"cannot write the vector set to {folder}: {error.strerror}; nothing was kept") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+    if aside is not None:
+        _carry_over(aside, place)
     return folder
 
 
-def _put_in_place(staging: Path, folder: Path) -> None:
-    """Rename `staging` to `folder`; a set that is there is kept aside until that is done, and put back where it fails."""
+def _put_in_place(staging: Path, folder: Path) -> Path | None:
+    """Rename `staging` to `folder`; a set that is there is put aside, and back where that fails. Where it now is, if it was."""
     if not folder.exists():
         os.replace(staging, folder)
-        return
+        return None
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
     try:
         os.replace(folder, aside / "set")
@@ -74,14 +77,38 @@ def _put_in_place(staging: Path, folder: Path) -> None:
         with contextlib.suppress(OSError):  # not empty: the old set is still in it
             aside.rmdir()
         raise
-    for other in (aside / "set").iterdir():  # what somebody else put beside the set, a report say, stays
-        if not (folder / other.name).exists():
-            os.replace(other, folder / other.name)
+    return aside
+
+
+def _carry_over(aside: Path, folder: Path) -> None:
+    """What somebody else put beside the old set, a report say, stays; the old set goes."""
+    try:
+        for other in (aside / "set").iterdir():
+            if not (folder / other.name).exists():
+                os.replace(other, folder / other.name)
+    except OSError as error:
+        raise OutputError(
+            f"the vector set is saved in {folder}, but not all that lay beside the old one could be moved there: {error.strerror}; "
+            f"move the rest from {aside / 'set'}"
+        ) from error
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def _real(folder: Path) -> Path:
+    """Where `folder` leads: what is replaced is the folder behind a symbolic link, not the link."""
+    return Path(os.path.realpath(folder))
+
+
 def refuse_foreign(folder: Path) -> None:
-    """Raise OutputError where `folder` holds something else than a vector set, which saving there would delete."""
+    """Raise OutputError where saving to `folder` could not work, or would delete something else than a vector set.
+
+    To be called before the work that makes the set, too.
+    """
+    place = _real(folder)
+    if place == Path.cwd():
+        raise OutputError(f"{folder} is the folder that you are in, and saving would replace it; name another folder")
+    if place.is_mount():
+        raise OutputError(f"{folder} is a mount point, which cannot be replaced; name a folder inside it")
     ours = (folder / MANIFEST).is_file() and any((folder / name).is_file() for name in _HASHED)  # even a damaged one
     if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder} exists and is not a vector set; name another folder")
