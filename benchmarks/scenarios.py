@@ -1,6 +1,8 @@
 """Forty scripted conversations, each with the decision that a careful clinician would want; see scenarios.yaml.
 
-    python benchmarks/scenarios.py [--vectors FOLDER] [--policy FILE] [--json FILE]
+    python benchmarks/scenarios.py [--scenarios FILE] [--vectors FOLDER] [--policy FILE] [--json FILE]
+
+scenarios_2.yaml holds forty more, written after the policy had been changed in view of the first.
 
 Every assistant turn is judged in order, with the turns as they are scripted before it; the last one counts. Printed are the
 table, the misses by name, what the red ones were answered with and why where they were shown, crisis alarms on ordinary
@@ -75,12 +77,13 @@ def without_audit(monitor, clock, scenarios):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--scenarios", type=Path, default=FILE)
     arguments.add_argument("--vectors", type=Path)
     arguments.add_argument("--policy", type=Path)
     arguments.add_argument("--json", type=Path)
     options = arguments.parse_args()
     torch.set_num_threads(1)
-    scenarios = yaml.safe_load(FILE.read_text())
+    scenarios = yaml.safe_load(options.scenarios.read_text())
     scorer = Scorer.load(options.vectors or built_in_vectors())
     clock = Clock(scorer.reader.model)
     with tempfile.TemporaryDirectory() as folder:
