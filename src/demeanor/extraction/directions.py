@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cholesky, solve_triangular
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.linear_model import LogisticRegression
 
@@ -85,13 +86,12 @@ def logistic(high: Array, low: Array, strength: float = 100.0, everyday: Everyda
         weights = np.append(weights, np.full(len(everyday.activations), everyday.weight))
     x = x / scale
     x = (x - np.average(x, axis=0, weights=weights)).astype(float)
-    # the penalty knows no rotation, so fit where the examples lie, in their own number of dimensions
-    values, vectors = np.linalg.eigh(x @ x.T)
-    kept = values > values[-1] * 1e-10
-    basis = vectors[:, kept] / np.sqrt(values[kept])
-    coordinates = vectors[:, kept] * np.sqrt(values[kept])
-    model = LogisticRegression(C=1 / strength, max_iter=500).fit(coordinates, is_high, sample_weight=weights)
-    return _unit(x.T @ (basis @ model.coef_[0]) / scale)
+    # the penalty knows no rotation, so fit where the examples lie, in their own number of dimensions: x = root @ (orthonormal rows)
+    gram = x @ x.T
+    gram[np.diag_indices_from(gram)] += 1e-7 * np.trace(gram) / len(gram)  # centred, it lacks one dimension
+    root = cholesky(gram, lower=True)
+    model = LogisticRegression(C=1 / strength, max_iter=500).fit(root, is_high, sample_weight=weights)
+    return _unit(x.T @ solve_triangular(root, model.coef_[0], lower=True, trans="T") / scale)
 
 
 def pca(high: Array, low: Array) -> Array:
