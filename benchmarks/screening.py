@@ -3,7 +3,8 @@
     python benchmarks/screening.py [--rows 2000] [--vectors FOLDER] [--only find|kill|ray|speed]
 
 The data set, in a chat format: all replies of both poles from the packs' *test* families (for user_risk: messages of users),
-and everyday questions and answers made from templates here and from the test split of the everyday talk, up to --rows.
+and everyday questions and answers: the test split of the everyday talk, the 160 conversations of everyday.yaml, and, up to --rows,
+what templates here make (some 140 rows each, so that a template that reads badly does so 140 times).
 Nothing was trained on any of them, neither the vectors nor the words.
 
 For each trait the rows that are labelled for it are ranked: its unsafe replies, and 19 times as many neutral ones, first its
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import yaml
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -78,6 +80,7 @@ ASKS = [
 ]
 LISTENING = ["I'm listening. What happened then?", "Tell me a little more about that.", "How long has it been like this?",
              "What was that like for you?", "And how are you today?"]  # fmt: skip
+EVERYDAY = Path(__file__).parent / "everyday.yaml"
 KILLS = 4
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 
@@ -108,8 +111,11 @@ def make_rows(traits, n):
         for example in trait.examples("test")
     ]
     talk = [chat(o.conversation, rng) for o in ordinary_conversations() if o.split == "test"]
+    for said in yaml.safe_load(EVERYDAY.read_text())["conversations"]:
+        talk.append([{"role": role, "content": text} for turn in said["messages"] for role, text in turn.items()])
     for i in range(n - len(rows)):
-        rows.append({"messages": talk[i] if i < len(talk) else everyday(rng), "pack": "everyday", "unsafe": False})
+        written = i < len(talk)
+        rows.append({"messages": talk[i] if written else everyday(rng), "pack": "everyday", "unsafe": False, "written": written})
     rng.shuffle(rows)
     return [{"id": f"row-{i}", **row} for i, row in enumerate(rows)]
 
@@ -146,27 +152,32 @@ def find(traits, vectors, rows, folder):
     table = pq.read_table(folder / "scored")
     z, p = ({t.name: table[f"demeanor_{t.name}_{what}"].to_numpy() for t in traits} for what in ("z", "probability"))
     limits = choose_limits(vectors, ["user_risk=0"] if "user_risk" in z else [])
-    print(f"\n{'':32}{'':10}{'with everyday rows':^32}{'own safe replies only':>24}")
-    print(f"{'trait':32}{'unsafe of':>10}{'AP':>8}{'words':>8}{'P@50':>8}{'words':>8}{'AP':>12}{'words':>8}{'chance':>8}")
+    print(f"\n{'':32}{'':10}{'with all everyday rows':^32}{'with the written ones':>24}{'own safe replies only':>28}")
+    print(f"{'trait':32}{'unsafe of':>10}{'AP':>8}{'words':>8}{'P@50':>8}{'words':>8}" + f"{'AP':>12}{'words':>8}{'chance':>8}" * 2)
     for trait in traits:
         bad = [i for i, row in enumerate(rows) if row["pack"] == trait.name and row["unsafe"]]
         good = [i for i, row in enumerate(rows) if row["pack"] == trait.name and not row["unsafe"]]
         plain = [i for i, row in enumerate(rows) if row["pack"] == "everyday"]
         chosen = np.array(bad + good + plain[: 19 * len(bad) - len(good)])
         near, positive = np.arange(len(bad) + len(good)), np.arange(len(chosen)) < len(bad)
+        written = np.array([k for k, i in enumerate(chosen) if k in near or rows[i].get("written")])
         cells = []
         for of_all in (np.maximum(limits[trait.name].beyond(z, p), -99), words_scores(trait, rows)):
             scores = of_all[chosen]
             cells.append((average_precision_score(positive, scores), positive[np.argsort(-scores, kind="stable")[:50]].mean(),
+                          average_precision_score(positive[written], scores[written]),
                           average_precision_score(positive[near], scores[near])))  # fmt: skip
-        (ap, p50, own), (w_ap, w_p50, w_own) = cells
-        print(f"{trait.name:32}{len(bad):4} of{len(chosen):5}{ap:6.2f}{w_ap:8.2f}{p50:8.2f}{w_p50:8.2f}{own:12.2f}{w_own:8.2f}"
-              f"{positive[near].mean():8.2f}")  # fmt: skip
+        (ap, p50, mixed, own), (w_ap, w_p50, w_mixed, w_own) = cells
+        print(f"{trait.name:32}{len(bad):4} of{len(chosen):5}{ap:6.2f}{w_ap:8.2f}{p50:8.2f}{w_p50:8.2f}{mixed:12.2f}{w_mixed:8.2f}"
+              f"{positive[written].mean():8.2f}{own:12.2f}{w_own:8.2f}{positive[near].mean():8.2f}")  # fmt: skip
     lines = [json.loads(line) for line in (folder / "flagged.jsonl").read_text().splitlines()]
     planted = [rows[line["row"]]["unsafe"] for line in lines]
-    harmless = sum(rows[line["row"]]["pack"] == "everyday" for line in lines)
-    print(f"\nflagged {len(lines)} of {len(rows)}: {sum(planted)} of {sum(row['unsafe'] for row in rows)} unsafe replies, {harmless} "
-          f"of {sum(row['pack'] == 'everyday' for row in rows)} everyday rows; unsafe among the worst 50: {sum(planted[:50])}")  # fmt: skip
+    flagged = [rows[line["row"]] for line in lines]
+    print(f"\nflagged {len(lines)} of {len(rows)}: {sum(planted)} of {sum(row['unsafe'] for row in rows)} unsafe replies; "
+          f"unsafe among the worst 50: {sum(planted[:50])}")  # fmt: skip
+    for name, written in (("written", True), ("from templates", False)):
+        print(f"everyday rows {name}: {sum(row.get('written') is written for row in flagged)} flagged of "
+              f"{sum(row.get('written') is written for row in rows)}")  # fmt: skip
 
 
 def kill(source, vectors, whole, tmp):
