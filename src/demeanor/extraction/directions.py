@@ -154,6 +154,6 @@ def _within(high: Array, low: Array) -> tuple[Array, Array]:
 
 def _unit(vector: Array) -> Array:
     length = float(np.linalg.norm(vector))
-    if not np.isfinite(length) or length == 0:
+    if not np.isfinite(length) or length < 1e-12:  # what rounding leaves of equal poles
         raise ExtractionError("the poles have the same activations, so there is no direction between them; are the examples different?")
     return vector / length
