@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import peewee
 import pytest
 from test_decision import DEFAULT, reply, user
 from typer.testing import CliRunner
@@ -263,6 +264,21 @@ def test_two_processes_keep_one_chain(tmp_path, suffix):
     assert sorted(numbers) == list(range(1, 121))
     assert verify(path).whole
     assert verify(path).records == 120
+
+
+def test_a_log_that_another_process_is_just_making_is_waited_for(tmp_path, monkeypatch):
+    connect, refused = peewee.SqliteDatabase.connect, []
+
+    def busy(self, *arguments, **options):
+        if len(refused) < 3:
+            refused.append(True)
+            raise peewee.OperationalError("database is locked")
+        return connect(self, *arguments, **options)
+
+    monkeypatch.setattr(peewee.SqliteDatabase, "connect", busy)
+    with AuditLog(tmp_path / "audit.db") as log:
+        assert log.append(record("c-1")) == 1
+    assert len(refused) == 3
 
 
 @both

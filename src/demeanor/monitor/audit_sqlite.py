@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,7 @@ class Database:
             new = write and not path.exists()
             if new:
                 path.touch(mode=0o600)  # whom a person in crisis wrote to is nobody else's business
-            self._db.connect()
+            self._connect(patience)
             if write:
                 with self._db.atomic():
                     tables = {row[0] for row in self._db.execute_sql("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -54,6 +55,18 @@ class Database:
                         raise AuditError(f"{path}: a database of something else; name another file")
                     for statement in (TABLE, *GUARDS):
                         self._db.execute_sql(statement)
+
+    def _connect(self, patience: float) -> None:
+        """SQLite does not wait while another process makes a new log a write-ahead one, so this does."""
+        until = time.monotonic() + patience
+        while True:
+            try:
+                self._db.connect()
+                return
+            except peewee.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
 
     def header(self) -> str | None:
         """Text of entry 0."""
