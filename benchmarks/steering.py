@@ -9,13 +9,11 @@ the time a token takes with and without steering, interleaved in this one run.
 """
 
 import argparse
-import contextlib
-import math
 import statistics
-import time
 
 import numpy as np
 import torch
+from contenders.interleaved import processor_ratio
 
 from demeanor import ActivationReader, Conversation, Message, Scorer, VectorSet, load_model
 from demeanor.extraction import extract_vectors
@@ -106,24 +104,22 @@ def row(name, condition, steered, plain, trait):
 
 
 def slowdown(reader, direction, layer, rounds=16):
-    """Steered over unsteered generation of the same tokens: the mean log ratio of interleaved rounds, with its standard error.
-
-    Processor time, which other work on the machine disturbs less than the clock; the two take turns at going first.
-    """
+    """Steered over unsteered generation of the same tokens, and the ratio's standard error."""
     prompts = [(Message("user", text),) for text in PROMPTS[:8]]
     sampling = Sampling(max_new_tokens=32, temperature=0)
     nearly_nothing = [Intervention("add", layer, direction, 1e-6)]
-    ratios = []
-    for turn in range(rounds):
-        taken, written = {}, {}
-        for steered in (turn % 2 == 0, turn % 2 == 1):
-            start = time.process_time()
-            with Steering(reader.model, nearly_nothing, blocks=reader.blocks) if steered else contextlib.nullcontext():
-                written[steered] = [r.ids for r in write_replies(reader, prompts, sampling)]
-            taken[steered] = time.process_time() - start
-        assert written[True] == written[False]
-        ratios.append(math.log(taken[True] / taken[False]))
-    return math.exp(statistics.mean(ratios)), statistics.stdev(ratios) / math.sqrt(rounds)
+    written = set()
+
+    def write(_turn):
+        written.add(tuple(tuple(reply.ids) for reply in write_replies(reader, prompts, sampling)))
+
+    def steer(turn):
+        with Steering(reader.model, nearly_nothing, blocks=reader.blocks):
+            write(turn)
+
+    ratio = processor_ratio(write, steer, rounds)
+    assert len(written) == 1
+    return ratio
 
 
 def main():

@@ -8,12 +8,13 @@ write a reply with its scores taken on the way, over writing it without; and the
 """
 
 import argparse
-import math
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+
+from contenders.interleaved import processor_ratio
 
 from demeanor import Conversation, Message, Scorer, VectorSet, extract_vectors, load_model, traits
 from demeanor.model.generation import Sampling, write_reply
@@ -47,22 +48,17 @@ def live(scorer, messages):
 
 
 def written_with_scores(scorer, rounds=16):
-    """Replies of 64 tokens with scores over without: the mean log ratio of interleaved rounds, with its standard error.
+    """Replies of 64 tokens with scores over without, and the ratio's standard error."""
+    prompt = [Message("user", USER)]
 
-    Processor time, which other work on the machine disturbs less than the clock; the two take turns at going first.
-    """
-    prompt, ratios = [Message("user", USER)], []
-    for turn in range(-1, rounds):  # the first warms up
-        sampling, taken = Sampling(max_new_tokens=64, seed=turn + 1), {}
-        for scored in (turn % 2 == 0, turn % 2 == 1):
-            start = time.process_time()
-            if scored:
-                ConversationScorer(scorer).write(prompt, sampling)
-            else:
-                write_reply(scorer.reader, prompt, sampling)
-            taken[scored] = time.process_time() - start
-        ratios.append(math.log(taken[True] / taken[False]))
-    return math.exp(statistics.mean(ratios[1:])), statistics.stdev(ratios[1:]) / math.sqrt(rounds)
+    def sampling(turn):
+        return Sampling(max_new_tokens=64, seed=turn + 1)
+
+    return processor_ratio(
+        lambda turn: write_reply(scorer.reader, prompt, sampling(turn)),
+        lambda turn: ConversationScorer(scorer).write(prompt, sampling(turn)),
+        rounds,
+    )
 
 
 def show(name, ratios):

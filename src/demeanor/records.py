@@ -25,6 +25,13 @@ class Row:
     error: str | None = None
 
 
+def refuse_pipe(path: Path) -> None:
+    """Raise InputFileError for what gives its bytes only once, where a file is to be read twice."""
+    with contextlib.suppress(OSError):  # what is not there, or cannot be looked at, is named when it is read
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputFileError(f"{path} is a pipe or a device, and the input is read twice; write it to a file first")
+
+
 def read_rows(path: Path) -> Iterator[Row]:
     """The objects of a JSON-lines file (.gz too), one at a time; blank lines are passed over.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,12 +50,9 @@ def _escape(message: str) -> str:
 
 def count_rows(source: Path, target: Path) -> int:
     """The number of rows in `source`; refuses what cannot work before a model is loaded for it. Raises InputFileError."""
-    from demeanor.records import read_rows
+    from demeanor.records import read_rows, refuse_pipe
 
-    with suppress(OSError):  # what is not there, or is a folder, is named when it is read
-        mode = source.stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise InputFileError(f"{source} is a pipe or a device, and the input is read twice; write it to a file first")
+    refuse_pipe(source)
     if source.resolve() == target.resolve():
         raise InputFileError(f"{target} is the input; name another file with --output")
     total = sum(1 for _ in read_rows(source))

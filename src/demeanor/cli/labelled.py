@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demeanor.cli import console
-from demeanor.errors import DemeanorError, InputFileError
+from demeanor.errors import ConversationError, DemeanorError, InputFileError
 
 if TYPE_CHECKING:
     from demeanor.conversation import Conversation
@@ -69,9 +69,11 @@ def group_of(record: dict[str, Any], conversation: Conversation) -> str:
     for key in ("pair_id", "group"):
         if record.get(key) not in (None, ""):
             return str(record[key])
-    replies = [i for i, m in enumerate(conversation.messages) if m.role == "assistant" and m.content.strip()]
-    before = conversation.messages[: replies[-1] if replies else -1]
-    return json.dumps([[m.role, m.content] for m in before], ensure_ascii=False)
+    try:
+        end = conversation.last("assistant")
+    except ConversationError:  # only what the user says is there to read
+        end = -1
+    return json.dumps([[m.role, m.content] for m in conversation.messages[:end]], ensure_ascii=False)
 
 
 def _number(path: Path, number: int, raw: object) -> float:

@@ -116,18 +116,15 @@ def _prompts_by_id(versions: Mapping[str, Sequence[Reply]]) -> dict[str, Prompt]
 
     Raises InputFileError where one id has two prompts.
     """
-    seen: dict[str, tuple[str, str]] = {}
-    found: dict[str, Prompt] = {}
+    seen: dict[str, tuple[str, Reply]] = {}
     for name, replies in versions.items():
         for reply in replies:
             if not reply.prompt:
                 continue
-            prompt = _key(reply, "prompt")
-            found.setdefault(reply.id or "", reply.prompt)
-            where, known = seen.setdefault(reply.id or "", (name, prompt))
-            if known != prompt:
+            where, known = seen.setdefault(reply.id or "", (name, reply))
+            if _key(known, "prompt") != _key(reply, "prompt"):
                 places = name if where == name else f"{where} and {name}"
                 raise InputFileError(
                     f"id {reply.id!r} stands for different prompts in {places}; mend the ids, or match by text: --match prompt"
                 )
-    return found
+    return {identity: known.prompt for identity, (_, known) in seen.items()}

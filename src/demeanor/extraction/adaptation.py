@@ -130,8 +130,7 @@ def adapt_activations(vectors: VectorSet, trait: str, activations: Array, labell
 def _adapt(vectors: VectorSet, trait: str, activations: Array, labelled: Labelled) -> Adaptation:
     entry = vectors[trait]
     problem = _Problem.of(vectors, entry, activations, labelled)
-    choice = _choose_penalty(problem)
-    folded = _out_of_fold(problem, choice)[1]
+    choice, folded = _choose_penalty(problem)
     alpha, u, _ = _fit(problem, choice)
     weights = alpha * problem.prior + u / problem.scale
     norm = float(np.linalg.norm(weights))
@@ -153,9 +152,9 @@ def _adapt(vectors: VectorSet, trait: str, activations: Array, labelled: Labelle
         interval=clustered_auroc_interval(folded, high, labelled.clusters),
         pack_auroc=auroc(problem.s[high], problem.s[~high]) if problem.has_prior else float("nan"),
         penalty=choice,
-        ece=float("nan") if probability is None else expected_calibration_error(probability, high),
-        brier=float("nan") if probability is None else brier(probability, high),
-        curve=_learning_curve(problem, choice),
+        ece=expected_calibration_error(probability, high),
+        brier=brier(probability, high),
+        curve=_learning_curve(problem, choice, folded),
     )
     tensor = torch.from_numpy(np.ascontiguousarray(direction, dtype=np.float32))
     metadata = {
@@ -282,27 +281,28 @@ def _out_of_fold(problem: _Problem, penalty: float) -> tuple[Array, Array]:
     return logits, scores
 
 
-def _out_of_fold_probability(raw: Array, high: NDArray[np.bool_], group: NDArray[Any]) -> Array | None:
-    """Probability of each row by a calibration without its group [rows]; None where a fold leaves fewer than two of a pole."""
+def _out_of_fold_probability(raw: Array, high: NDArray[np.bool_], group: NDArray[Any]) -> Array:
+    """Probability of each row by a calibration without its group [rows]; all NaN where a fold leaves fewer than two of a pole."""
     found = np.zeros(len(raw))
     for inside, outside in folds(high, group):
         if min(high[inside].sum(), (~high[inside]).sum()) < 2:
-            return None
+            return np.full(len(raw), np.nan)
         found[outside] = fit_calibration(raw[inside], high[inside], group[inside], "").probability(raw[outside])
     return found
 
 
-def _choose_penalty(problem: _Problem) -> float:
-    """The penalty with the lowest cross-validated log loss, the larger one in a tie."""
-    losses = {}
+def _choose_penalty(problem: _Problem) -> tuple[float, Array]:
+    """The penalty with the lowest cross-validated log loss, the larger one in a tie, and its out-of-fold scores."""
+    losses, scores = {}, {}
     for penalty in PENALTIES if problem.has_prior else PENALTIES[1:]:
-        logits, _ = _out_of_fold(problem, penalty)
+        logits, scores[penalty] = _out_of_fold(problem, penalty)
         losses[penalty] = float((np.logaddexp(0, logits) - problem.y * logits).mean())
-    return min(losses, key=lambda p: (round(losses[p], 3), -p))
+    best = min(losses, key=lambda p: (round(losses[p], 3), -p))
+    return best, scores[best]
 
 
-def _learning_curve(problem: _Problem, penalty: float, draws: int = 4) -> dict[int, float]:
-    """Mean out-of-fold AUROC when only so many rows (whole groups) are there to learn from."""
+def _learning_curve(problem: _Problem, penalty: float, folded: Array, draws: int = 4) -> dict[int, float]:
+    """Mean out-of-fold AUROC when only so many rows (whole groups) are there to learn from; `folded` are the scores with all."""
     total = len(problem.y)
     curve = {}
     for size in [n for n in CURVE if n < 0.8 * total]:
@@ -326,8 +326,7 @@ def _learning_curve(problem: _Problem, penalty: float, draws: int = 4) -> dict[i
                     values.append(auroc(s[h], s[~h]))
         if values:
             curve[size] = float(np.mean(values))
-    _, final = _out_of_fold(problem, penalty)
-    curve[total] = auroc(final[problem.high], final[~problem.high])
+    curve[total] = auroc(folded[problem.high], folded[~problem.high])
     return curve
 
 
@@ -375,8 +374,12 @@ def recalibrate(
     calibration = replace(calibration, thresholds=standard_thresholds(z, high, entry.safe_pole, group) | asked)
     probability = _out_of_fold_probability(raw, high, group)
     metadata = {**entry.reading.metadata, "centre": calibration.centre}
-    changed = replace(entry, calibration=calibration.to_record(), reading=replace(entry.reading, metadata=metadata))
-    changed = replace(changed, metrics={k: v for k, v in entry.metrics.items() if k not in OF_CALIBRATION})
+    changed = replace(
+        entry,
+        calibration=calibration.to_record(),
+        reading=replace(entry.reading, metadata=metadata),
+        metrics={k: v for k, v in entry.metrics.items() if k not in OF_CALIBRATION},
+    )
     return Recalibration(
         replace(vectors, traits={**vectors.traits, trait: changed}),
         calibration,
@@ -385,7 +388,7 @@ def recalibrate(
         prompts,
         auroc(raw[high], raw[~high]),
         clustered_auroc_interval(raw, high, labelled.clusters),
-        float("nan") if probability is None else expected_calibration_error(probability, high),
+        expected_calibration_error(probability, high),
     )
 
 

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from demeanor.conversation import Conversation, from_record
 from demeanor.errors import ConversationError, InputFileError, MissingExtraError, nearest
-from demeanor.records import Row, parse_line
+from demeanor.records import Row, parse_line, refuse_pipe
 from demeanor.screening.columns import Kind, as_table, field_of, from_table, kind_of, merge
 
 Place: TypeAlias = list[int]
@@ -162,8 +162,7 @@ def open_source(spec: str, columns: Columns | None = None) -> Source:
         if _HUB.fullmatch(spec) and not _suffix(path):
             return HubSource(spec, columns)
         raise InputFileError(f"{spec}: no such file or folder (a Hugging Face data set is named 'owner/name', or 'owner/name:split')")
-    if not path.is_file() and not path.is_dir():
-        raise InputFileError(f"{path} is a pipe or a device, and the input is read twice; write it to a file first")
+    refuse_pipe(path)
     files = sorted(p for p in path.rglob("*") if p.is_file() and _suffix(p)) if path.is_dir() else [path]
     files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(path).parts)]
     if not files:
