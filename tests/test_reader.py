@@ -1,5 +1,6 @@
 """The reader against an independent path: transformers' own hidden states, averaged here over the span."""
 
+import threading
 import weakref
 
 import pytest
@@ -182,6 +183,24 @@ def test_an_error_in_the_model_comes_through_and_leaves_no_hook(make_model, toke
     monkeypatch.undo()
     assert hooks_left(model) == 0
     torch.testing.assert_close(reader.read(TALKS, LAYERS), reference(reader, TALKS), **CLOSE)
+
+
+def test_a_pass_of_another_thread_through_the_same_model_takes_and_gives_nothing(make_model, tokenizer):
+    model = make_model("llama")
+    readers = [ActivationReader(model, tokenizer) for _ in range(2)]
+    expected = [reader.read([talk], LAYERS) for reader, talk in zip(readers, TALKS[:2], strict=True)]
+    met, found = [], []
+
+    def meanwhile(*_):
+        if not met:  # the first pass stops here, halfway, until another thread has read something else
+            met.append(True)
+            other = threading.Thread(target=lambda: found.append(readers[1].read([TALKS[1]], LAYERS)))
+            other.start()
+            other.join()
+
+    with readers[0].blocks[1].register_forward_pre_hook(meanwhile):
+        mine = readers[0].read([TALKS[0]], LAYERS)
+    torch.testing.assert_close([mine, *found], expected, rtol=0, atol=0)
 
 
 class ShortOfMemory:

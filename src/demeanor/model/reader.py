@@ -9,6 +9,7 @@ tokens that they read alike that way. Pooling is done in float32.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -377,13 +378,16 @@ def _mask(branch: Tensor, head: int, dtype: torch.dtype) -> Tensor:
 def capture(blocks: nn.ModuleList, layers: Sequence[int], take: Callable[[int, Tensor], None], whole: bool = False) -> Iterator[None]:
     """While it is open, `take(layer, hidden)` gets each layer's output [batch, tokens, hidden].
 
-    Then the pass ends, and with it what is inside the context; with `whole` every pass goes on to its end.
+    Then the pass ends, and with it what is inside the context; with `whole` every pass goes on to its end. Passes of
+    other threads through the same model are not touched.
     """
-    deepest = max(layers)
+    deepest, own = max(layers), threading.get_ident()
     handles = []
 
     def hook(layer: int) -> Callable[[nn.Module, Any, Any], None]:
         def after(_module: nn.Module, _args: Any, output: Any) -> None:
+            if threading.get_ident() != own:
+                return
             take(layer, output[0] if isinstance(output, tuple) else output)
             if layer == deepest and not whole:
                 raise _EnoughError

@@ -42,8 +42,8 @@ from demeanor.scoring.scorer import Scorer
 class Monitor:
     """What all conversations with one chatbot share: scorer, policy, reviewed replies, audit log.
 
-    A model can be read by one pass at a time, so make one Monitor for it and read the model by nothing else meanwhile.
-    Its sessions may be used from several threads; they take turns.
+    Its sessions may be used from several threads; their passes take turns. So make one Monitor for a model: what else runs
+    through it at the same time slows it down, and a steering acts on all passes while it is open.
     """
 
     def __init__(

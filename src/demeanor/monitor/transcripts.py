@@ -55,6 +55,8 @@ def judge_transcript(monitor: Monitor, name: str, conversation: Conversation, co
 
     The audit log holds the hash of `conversation_id`, where that is given, else of the name.
     """
+    if not any(m.role == "assistant" for m in conversation.messages):
+        raise ConversationError("no assistant message in the conversation; add one with role 'assistant' to judge it")
     session = monitor.session(name if conversation_id is None else conversation_id)
     turns: list[Turn] = []
     said = ""
@@ -66,8 +68,6 @@ def judge_transcript(monitor: Monitor, name: str, conversation: Conversation, co
         decision = session.check(message.content)
         shows = decision.action != "allow" and session.reading is not None
         turns.append(Turn(i, said, message.content, decision, session.reading.tokens if shows and session.reading else None))
-    if not turns:
-        raise ConversationError("no assistant message in the conversation; add one with role 'assistant' to judge it")
     return Transcript(name, tuple(turns))
 
 
