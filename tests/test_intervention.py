@@ -217,8 +217,11 @@ def test_nested_contexts_all_act_and_each_may_be_used_again(llama):
         assert torch.equal(both[2], before[2])
         assert torch.equal(alone[2], before[2])
     assert torch.equal(outputs(llama, rows=3), before)
-    with Steering(llama, [ADD]), Steering(llama, [Intervention("ablate", LAYER, V)]):  # the innermost acts first
-        torch.testing.assert_close(outputs(llama) @ V, torch.full((2, 5), 3.0))
+    ablate = Intervention("ablate", LAYER, V)
+    with Steering(llama, rows=[[ADD], [ADD], []]), Steering(llama, rows=[[ablate], [ablate], []]):  # the innermost acts first
+        both = outputs(llama, rows=3)
+    torch.testing.assert_close(both[:2] @ V, torch.full((2, 5), 3.0))
+    assert torch.equal(both[2], before[2])
 
 
 def test_an_open_context_cannot_be_opened_again(llama):
@@ -276,13 +279,14 @@ def fail(*_):
 
 def test_a_reader_inside_the_context_reads_the_steered_model(llama, tokenizer):
     reader = ActivationReader(llama, tokenizer)
-    talk = [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I hear you."}]]
-    before = reader.read(talk)[0]
-    with Steering(llama, [ADD]):
-        shallow = reader.read(talk, [0])[0]  # its passes end before the steered layer: that is no failure
-        after = reader.read(talk)[0]
-    assert torch.equal(shallow[0], before[0])
-    torch.testing.assert_close(after[LAYER], before[LAYER] + 3.0 * V, atol=1e-4, rtol=1e-4)
+    talks = [[{"role": "user", "content": said}, {"role": "assistant", "content": "I hear you."}] for said in ("Hi there, you", "Hi")]
+    before = reader.read(talks)  # in one batch, the longest first
+    with Steering(llama, rows=[[ADD], []]):
+        shallow = reader.read(talks, [0])  # its passes end before the steered layer: that is no failure
+        after = reader.read(talks)
+    assert torch.equal(shallow[:, 0], before[:, 0])
+    torch.testing.assert_close(after[0, LAYER], before[0, LAYER] + 3.0 * V, atol=1e-4, rtol=1e-4)
+    assert torch.equal(after[1], before[1])
 
 
 def test_the_decoder_may_be_called_without_its_head(llama):
