@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gguf
 import numpy as np
@@ -536,6 +537,16 @@ def test_what_cannot_be_done_is_one_clear_line(command, arguments, message):
     found = command(*arguments)
     assert message in str(found.exception)
     assert "\n" not in str(found.exception)
+
+
+def test_what_is_written_for_elsewhere_warns_of_a_large_dose_too(command, reader, monkeypatch, tmp_path, capsys):
+    from demeanor.cli import console
+
+    monkeypatch.setattr(console, "load_scorer", lambda *_: SimpleNamespace(reader=reader, vectors=vector_set()))
+    found = command("export", "--trait", f"warmth={WARN + 0.1}", "--to", "llama.cpp", "--output", tmp_path / "warm.gguf")
+    assert found.exception is None
+    assert "may stop making sense" in " ".join((found.stderr + capsys.readouterr().err).split())
+    assert (tmp_path / "warm.gguf").exists()
 
 
 def test_help_shows_the_options_and_the_commands(command):

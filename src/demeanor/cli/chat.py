@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.console import Device, Dtype, Vectors
+from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
 from demeanor.errors import ConversationError, DemeanorError, PolicyError, nearest
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ SPOKEN = {
 
 def chat(
     vectors: Vectors = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the model that the vectors were made with.")] = None,
+    model: OwnModel = None,
     policy: Annotated[Path | None, typer.Option("--policy", help="YAML file of rules. Default: demeanor monitor --print-policy.")] = None,
     country: Annotated[str, typer.Option("--country", help="Whose crisis resources are named: US, GB, ..., or none.")] = "US",
     audit: Annotated[Path | None, typer.Option("--audit", help="Append every decision to this audit log.")] = None,
@@ -51,9 +51,7 @@ def chat(
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Length of a reply.")] = 120,
     temperature: Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token each time.")] = 0.7,
     seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal replies.")] = 0,
-    allow_other_model: Annotated[
-        bool, typer.Option("--allow-other-model", help="Score although the vectors belong to another model; the numbers then mean little.")
-    ] = False,
+    allow_other_model: OtherModel = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:

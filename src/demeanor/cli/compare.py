@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.console import Device, Dtype
+from demeanor.cli.console import Device, Dtype, OtherModel
 from demeanor.errors import InputFileError
 
 if TYPE_CHECKING:
@@ -66,9 +66,7 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     report: Annotated[Path | None, typer.Option("--report", help="Write the report to this HTML file.")] = None,
     save_replies: Annotated[Path | None, typer.Option("--save-replies", help="Folder for what the models wrote, to compare again.")] = None,
-    allow_other_model: Annotated[
-        bool, typer.Option("--allow-other-model", help="Read although the vectors belong to another model; the numbers then mean little.")
-    ] = False,
+    allow_other_model: OtherModel = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:  # fmt: skip

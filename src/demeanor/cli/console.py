@@ -32,6 +32,10 @@ Vectors = Annotated[
     Path | None,
     typer.Option("--vectors", help="Folder of a vector set. Default: ./vectors, else the built-in traits, made once and cached."),
 ]
+OwnModel = Annotated[str | None, typer.Option("--model", "-m", help="Default: the model that the vectors were made with.")]
+OtherModel = Annotated[
+    bool, typer.Option("--allow-other-model", help="Go on although the vectors belong to another model; the numbers then mean little.")
+]
 
 
 def problem(message: str) -> None:

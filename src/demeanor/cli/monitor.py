@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.console import Device, Dtype, Vectors
+from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
 from demeanor.errors import DemeanorError, InputFileError
 
 if TYPE_CHECKING:
@@ -35,10 +35,8 @@ def monitor(
     ] = None,
     print_policy: Annotated[bool, typer.Option("--print-policy", help="Print the default policy, with comments.")] = False,
     vectors: Vectors = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the model that the vectors were made with.")] = None,
-    allow_other_model: Annotated[
-        bool, typer.Option("--allow-other-model", help="Score although the vectors belong to another model; the numbers then mean little.")
-    ] = False,
+    model: OwnModel = None,
+    allow_other_model: OtherModel = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:

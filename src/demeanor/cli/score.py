@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.console import Device, Dtype, Vectors
+from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
 from demeanor.errors import ConversationError, InputFileError
 
 if TYPE_CHECKING:
@@ -30,11 +30,9 @@ def score(
         Path | None, typer.Option("--output", "-o", help="Where the rows go, each whole, with 'demeanor' added.")
     ] = None,
     vectors: Vectors = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the model that the vectors were made with.")] = None,
+    model: OwnModel = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reading as JSON.")] = False,
-    allow_other_model: Annotated[
-        bool, typer.Option("--allow-other-model", help="Score although the vectors belong to another model; the numbers then mean little.")
-    ] = False,
+    allow_other_model: OtherModel = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.console import Device, Dtype, Vectors
+from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
 from demeanor.errors import InputFileError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def screen(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results: new, or a screening to go on with.")],
     vectors: Vectors = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the model that the vectors were made with.")] = None,
+    model: OwnModel = None,
     messages_column: Annotated[str | None, typer.Option("--messages-column", help="Column of the conversation, if not 'messages'.")] = None,
     prompt_column: Annotated[str | None, typer.Option("--prompt-column", help="Column of the prompt, if not 'prompt'.")] = None,
     response_column: Annotated[str | None, typer.Option("--response-column", help="Column of the reply, if not 'response'.")] = None,
@@ -52,9 +52,7 @@ def screen(
     ray_address: Annotated[str | None, typer.Option("--ray-address", help="With --engine ray: a cluster. Default: one made here.")] = None,
     shard_rows: Annotated[int, typer.Option("--shard-rows", help="Rows of a part; a killed run loses at most one part's work.")] = 2048,
     threads: Annotated[int | None, typer.Option("--threads", help="Threads of a model. Default: as torch, or as it was begun.")] = None,
-    allow_other_model: Annotated[
-        bool, typer.Option("--allow-other-model", help="Score although the vectors belong to another model; the numbers then mean little.")
-    ] = False,
+    allow_other_model: OtherModel = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:  # fmt: skip

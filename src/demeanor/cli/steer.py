@@ -11,14 +11,15 @@ import typer
 from typer.core import TyperGroup
 
 from demeanor.cli import console
-from demeanor.cli.console import Device, Dtype, Vectors
+from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
 from demeanor.errors import SteeringError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from demeanor.model.reader import ActivationReader
     from demeanor.scoring import Reading, Scorer
-    from demeanor.steering import SteeredReply
+    from demeanor.steering import Plan, SteeredReply
     from demeanor.steering.calibrate import Sweep
 
 WORDS = "demeanor.steer.words"
@@ -47,8 +48,6 @@ Layers = Annotated[str | None, typer.Option("--layers", help="Where to act: 14, 
 Side = Annotated[Literal["both", "prompt", "response"], typer.Option("--where", help="Which tokens are steered.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Doses are coefficients in activation units.")]
 Force = Annotated[bool, typer.Option("--force", help="Steer beyond the dose at which replies fall apart.")]
-AnyModel = Annotated[bool, typer.Option("--allow-other-model", help="Steer although the vectors belong to another model.")]
-Model = Annotated[str | None, typer.Option("--model", "-m", help="Default: the model that the vectors were made with.")]
 
 
 @app.callback()
@@ -70,9 +69,9 @@ def steer(
     temperature: Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token each time.")] = 0.7,
     seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal replies.")] = 0,
     vectors: Vectors = None,
-    model: Model = None,
+    model: OwnModel = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print replies, readings and what was applied as JSON.")] = False,
-    allow_other_model: AnyModel = False,
+    allow_other_model: OtherModel = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -103,8 +102,7 @@ def steer(
     else:
         chosen = [plan_projection(scorer.vectors, name, operation, norms, tau, at, where) for name in doses]
     plans = [Plan(), *chosen]
-    for warning in dict.fromkeys(w for plan in plans for w in plan.warnings):
-        console.err.print(f"[yellow]warning:[/] {warning}")
+    _warn(plans)
     said = [Message("user", prompt)]
     with console.err.status("writing"):
         replies = steered_replies(scorer.reader, [said] * len(plans), plans, Sampling(max_tokens, temperature, seed=seed))
@@ -136,7 +134,7 @@ def calibrate(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the curves to this JSON file.")] = None,
     save: Annotated[bool, typer.Option("--save", help="Put the chosen layer and doses into the vector set (--vectors).")] = False,
     vectors: Vectors = None,
-    model: Model = None,
+    model: OwnModel = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -200,20 +198,15 @@ def export(
     raw: Raw = False,
     force: Force = False,
     vectors: Vectors = None,
-    model: Model = None,
+    model: OwnModel = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
     """Write what a dose adds, for another engine."""
-    doses = parse_doses(trait or [], dose)
-    console.check_layers(layers)
-    scorer = console.load_scorer(vectors, model, device, dtype, False)
-    from demeanor.steering import plan_doses
+    reader, plan = _planned(parse_doses(trait or [], dose), layers, raw, force, vectors, model, device, dtype)
     from demeanor.steering.engines import write_control_vector, write_lm_eval
 
-    at = console.parse_layers(layers, scorer.reader.n_layers)
-    plan = plan_doses(scorer.vectors, doses, scorer.vectors.neutral_norm, at, raw=raw, force=force)
-    (write_control_vector if to == "llama.cpp" else write_lm_eval)(scorer.reader, plan, output)
+    (write_control_vector if to == "llama.cpp" else write_lm_eval)(reader, plan, output)
     for applied in plan.applied:
         console.note(f"{applied} in {output}")
 
@@ -227,20 +220,15 @@ def bake(
     raw: Raw = False,
     force: Force = False,
     vectors: Vectors = None,
-    model: Model = None,
+    model: OwnModel = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
     """Save a copy of the model that is steered for good: the addition becomes a bias, and transformers alone loads it."""
-    doses = parse_doses(trait or [], dose)
-    console.check_layers(layers)
-    scorer = console.load_scorer(vectors, model, device, dtype, False)
-    from demeanor.steering import plan_doses
+    reader, plan = _planned(parse_doses(trait or [], dose), layers, raw, force, vectors, model, device, dtype)
     from demeanor.steering.bake import save_baked
 
-    at = console.parse_layers(layers, scorer.reader.n_layers)
-    plan = plan_doses(scorer.vectors, doses, scorer.vectors.neutral_norm, at, raw=raw, force=force)
-    save_baked(scorer.reader, plan, output)
+    save_baked(reader, plan, output)
     for applied in plan.applied:
         console.note(f"{applied} baked into {output}")
 
@@ -275,6 +263,25 @@ def axis(
     shares = ", ".join(f"{share:.0%}" for share in made.shares[:5])
     out.print(f"variance of the role vectors by principal component: {shares}; the axis lies at cosine {made.pc1:+.2f} to the first")
     out.print("nearest to the assistant: " + ", ".join(made.roles[:4]) + "; farthest: " + ", ".join(made.roles[-4:]))
+
+
+def _planned(
+    doses: dict[str, float], layers: str | None, raw: bool, force: bool, vectors: Path | None, model: str | None, device: str, dtype: str
+) -> tuple[ActivationReader, Plan]:
+    """The model, and what these doses add to it; for what is written to be used elsewhere."""
+    console.check_layers(layers)
+    scorer = console.load_scorer(vectors, model, device, dtype, False)
+    from demeanor.steering import plan_doses
+
+    at = console.parse_layers(layers, scorer.reader.n_layers)
+    plan = plan_doses(scorer.vectors, doses, scorer.vectors.neutral_norm, at, raw=raw, force=force)
+    _warn([plan])
+    return scorer.reader, plan
+
+
+def _warn(plans: list[Plan]) -> None:
+    for warning in dict.fromkeys(w for plan in plans for w in plan.warnings):
+        console.err.print(f"[yellow]warning:[/] {warning}")
 
 
 def parse_doses(traits: list[str], dose: float | None, needed: bool = True) -> dict[str, float]:
