@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -196,7 +197,7 @@ def test_other_thresholds_are_tried_on_what_is_scored_already(run, monkeypatch, 
     assert (first.summary["flagged"] > 0, second.summary["flagged"]) == (True, 0)
 
 
-def test_folders_that_are_not_its_own_are_refused(run, tmp_path):
+def test_folders_that_are_not_its_own_are_refused(run, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.docx").write_text("x")
     with pytest.raises(OutputError, match="not empty and holds no screening"):
@@ -211,6 +212,9 @@ def test_folders_that_are_not_its_own_are_refused(run, tmp_path):
     source = write(tmp_path / "data" / "rows.jsonl", rows(2)).parent
     with pytest.raises(OutputError, match="lies in the input"):
         run(source, "data/out")
+    monkeypatch.chdir(source)
+    with pytest.raises(OutputError, match="lies in the input"):
+        run(Path("../data"), "data/out")
 
 
 def test_a_second_screening_of_its_own_output_is_refused(run, tmp_path):
@@ -250,7 +254,8 @@ def test_the_models_own_answers_are_the_baseline(run, made, tmp_path):
     assert found[7]["demeanor_warmth_z"] is not None
     assert found[7]["demeanor_warmth_difference"] is None
     assert "no prompt" in found[7]["demeanor_error"]
-    assert result.failed >= 1
+    assert (result.failed, result.without_baseline) == (0, sum(row["demeanor_error"] is not None for row in found))
+    assert result.summary["scored"] == 8
 
 
 def test_rows_are_written_shard_by_shard_before_the_next_is_read(run, tmp_path, monkeypatch):
@@ -273,6 +278,53 @@ def test_unknown_traits_and_thresholds_are_named(run):
         run(rows(2), options=replace(SMALL, thresholds=["warmt=1"]))
     with pytest.raises(VectorSetError, match="not TRAIT=Z"):
         run(rows(2), options=replace(SMALL, thresholds=["warmth=low"]))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_an_input_that_changes_meanwhile_is_noticed_and_nothing_of_it_is_kept(run, made, tmp_path, monkeypatch, name):
+    def put(given):
+        if name == "rows.jsonl":
+            write(tmp_path / name, given)
+        else:
+            pq.write_table(pa.Table.from_pylist(given), tmp_path / name, row_group_size=4)
+        return tmp_path / name
+
+    source = put(rows(12))
+    expected = run(source, "before") and digests(tmp_path / "before")
+    score, done = made.score_many, []
+
+    def then_it_changes(conversations):
+        done.append(True)
+        if len(done) == 2:
+            put([{**row, "messages": talk("Another reply.")} for row in rows(12)] if name == "rows.jsonl" else rows(6))
+        return score(conversations)
+
+    monkeypatch.setattr(made, "score_many", then_it_changes)
+    with pytest.raises(InputFileError, match="has changed while it was screened"):
+        run(source)
+    monkeypatch.undo()
+    put(rows(12))
+    run(source)
+    assert digests(tmp_path / "out") == expected
+
+
+def test_scores_by_another_model_than_the_vectors_say_so(made, make_model, tokenizer, tmp_path):
+    other = Scorer(make_model("qwen2"), tokenizer, made.vectors, allow_other_model=True)
+    result = screen(write(tmp_path / "rows.jsonl", rows(2)), tmp_path / "out", made.vectors, LocalEngine(lambda: other), SMALL)
+    (warning,) = result.summary["warnings"]
+    assert "another model" in warning
+
+
+@pytest.mark.parametrize("output", ["parquet", "jsonl"])
+def test_rows_that_only_look_unlike_others_are_screened(run, tmp_path, output):
+    deep = {}
+    for _ in range(600):
+        deep = {"a": deep}
+    assert run([{**row, "meta": deep} for row in rows(2)], "deep", replace(SMALL, output=output)).failed == 0
+    views = pa.table({"response": pa.array(["I hear you.", "Go away."], pa.string_view()), "id": pa.array(["a", "b"], pa.string_view())})
+    pq.write_table(views, tmp_path / "views.parquet")
+    options = replace(SMALL, output=output, thresholds=["warmth=99"])
+    assert run(tmp_path / "views.parquet", "views", options).summary["flagged"] == 2
 
 
 def test_named_columns(run, tmp_path):
@@ -301,7 +353,7 @@ def test_the_command_says_what_it_did_and_exits_with_3_where_rows_hold_errors(co
     code, out, err = command("-i", source, "-o", tmp_path / "out", "--shard-rows", 4, "--explain", 2)
     assert code == 3
     assert "8 rows" in out
-    assert "1 of 8 rows hold an error, the first: row 7: line 8 is not JSON" in err
+    assert "1 of 8 rows were NOT scored, the first: row 7: line 8 is not JSON" in err
     assert "scoring: 8 of 8" in err  # a line where there is no terminal for a bar
     assert (tmp_path / "out" / "report.html").stat().st_size > 100_000
     before = digests(tmp_path / "out")

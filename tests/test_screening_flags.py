@@ -132,15 +132,16 @@ def test_the_report_shows_what_was_found_and_nobodys_text_becomes_markup(tmp_pat
     tally = Tally(["warmth"], known_limits(vectors, limits), limits)
     z = {"warmth": np.linspace(-3, 3, 50)}
     tally.add(z, {}, z, np.arange(50), [None] * 49 + [HOSTILE])
+    tally.add({"warmth": np.array([np.nan])}, {}, {"warmth": np.array([np.nan])}, np.array([0]), [HOSTILE])
     tally.flagged = 25
     summary = {**tally.to_record({"warmth": 2.0}), "near_duplicates": 1, "baseline": "mean", "model": MODEL.name,
-               "input": [{"name": HOSTILE}], "conditions": {}, "without_tokens": 0}  # fmt: skip
+               "input": [{"name": HOSTILE}], "conditions": {}, "without_tokens": 0, "warnings": [f"scored by {HOSTILE}"]}  # fmt: skip
     json.dumps(summary, allow_nan=False)
     bad = flagged(3, 2.5, HOSTILE)
     worst = {"warmth": [Explained(bad, True, TokenScores([HOSTILE], {"warmth": np.array([-2.0])})), Explained(bad, False, "too long")]}
     write_report(Screening(tmp_path, summary, worst, [(bad, 7)], limits), vectors, tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text()
     assert HOSTILE not in html
-    assert html.count("&lt;script&gt;") >= 5
-    for text in ("1 rows hold an error", "and 7 more like it", "25 are flagged", "half-way between the poles"):
+    assert html.count("&lt;script&gt;") >= 7
+    for text in ("1 rows were not scored", "1 rows were scored and have no baseline", "scored by", "and 7 more like it", "25 are flagged", "half-way between the poles"):
         assert text in html

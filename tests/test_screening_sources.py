@@ -51,6 +51,12 @@ def as_folder(path):
     return path / "in"
 
 
+def parquet_bytes(table):
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
+
+
 def as_parquet_folder(path):
     (path / "in").mkdir()
     for name, part in (("a", RECORDS[:5]), ("b", RECORDS[5:])):
@@ -96,9 +102,47 @@ def test_a_bad_line_of_a_csv_keeps_its_place_with_its_cause(request, tmp_path):
     assert (rows[0].record["prompt"], rows[3].record["response"]) == ("two\nlines", "there")
 
 
+def test_a_quote_that_nothing_closes_costs_its_own_line_only(request, tmp_path):
+    lines = ["prompt,response", "a,b", 'c,"Well tried', *(f"hello {i},there" for i in range(20))]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    source = open_source(str(tmp_path / "rows.csv"))
+    survey = source.survey(3)
+    request.addfinalizer(source.close)
+    rows = [row for cut in reversed(survey.cuts) for row in reversed(source.read(cut, survey.schema).rows)][::-1]
+    assert [row.error for row in rows] == [None, "line 3 is not CSV: it opens a quote that nothing closes", *[None] * 20]
+    assert rows[-1].record == {"prompt": "hello 19", "response": "there"}
+
+
+def test_rows_that_a_stray_quote_joins_are_named_with_all_their_lines(request, tmp_path):
+    (tmp_path / "rows.csv").write_text('prompt,response\na,"Well tried\nb,c\nd,"e"\nf,g\n')
+    source = open_source(str(tmp_path / "rows.csv"))
+    survey = source.survey(9)
+    request.addfinalizer(source.close)
+    (joined, sound) = source.read(survey.cuts[0], survey.schema).rows
+    assert joined.error.startswith("lines 2 to 4 are not CSV")
+    assert sound.record == {"prompt": "f", "response": "g"}
+
+
+def test_views_of_text_are_text(request, tmp_path):
+    messages = pa.array([talk("yes")], pa.list_(pa.struct({"role": pa.string_view(), "content": pa.string_view()})))
+    pq.write_table(pa.table({"messages": messages}), tmp_path / "rows.parquet")
+    source = open_source(str(tmp_path / "rows.parquet"))
+    survey = source.survey(4)
+    request.addfinalizer(source.close)
+    block = source.read(survey.cuts[0], survey.schema)
+    assert block.rows[0].record == {"messages": talk("yes")}
+    assert block.table.take([0]).schema == survey.schema
+
+
+def test_a_suffix_may_be_written_large(tmp_path):
+    as_gzip(tmp_path).rename(tmp_path / "ROWS.JSONL.GZ")
+    assert open_source(str(tmp_path / "ROWS.JSONL.GZ")).survey(4).rows == len(RECORDS)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
+        ("key.jsonl", b'{"response": "a", "\\ud800": 1}\n', "the key '.ud800'"),
         ("empty.jsonl", b"", "holds no rows"),
         ("blank.jsonl", b"\n\n", "holds no rows"),
         ("empty.csv", b"prompt,response\n", "holds no rows"),
@@ -106,6 +150,7 @@ def test_a_bad_line_of_a_csv_keeps_its_place_with_its_cause(request, tmp_path):
         ("broken.jsonl", b"{\n", "no row can be read"),
         ("other.jsonl", b'{"question": "a", "answer": "b"}\n', "name the columns.*question, answer"),
         ("torn.jsonl.gz", gzip.compress(b'{"response": "a"}\n' * 999)[:-9], "not a whole gzip"),
+        ("twice.parquet", parquet_bytes(pa.table([[1], [2]], names=["response", "response"])), "one name"),
         ("torn.parquet", b"PAR1 and nothing more", "not a whole Parquet file"),
         ("rows.xlsx", b"", "cannot tell what it holds"),
     ],
@@ -142,6 +187,8 @@ def test_conversations_from_every_way_of_naming_columns():
     assert said(Columns(), {"messages": None, "prompt": "hi", "response": "no"}) == ["hi", "no"]
     assert said(Columns(), {"messages": json.dumps(talk("yes"))}) == ["I cannot sleep.", "yes"]
     assert said(Columns(prompt="q", response="a"), {"q": talk("x", "y"), "a": "b"}) == ["y", "x", "b"]
+    assert said(Columns(), {"messages": "", "prompt": "hi", "response": "no"}) == ["hi", "no"]
+    assert said(Columns(), {"prompt": '[{"name": "Ann"}]', "response": "no"}) == ['[{"name": "Ann"}]', "no"]
     assert said(Columns(messages="chat"), {"chat": talk("yes")}) == ["I cannot sleep.", "yes"]
     with pytest.raises(ConversationError, match="no value in the column 'a'"):
         said(Columns(response="a"), {"a": None})

@@ -41,7 +41,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     try:
         if path.is_dir():
             raise InputFileError(f"{path} is a folder; name a .jsonl file")
-        with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig") as file:
+        with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix.lower() == ".gz" else path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield parse_line(number, line)
@@ -86,7 +86,7 @@ def writing(path: Path) -> Iterator[IO[str]]:
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with gzip.open(part, "wt", encoding="utf-8") if path.suffix == ".gz" else part.open("w", encoding="utf-8") as file:
+        with gzip.open(part, "wt", encoding="utf-8") if path.suffix.lower() == ".gz" else part.open("w", encoding="utf-8") as file:
             yield file
         part.replace(path)
     except OSError as error:

@@ -92,8 +92,15 @@ def screen(
 
     write_report(made, chosen, output / "report.html")
     _print(made, output)
+    if engine == "ray":  # the actors have no terminal
+        for warning in made.summary["warnings"]:
+            console.err.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
     if made.failed:
-        console.problem(f"{made.failed} of {made.summary['rows']} rows hold an error, the first: {made.summary['first_error']}")
+        console.problem(f"{made.failed} of {made.summary['rows']} rows were NOT scored, the first: {made.summary['first_error']}")
+    if made.without_baseline:
+        first = made.summary["first_without_baseline"]
+        console.problem(f"{made.without_baseline} rows were scored and have no baseline, so they are in no shift, the first: {first}")
+    if made.failed or made.without_baseline:
         raise typer.Exit(3)
 
 

@@ -89,7 +89,7 @@ def _distributions(traits: dict[str, Any], made: Screening, vectors: VectorSet) 
         )
         if name in made.limits:
             figure.add_vline(x=made.limits[name].z, line={"color": INK, "dash": "dash"}, annotation_text="threshold")
-        figure.update_xaxes(title="z", range=[-6, 6])
+        figure.update_xaxes(title="z", range=[edges[0], edges[-1]])
         figure.update_yaxes(title="rows", type="log" if max(trait["histogram"]) > 1000 else "linear")
         found.append((name, figure_html(figure, 220, f"Distribution of z for {name}")))
     return found
@@ -119,7 +119,8 @@ def _worst(name: str, rows: list[Explained], vectors: VectorSet) -> dict[str, An
 
 def _row(trait: str, explained: Explained) -> dict[str, Any]:
     flagged, tokens = explained.flagged, explained.tokens
-    prompt = "\n".join(f"{m['role']}: {m['content']}" for m in flagged.messages[:-1])
+    reply = max((i for i, m in enumerate(flagged.messages) if m["role"] == "assistant"), default=len(flagged.messages))
+    prompt = "\n".join(f"{m['role']}: {m['content']}" for m in flagged.messages[:reply])
     known = tokens is not None and not isinstance(tokens, str) and trait in tokens.z
     marked = [(t, heat(float(z))) for t, z in zip(tokens.tokens, tokens.z[trait], strict=True)] if known else []  # type: ignore[union-attr]
     return {

@@ -49,4 +49,4 @@ def _curve(found: Sweep, value: Callable[[Point], float], unsteered: float, labe
         figure.add_hline(y=bound, line={"dash": "dot", "color": INK})
     figure.update_xaxes(title="dose")
     figure.update_yaxes(title=label)
-    return figure_html(figure, 300, f"{label} by dose, one line a layer")
+    return figure_html(figure, 300, f"{found.trait}: {label} by dose, one line a layer")

@@ -30,7 +30,7 @@ def kind_of(value: Any, depth: int = 0) -> Kind:
     if isinstance(value, float):
         return "float"
     if isinstance(value, str):
-        return "string" if _encodes(value) else "json"
+        return "string" if encodes(value) else "json"
     if depth > _DEEPEST:
         return "json"
     if isinstance(value, list):
@@ -38,7 +38,7 @@ def kind_of(value: Any, depth: int = 0) -> Kind:
         for item in value:
             inner = merge(inner, kind_of(item, depth + 1))
         return "json" if inner == "json" else ("list", inner)
-    if not value or not all(_encodes(key) for key in value):
+    if not value or not all(encodes(key) for key in value):
         return "json"  # Parquet has no struct without fields
     fields = tuple((key, kind_of(item, depth + 1)) for key, item in value.items())
     return "json" if any(kind == "json" for _, kind in fields) else ("struct", fields)
@@ -97,7 +97,7 @@ def is_json(field: pa.Field) -> bool:
 def to_json(value: Any) -> str:
     """JSON text that any file can hold."""
     text = json.dumps(value, ensure_ascii=False)
-    return text if _encodes(text) else json.dumps(value)
+    return text if encodes(text) else json.dumps(value)
 
 
 def _type(kind: Kind) -> pa.DataType:
@@ -108,7 +108,26 @@ def _type(kind: Kind) -> pa.DataType:
     return pa.list_(_type(kind[1])) if kind[0] == "list" else pa.struct([pa.field(key, _type(inner)) for key, inner in kind[1]])
 
 
-def _encodes(text: str) -> bool:
+def without_views(schema: pa.Schema) -> pa.Schema:
+    """The same columns with views of text and bytes, which few functions of Arrow take yet, as text and bytes."""
+    return pa.schema([field.with_type(_plain(field.type)) for field in schema], schema.metadata)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_plain(field.type)) for field in kind])
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        field = kind.value_field.with_type(_plain(kind.value_type))
+        return pa.large_list(field) if pa.types.is_large_list(kind) else pa.list_(field)
+    return kind
+
+
+def encodes(text: str) -> bool:
+    """Whether a file can hold it: not where it has half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

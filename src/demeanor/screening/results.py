@@ -61,8 +61,13 @@ class Screening:
 
     @property
     def failed(self) -> int:
-        """Rows that hold an error."""
+        """Rows that were not scored."""
         return int(self.summary["failed"])
+
+    @property
+    def without_baseline(self) -> int:
+        """Rows that were scored and have nothing to be compared with; they are in no shift."""
+        return int(self.summary["without_baseline"])
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,7 @@ def _write(
         "without_tokens": without_tokens,
         "baseline": manifest.pins["options"]["baseline"],
         "model": vectors.model.name,
+        "warnings": manifest.pins["model"]["warnings"],
         "input": [{k: v for k, v in f.items() if k != "sha256"} for f in manifest.pins["input"]][:20],
         "conditions": {n: list(limit.condition) for n, limit in limits.items() if limit.condition},
     }

@@ -21,7 +21,7 @@ from demeanor.screening import baseline as answers
 from demeanor.screening.flags import choose_limits
 from demeanor.screening.results import Screening, finish
 from demeanor.screening.shards import Manifest, Output, only_run, refuse_foreign, write_manifest, write_whole
-from demeanor.screening.sources import Columns, Source, open_source
+from demeanor.screening.sources import CHANGED, Columns, Source, open_source
 from demeanor.screening.worker import PREFIX, Job, Load, Progress, Task, Worker, thread_count
 from demeanor.vectors.vector_set import VectorSet
 
@@ -135,13 +135,13 @@ def screen(
     rows = open_source(where, options.columns)
     if Path(where).exists():
         where = str(Path(where).absolute())
-        if folder == Path(where) or folder.is_relative_to(where):
+        if folder.resolve().is_relative_to(Path(where).resolve()):
             raise OutputError(f"{folder} lies in the input; name another folder with --output")
     with only_run(folder), closing(engine):
         manifest = _manifest(rows, folder, vectors, engine, options, stage)
         job = Job(where, options.columns, folder, manifest, int(manifest.pins["options"]["threads"]))
         _answer(engine, job, stage)
-        _score(engine, job, stage)
+        _score(engine, job, stage, rows)
         return finish(folder, manifest, options.columns, vectors, limits, _explainer(engine, job, stage), options.explained)
 
 
@@ -176,12 +176,16 @@ def _answer(engine: Engine, job: Job, stage: Stage) -> None:
         write_whole(answers.batch_path(job.folder, todo[at]), content)
 
 
-def _score(engine: Engine, job: Job, stage: Stage) -> None:
+def _score(engine: Engine, job: Job, stage: Stage, rows: Source) -> None:
     cuts = job.manifest.cuts
     todo = [k for k in range(len(cuts)) if not job.manifest.part(job.folder, k).exists()]
     step = stage("scoring", job.manifest.rows, job.manifest.rows - sum(cuts[k].rows for k in todo))
     for at, content in engine.run(job, "score", todo, step):
         write_whole(job.manifest.part(job.folder, todo[at]), content)
+    if todo and rows.check() != job.manifest.pins["input"]:
+        for k in todo:
+            job.manifest.part(job.folder, k).unlink()
+        raise InputFileError(CHANGED)
 
 
 def _explainer(engine: Engine, job: Job, stage: Stage) -> Callable[[list[list[dict[str, str]]]], list[TokenScores | str]]:
@@ -215,10 +219,11 @@ def _versions() -> dict[str, str]:
 
 
 def model_pins(scorer: Scorer) -> dict[str, Any]:
-    """What of a model decides its scores to the last bit, on one kind of machine."""
+    """What of a model decides its scores to the last bit, on one kind of machine; and whether it is the vectors' own."""
     from demeanor.model.identity import identify
 
     reader = scorer.reader
     record: dict[str, Any] = dict(identify(reader.model, reader.tokenizer).to_record())
     kept = ("fingerprint", "template_hash", "dtype", "quantization")
-    return {k: record[k] for k in kept} | {"device": reader.device.type, "token_budget": reader.token_budget}
+    where = {"device": reader.device.type, "token_budget": reader.token_budget}
+    return {k: record[k] for k in kept} | where | {"warnings": list(scorer.warnings)}

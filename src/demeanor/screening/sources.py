@@ -8,7 +8,6 @@ a shard. CSV fields stay text; Parquet and hub columns keep their Arrow types. R
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
 import json
@@ -24,9 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from demeanor.conversation import Conversation, from_record
+from demeanor.csv_rows import Lines, csv_header, csv_rows
 from demeanor.errors import ConversationError, InputFileError, MissingExtraError, nearest
 from demeanor.records import Row, parse_line, refuse_pipe
-from demeanor.screening.columns import Kind, as_table, field_of, from_table, kind_of, merge
+from demeanor.screening.columns import Kind, as_table, encodes, field_of, from_table, kind_of, merge, without_views
 
 Place: TypeAlias = list[int]
 """Where to begin to read; each kind of source has its own numbers."""
@@ -36,6 +36,7 @@ See: TypeAlias = Callable[[int, Row], None]
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".jsonl.gz": "jsonl", ".ndjson.gz": "jsonl", ".csv": "csv", ".csv.gz": "csv",
             ".parquet": "parquet"}  # fmt: skip
 MOST_COLUMNS = 1000
+CHANGED = "the input has changed while it was screened; start again with another --output"
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?(:\S+)?")
 
 
@@ -69,14 +70,9 @@ class Columns:
         if self.response:
             prompt = _unpacked(self._value(record, self.prompt)) if self.prompt else None
             return from_record({"prompt": prompt, "response": self._value(record, self.response)})
-        for name in ("messages", "response", "text"):
-            if record.get(name) is not None:  # in a table every row has every column, if only as a null
-                break
-        else:
-            return from_record({})
-        if name == "messages":
-            return from_record({"messages": _unpacked(record[name])})
-        return from_record({"prompt": _unpacked(record.get("prompt")), name: record[name]})
+        # in a table every row has every column, if only as a null
+        given = {name: record[name] for name in ("messages", "prompt", "response", "text") if record.get(name) is not None}
+        return from_record({name: value if name in ("response", "text") else _unpacked(value) for name, value in given.items()})
 
     def missing(self, present: list[str]) -> str | None:
         """What is wrong with these columns, in words; None where the conversation can be read from them."""
@@ -99,12 +95,13 @@ class Columns:
 
 def _unpacked(value: Any) -> Any:
     """A list of messages that a CSV or text column holds as JSON, as the list."""
-    if isinstance(value, str) and value.lstrip()[:2] in ("[{", "[]"):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
+    if not isinstance(value, str) or value.lstrip()[:2] not in ("[{", "[]"):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return found if all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in found) else value
 
 
 @dataclass(frozen=True)
@@ -235,6 +232,8 @@ class TextSource:
             if rows % shard_rows == 0:
                 cuts.append(Cut(rows, shard_rows, place))
             for name, value in row.record.items():
+                if not encodes(name):
+                    raise InputFileError(f"{self.files[0]}: a row has the key {name!a}, which no file can hold; rename it")
                 kinds[name] = merge(kinds.get(name, "null"), "string" if self.is_csv else kind_of(value))
             if len(kinds) > MOST_COLUMNS:
                 where = self.files[0]
@@ -262,7 +261,7 @@ class TextSource:
         number, at, line = place
         while number < len(self.files):
             with _reading(self.files[number]):
-                lines = _Lines(self._file(number), at, line)
+                lines = Lines(self._file(number), at, line)
                 for row in self._csv_rows(lines, number) if self.is_csv else _json_rows(lines):
                     told = row.error and len(self.files) > 1
                     named = Row(row.number, {}, f"{self.files[number].name}: {row.error}") if told else row
@@ -274,65 +273,22 @@ class TextSource:
         if self._open is None or self._open[0] != number:
             self.close()
             path = self.files[number]
-            opened: IO[bytes] = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[assignment]  # noqa: SIM115
+            opened: IO[bytes] = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[assignment]  # noqa: SIM115
             self._open = number, opened
         return self._open[1]
 
-    def _csv_rows(self, lines: _Lines, number: int) -> Iterator[Row]:
+    def _csv_rows(self, lines: Lines, number: int) -> Iterator[Row]:
         if number not in self._headers:
-            first = _Lines(self._file(number), 0, 0)
-            self._headers[number] = _csv_header(self.files[number], first)
+            first = Lines(self._file(number))
+            self._headers[number] = csv_header(self.files[number], first)
             if lines.number == 0:
                 lines.at, lines.number = first.at, first.number
         elif lines.number == 0:
-            next(csv.reader(lines), None)
-        header = self._headers[number]
-        lines.seek()
-        csv.field_size_limit(1 << 30)
-        reader = csv.reader(lines, strict=True)
-        while True:
-            line = lines.number + 1
-            try:
-                values = next(reader)
-            except StopIteration:
-                return
-            except (csv.Error, UnicodeDecodeError) as error:
-                yield Row(line, {}, f"line {line} is not CSV: {error}")
-                reader = csv.reader(lines, strict=True)
-                continue
-            if not values:
-                continue
-            if len(values) != len(header):
-                yield Row(line, {}, f"line {line} has {len(values)} fields, the header has {len(header)}")
-            else:
-                yield Row(line, dict(zip(header, values, strict=True)))
+            csv_header(self.files[number], lines)
+        yield from csv_rows(lines, self._headers[number])
 
 
-class _Lines:
-    """A file's lines from a byte on, decoded; `at` and `number` say how far it has come. An undecodable line raises."""
-
-    def __init__(self, file: IO[bytes], at: int, number: int) -> None:
-        self.file, self.at, self.number = file, at, number
-        self.seek()
-
-    def seek(self) -> None:
-        self.file.seek(self.at)
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        if self.file.tell() != self.at:  # another reader of this source has used the file meanwhile
-            self.file.seek(self.at)
-        line = self.file.readline()
-        if not line:
-            raise StopIteration
-        self.at += len(line)
-        self.number += 1
-        return line.decode("utf-8-sig" if self.number == 1 else "utf-8")
-
-
-def _json_rows(lines: _Lines) -> Iterator[Row]:
+def _json_rows(lines: Lines) -> Iterator[Row]:
     while True:
         try:
             line = next(lines)
@@ -343,16 +299,6 @@ def _json_rows(lines: _Lines) -> Iterator[Row]:
             continue
         if line.strip():
             yield parse_line(lines.number, line)
-
-
-def _csv_header(path: Path, lines: _Lines) -> list[str]:
-    try:
-        header = next(csv.reader(lines, strict=True), [])
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputFileError(f"{path}: its header cannot be read: {error}") from error
-    if len(set(header)) != len(header):
-        raise InputFileError(f"{path}: two columns of its header have one name; rename one of them")
-    return header
 
 
 def _block(table: pa.Table, first: int, columns: Columns) -> Block:
@@ -366,7 +312,7 @@ class ParquetSource:
 
     def __init__(self, files: list[Path], root: Path, columns: Columns) -> None:
         self.files, self.root, self.columns = files, root, columns
-        self._here: tuple[int, Iterator[pa.RecordBatch]] | None = None
+        self._here: tuple[int, Iterator[pa.Table]] | None = None
         self._rest: pa.Table | None = None
 
     def check(self) -> list[dict[str, Any]]:
@@ -383,7 +329,9 @@ class ParquetSource:
         groups: list[tuple[int, int, int]] = []
         for number, path in enumerate(self.files):
             with _reading(path), pq.ParquetFile(path) as file:
-                found = file.schema_arrow
+                found = without_views(file.schema_arrow)
+                if len(set(found.names)) != len(found.names):
+                    raise InputFileError(f"{path}: two of its columns have one name; rename one of them")
                 if schema is not None and not found.equals(schema):
                     raise InputFileError(f"{path}: its columns differ from those of {self.files[0].name}; screen them apart")
                 schema = schema or found
@@ -408,23 +356,26 @@ class ParquetSource:
     def read(self, cut: Cut, schema: pa.Schema) -> Block:
         """The rows of one shard."""
         if self._here is None or self._here[0] != cut.first:
-            self._here, self._rest = (cut.first, self._batches(cut.place)), None
+            self._here, self._rest = (cut.first, self._tables(cut.place)), None
         pieces, wanted = [], cut.rows
         while wanted:
-            piece = self._rest if self._rest is not None else pa.Table.from_batches([next(self._here[1])])
+            piece = self._rest if self._rest is not None else next(self._here[1], None)
+            if piece is None:
+                raise InputFileError(CHANGED)
             self._rest = piece.slice(wanted) if piece.num_rows > wanted else None
             pieces.append(piece.slice(0, wanted))
             wanted -= pieces[-1].num_rows
         self._here = cut.first + cut.rows, self._here[1]
         return _block(pa.concat_tables(pieces).replace_schema_metadata(schema.metadata), cut.first, self.columns)
 
-    def _batches(self, place: Place) -> Iterator[pa.RecordBatch]:
+    def _tables(self, place: Place) -> Iterator[pa.Table]:
         number, group, skip = place
         while number < len(self.files):
             with _reading(self.files[number]), pq.ParquetFile(self.files[number]) as file:
                 for batch in file.iter_batches(1024, row_groups=range(group, file.metadata.num_row_groups), use_threads=False):
                     if skip < batch.num_rows:
-                        yield batch.slice(skip)
+                        table = pa.Table.from_batches([batch.slice(skip)])
+                        yield table.cast(without_views(table.schema))
                     skip = max(0, skip - batch.num_rows)
             number, group, skip = number + 1, 0, 0
 

@@ -48,8 +48,9 @@ class Tally:
 
     def __init__(self, traits: Sequence[str], limits: Sequence[Limit], chosen: Mapping[str, Limit]) -> None:
         self.traits, self.limits, self.chosen = list(traits), list(limits), dict(chosen)
-        self.rows = self.scored = self.failed = self.flagged = 0
+        self.rows = self.failed = self.without_baseline = self.flagged = 0
         self.first_error: str | None = None
+        self.first_without_baseline: str | None = None
         self.counts = dict.fromkeys(traits, 0)
         self.z_sums = dict.fromkeys(traits, 0.0)
         self.histograms = {name: np.zeros(len(EDGES) - 1, np.int64) for name in traits}
@@ -65,13 +66,17 @@ class Tally:
         groups: NDArray[np.int64],
         errors: Sequence[str | None],
     ) -> None:
-        """Take in a part's rows."""
+        """Take in a part's rows. A row with an error and with scores is one that only lacks its baseline."""
+        scored = ~np.isnan(np.array([z[name] for name in self.traits])).all(axis=0)
+        for at, error in enumerate(errors):
+            told = f"row {self.rows + at}: {error}"
+            if error is not None and scored[at]:
+                self.without_baseline += 1
+                self.first_without_baseline = self.first_without_baseline or told
+            elif error is not None:
+                self.failed += 1
+                self.first_error = self.first_error or told
         self.rows += len(errors)
-        failed = [e for e in errors if e is not None]
-        self.failed += len(failed)
-        if failed and self.first_error is None:
-            at = next(i for i, e in enumerate(errors) if e is not None)
-            self.first_error = f"row {self.rows - len(errors) + at}: {failed[0]}"
         for name in self.traits:
             found = z[name][~np.isnan(z[name])]
             self.counts[name] += len(found)
@@ -124,6 +129,8 @@ class Tally:
             "scored": self.rows - self.failed,
             "failed": self.failed,
             "first_error": self.first_error,
+            "without_baseline": self.without_baseline,
+            "first_without_baseline": self.first_without_baseline,
             "flagged": self.flagged,
             "edges": EDGES.tolist(),
             "traits": traits,

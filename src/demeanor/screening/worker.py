@@ -30,7 +30,7 @@ from demeanor.scoring.scorer import CHUNK
 from demeanor.screening.baseline import BATCH, Answers, answer_batch, key_of
 from demeanor.screening.columns import from_table
 from demeanor.screening.shards import Manifest
-from demeanor.screening.sources import Block, Columns, Source, open_source
+from demeanor.screening.sources import CHANGED, Block, Columns, Source, open_source
 
 if TYPE_CHECKING:
     from demeanor.scoring.scorer import Scorer
@@ -97,7 +97,7 @@ def score_shard(worker: Worker, shard: int, progress: Progress | None = None) ->
     cut = manifest.cuts[shard]
     block = worker.source.read(cut, manifest.schema)
     if len(block.rows) != cut.rows:
-        raise InputFileError("the input has changed while it was screened; start again with another --output")
+        raise InputFileError(CHANGED)
     read: list[Conversation | str] = []
     for row in block.rows:
         if row.error is not None:
@@ -176,8 +176,8 @@ def _parquet(block: Block, added: list[dict[str, Any]], scorer: Scorer) -> bytes
 
 def _jsonl(block: Block, added: list[dict[str, Any]]) -> bytes:
     """The rows as lines. Where a Parquet value has no place in JSON it is text, and a NaN is null."""
-    whole = [row.record for row in block.rows] if block.parsed_whole else from_table(block.table)
-    return "".join(to_line(_jsonable({**record, **scores})) for record, scores in zip(whole, added, strict=True)).encode()
+    whole = [row.record for row in block.rows] if block.parsed_whole else [_jsonable(record) for record in from_table(block.table)]
+    return "".join(to_line({**record, **scores}) for record, scores in zip(whole, added, strict=True)).encode()
 
 
 def _jsonable(value: Any) -> Any:
