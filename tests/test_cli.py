@@ -7,10 +7,12 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from artifacts import vector_set
+from artifacts import entry, vector_set
 
 from demeanor.cli import console
 from demeanor.cli.main import main
@@ -19,6 +21,7 @@ from demeanor.conversation import as_conversation
 from demeanor.errors import ActivationError, DemeanorError
 from demeanor.model import embedded
 from demeanor.scoring import NotScored, Reading, Score
+from demeanor.scoring.metrics import Interval
 from demeanor.traits import names
 
 COMMANDS = [
@@ -367,4 +370,64 @@ def test_a_sheet_to_label_says_what_it_leaves_out(run, tmp_path):
     with open("sheet.csv", encoding="utf-8", newline="") as file:
         sheet = {row["id"]: row["response"] for row in csv.DictReader(file)}
     assert sheet == {"1": "half a pair ?", "3": "I hear you."}
+    filled = Path("sheet.csv").read_bytes()
+    code, _, err = run("sample", "-t", "warmth", "-i", "talks.jsonl", "-o", "sheet.csv")
+    assert (code, Path("sheet.csv").read_bytes()) == (2, filled)
+    assert "may hold somebody's labels" in err
     assert run("sample", "-t", "warmth", "-i", "talks.jsonl", "--n", 0)[0] == 2
+
+
+@pytest.mark.usefixtures("fake_scorer")
+def test_a_spreadsheet_takes_no_reply_for_a_formula(run, tmp_path):
+    rows = [
+        {"id": "@SUM(1)", "prompt": "+1", "response": '=HYPERLINK("http://evil.example")'},
+        {"prompt": "Hi", "response": "- one\n- two"},
+    ]
+    (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("sample", "-t", "warmth", "-i", "talks.jsonl", "-o", "sheet.csv")[0] == 0
+    with open("sheet.csv", encoding="utf-8", newline="") as file:
+        sheet = list(csv.DictReader(file))
+    assert not any(cell.startswith(("=", "+", "-", "@")) for row in sheet for cell in row.values())
+    written = {json.loads(row["messages"])[-1]["content"] for row in sheet}
+    assert written == {row["response"] for row in rows}  # what is read back is what was said
+
+
+def test_a_sheet_for_a_trait_of_the_users_goes_by_what_the_user_says(run, tmp_path, monkeypatch):
+    class OfTheUser(FakeScorer):
+        vectors = vector_set(entry("warmth", reads="user"))
+
+        def score_many(self, conversations):
+            for conversation in conversations:
+                asked = any(m.role == "user" for m in conversation.messages)
+                yield self.reading if asked else Reading({}, {}, "tiny-chat")
+
+    monkeypatch.setattr(console, "load_scorer", lambda *options, **named: OfTheUser())
+    rows = [{"prompt": said, "response": "Call a hotline."} for said in ("I feel like dying", "My cat is ill", "Exams again")]
+    (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0], {"response": "alone"}]))
+    code, _, err = run("sample", "-t", "warmth", "-i", "talks.jsonl", "-o", "sheet.csv")
+    assert code == 3
+    assert "1 of 5 rows could not be scored and are not in the sheet, the first: line 5: no user message to read" in err
+    assert "the other 1 are nearly the same" in err
+    with open("sheet.csv", encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 3
+
+
+@pytest.mark.usefixtures("fake_scorer")
+def test_labels_that_go_against_the_trait_calibrate_nothing(run, tmp_path, monkeypatch):
+    made = SimpleNamespace(interval=Interval(0.0, 0.2), auroc=0.1)
+    monkeypatch.setattr("demeanor.extraction.adaptation.recalibrate", lambda *_: made)
+    monkeypatch.setattr(FakeScorer, "reader", None, raising=False)
+    vector_set().save(tmp_path / "vectors")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "vectors").iterdir()}
+    (tmp_path / "labelled.jsonl").write_text("".join(f'{{"response": "a {i}", "label": {i % 2}}}\n' for i in range(9)))
+    code, _, err = run("calibrate", "-t", "warmth", "-i", "labelled.jsonl")
+    assert code == 2
+    assert "the labels go against warmth (AUROC 0.10 [0.00, 0.20]), so nothing was saved; 1 or high is: the reply shows warmth" in err
+    assert {p.name: p.read_bytes() for p in (tmp_path / "vectors").iterdir()} == before
+
+
+@pytest.mark.parametrize("reads", ["user", "response"])
+def test_a_message_of_the_users_alone_is_scored_by_a_set_that_reads_only_that(run, tmp_path, monkeypatch, reads):
+    monkeypatch.setattr(console, "load_scorer", lambda *_: FakeScorer())
+    vector_set(entry("warmth", reads=reads)).save(tmp_path / "vectors")
+    assert run("score", "User: I cannot go on.")[0] == (0 if reads == "user" else 2)

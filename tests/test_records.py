@@ -3,6 +3,10 @@
 import errno
 import gzip
 import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -125,16 +129,25 @@ def test_a_full_disk_keeps_the_old_file_and_says_so(tmp_path, name):
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
 
 
+FULL = """
+import resource, sys
+from pathlib import Path
+from demeanor.errors import OutputError
+from demeanor.records import writing
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))  # bytes; the buffer fails when it is flushed
+try:
+    with writing(Path(sys.argv[1])) as file:
+        file.write("more than fits")
+except OutputError:
+    sys.exit(7)
+"""
+
+
 @pytest.mark.parametrize("name", ["scores.jsonl", "scores.jsonl.gz"])
 def test_a_write_that_fails_only_at_the_end_leaves_nothing(tmp_path, name):
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))  # bytes; as on a disk that fills up, the buffer fails when it is flushed
-    try:
-        with pytest.raises(OutputError, match="cannot write"), writing(tmp_path / name) as file:
-            file.write("more than fits")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    pytest.importorskip("resource")
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / name)], check=False)
+    assert done.returncode == 7
     assert list(tmp_path.iterdir()) == []
 
 
@@ -142,8 +155,31 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot write"), writing(tmp_path / "file" / "scores.jsonl"):
         pass
-    with pytest.raises(OutputError, match="directory"), writing(tmp_path):
+    with pytest.raises(OutputError, match="is a folder; name a file"), writing(tmp_path):
         pass
+
+
+def test_a_link_goes_on_pointing_to_its_file(tmp_path):
+    (tmp_path / "deep").mkdir()
+    real, link = tmp_path / "deep" / "scores.jsonl", tmp_path / "scores.jsonl"
+    real.write_text("old")
+    link.symlink_to(real)
+    with writing(link) as file:
+        file.write("new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    assert [p.name for p in real.parent.iterdir()] == ["scores.jsonl"]
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        with writing(pipe) as file:
+            file.write("scores")
+        assert read.result(60) == "scores"
+    assert pipe.is_fifo()
 
 
 def test_a_line_is_readable_text_and_never_nan():

@@ -126,6 +126,31 @@ def test_an_endless_source_is_read_chunk_by_chunk(scorer, monkeypatch):
     assert next(taken) == 12  # two chunks of the source, and one that is tokenised ahead
 
 
+def test_what_a_source_gave_before_it_failed_is_scored(scorer, monkeypatch):
+    monkeypatch.setattr("demeanor.scoring.scorer.CHUNK", 2)
+
+    def failing():
+        yield from TALKS[:3]
+        raise ConnectionError("the queue is gone")
+
+    given = []
+    with pytest.raises(ConnectionError, match="the queue is gone"):
+        given.extend(scorer.score_many(failing()))
+    assert raws(given) == pytest.approx(raws(scorer.score_many(TALKS[:3])))
+
+
+def test_messages_may_come_as_an_array(scorer):
+    messages = np.empty(2, object)
+    messages[:] = TALKS[0]  # as pandas gives them
+    (reading,) = scorer.score_many([{"messages": messages}])
+    assert raws([reading]) == pytest.approx(raws([scorer.score(TALKS[0])]))
+
+
+def test_a_blank_message_of_the_users_takes_no_score_from_the_reply(scorer):
+    blank = scorer.score(talk(REPLIES[0], " "))
+    assert set(blank.scores) == {name for name in READS if READS[name] == "response"}
+
+
 def test_conversations_that_cannot_be_scored_are_told_in_their_place(scorer):
     items = [TALKS[0], "", talk("  "), None, TALKS[1], [{"role": "user", "content": "Hi"}], [{"role": "doctor", "content": "Hi"}]]
     found = list(scorer.score_many(items))
@@ -212,6 +237,14 @@ def test_windows_are_counted_in_the_reading(make_model, tokenizer, vectors):
     reading = Scorer(model, tokenizer, vectors, allow_other_model=True).score(TALKS[1])
     assert reading.windows > 1
     assert reading.to_record()["windows"] == reading.windows
+
+
+def test_a_turn_counts_the_windows_that_it_was_read_in(make_model, tokenizer, vectors):
+    model = make_model("llama", max_position_embeddings=64)
+    short = Scorer(model, tokenizer, VectorSet(identify(model, tokenizer), vectors.traits))
+    first, last = short.score_turns([*talk("No."), *talk("I hear you. " * 40, "Go on.")])
+    assert first.windows == short.score(talk("No.")).windows == 1
+    assert last.windows > 1
 
 
 def test_vectors_of_another_model_are_refused_and_allowed_only_aloud(make_model, tokenizer, vectors):

@@ -143,5 +143,7 @@ def test_the_report_shows_what_was_found_and_nobodys_text_becomes_markup(tmp_pat
     html = (tmp_path / "report.html").read_text()
     assert HOSTILE not in html
     assert html.count("&lt;script&gt;") >= 7
-    for text in ("1 rows were not scored", "1 rows were scored and have no baseline", "scored by", "and 7 more like it", "25 are flagged", "half-way between the poles"):
+    for text in ("1 rows were not scored", "1 rows were scored and have no baseline", "scored by"):
+        assert text in html
+    for text in ("and 7 more like it", "25 are flagged", "half-way between the poles"):
         assert text in html

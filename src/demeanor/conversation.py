@@ -8,7 +8,7 @@ which "User:" and "Assistant:" (or "System:") begin a line.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -99,22 +99,33 @@ def from_messages(messages: Sequence[Any]) -> Conversation:
 
 def from_record(record: Mapping[str, Any]) -> Conversation:
     """A record with `messages`, or `prompt` and `response`, or `text`."""
-    if record.get("messages") not in (None, ""):  # an export may leave the column empty where others are used
-        if not isinstance(record["messages"], Sequence) or isinstance(record["messages"], str):
+    if _given(record, "messages"):
+        messages = _list(record["messages"])
+        if messages is None:
             raise ConversationError("'messages' is not a list")
-        return from_messages(record["messages"])
-    if record.get("response") is not None or ("response" in record and record.get("text") is None):
-        response, prompt = record["response"], record.get("prompt") or []
-        if isinstance(prompt, str):
-            prompt = [{"role": "user", "content": prompt}]
-        if not isinstance(prompt, Sequence):
+        return from_messages(messages)
+    if _given(record, "response") or ("response" in record and not _given(record, "text")):
+        said = record["prompt"] if _given(record, "prompt") else []
+        prompt = [{"role": "user", "content": said}] if isinstance(said, str) else _list(said)
+        if prompt is None:
             raise ConversationError("'prompt' is neither text nor a list of messages")
-        return from_messages([*prompt, {"role": "assistant", "content": response}])
+        return from_messages([*prompt, {"role": "assistant", "content": record["response"]}])
     if "text" in record:
         if not isinstance(record["text"], str):
             raise ConversationError("'text' is not a string")
         return from_text(record["text"])
     raise ConversationError("the record has neither 'messages', nor 'prompt' and 'response', nor 'text'")
+
+
+def _given(record: Mapping[str, Any], name: str) -> bool:
+    """Whether a field holds something: an export may leave a column empty where others are used."""
+    value = record.get(name)
+    return value is not None and not (isinstance(value, str) and value == "")
+
+
+def _list(value: Any) -> list[Any] | None:
+    """A list or an array (as pandas gives one) as a list; None for anything else."""
+    return None if isinstance(value, str | Mapping) or not isinstance(value, Iterable) else list(value)
 
 
 def from_text(text: str) -> Conversation:

@@ -79,10 +79,17 @@ def _finite(text: str) -> float:
 def writing(path: Path) -> Iterator[IO[str]]:
     """A text file (.gz too) that takes its name only once it is whole; on an error nothing is left of it.
 
-    Raises OutputError where it cannot be written.
+    A link goes on pointing where it does, and a device or a pipe is written to as it is. Raises OutputError where that cannot be done.
     """
     if not path.name:
         raise OutputError(f"{path} is no name for a file; give one")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file")
+    if path.exists() and not path.is_file():
+        with _as_it_is(path) as file:
+            yield file
+        return
+    path = path.resolve()
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +103,17 @@ def writing(path: Path) -> Iterator[IO[str]]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+@contextmanager
+def _as_it_is(path: Path) -> Iterator[IO[str]]:
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        if isinstance(error, DemeanorError):
+            raise
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def to_line(record: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype
+from demeanor.errors import ExtractionError
 
 if TYPE_CHECKING:
     from demeanor.scoring.thresholds import ErrorKind
@@ -42,8 +43,8 @@ def calibrate(
     from demeanor.vectors.storage import refuse_foreign
 
     refuse_foreign(output or vectors)
-    labelled = read_labelled(input_file)
-    VectorSet.load(vectors)[trait]
+    entry = VectorSet.load(vectors)[trait]
+    labelled = read_labelled(input_file, entry.reads)
     note_size(labelled)
     scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
     from demeanor.extraction.adaptation import recalibrate
@@ -54,9 +55,15 @@ def calibrate(
         made = recalibrate(
             scorer.reader, scorer.vectors, trait, labelled, wanted, stage("reading labelled replies", len(labelled.conversations))
         )
+    interval = f"[{made.interval.low:.2f}, {made.interval.high:.2f}]"
+    if made.interval.high < 0.5:
+        raise ExtractionError(
+            f"the labels go against {trait} (AUROC {made.auroc:.2f} {interval}), so nothing was saved; 1 or high is: {entry.high_pole}"
+        )
     folder = made.vectors.save(output or vectors)
     out = console.out
-    interval = f"[{made.interval.low:.2f}, {made.interval.high:.2f}]"
+    if made.calibration.flat:
+        console.err.print("[yellow]caution:[/] scores do not rise with the labels: the probability is the same for every reply")
     out.print(f"[bold]{trait}[/], {made.rows} replies to {made.prompts} prompt(s): AUROC {made.auroc:.2f} {interval}")
     out.print(f"  {calibration_error(made.ece)}, by {made.calibration.method}")
     for threshold in made.thresholds:

@@ -109,9 +109,14 @@ def load_reader(
         return ActivationReader(*load_model(model, quantization, device, dtype), blocks)  # type: ignore[arg-type]
 
 
+def given_vectors(vectors: Path | None) -> Path | None:
+    """The folder of --vectors, else ./vectors where a set stands there; None: the built-in traits."""
+    return vectors or (Path("vectors") if Path("vectors/manifest.json").is_file() else None)
+
+
 def load_scorer(vectors: Path | None, model: str | None, device: str, dtype: str, allow_other_model: bool) -> Scorer:
     """The scorer for --vectors, else for ./vectors, else for the built-in traits, extracted once into the cache."""
-    folder = vectors or (Path("vectors") if Path("vectors/manifest.json").is_file() else None)
+    folder = given_vectors(vectors)
     if folder is None:
         if model not in (None, EMBEDDED):
             raise ExtractionError(f"no vectors for {model}; make them first: demeanor extract --model {model} --output vectors")
@@ -120,7 +125,8 @@ def load_scorer(vectors: Path | None, model: str | None, device: str, dtype: str
     from demeanor.vectors import VectorSet
 
     chosen = VectorSet.load(folder)
-    reader = load_reader(model or chosen.model.name, chosen.model.load_quantization, device, dtype, chosen.model.blocks or None)
+    quantization = None if allow_other_model else chosen.model.load_quantization
+    reader = load_reader(model or chosen.model.name, quantization, device, dtype, chosen.model.blocks or None)
     scorer = Scorer(reader.model, reader.tokenizer, chosen, allow_other_model, reader)
     for warning in scorer.warnings:
         err.print(

@@ -13,16 +13,21 @@ from demeanor.errors import ConversationError, DemeanorError, InputFileError
 if TYPE_CHECKING:
     from demeanor.conversation import Conversation
     from demeanor.extraction.adaptation import Labelled
+    from demeanor.model.reader import SpanOf
 
 WORDS = {"high": 1.0, "low": 0.0, "true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 
-def read_labelled(path: Path) -> Labelled:
+def read_labelled(path: Path, reads: SpanOf | None = None) -> Labelled:
     """Labelled rows of a JSON-lines file, or of a CSV that `demeanor sample` wrote.
 
+    Args:
+        path: The file.
+        reads: What the trait is read on, which no row may lack.
+
     `label` is a number (higher is more of the trait) or high/low. Rows of one `pair_id`, else one `group`, else one
-    context belong together. A row with an empty label is passed over, as in a sheet that is half done; a label that cannot be
-    read is an error.
+    context belong together. A row with an empty label is passed over, as in a sheet that is half done. Raises InputFileError,
+    with the line, for a label that cannot be read and a row without what is to be read.
     """
     from demeanor.extraction.adaptation import as_labelled
 
@@ -32,7 +37,7 @@ def read_labelled(path: Path) -> Labelled:
         if raw is None or raw == "":
             continue
         labels.append(_number(path, number, raw))
-        conversation = conversation_of(path, number, record)
+        conversation = conversation_of(path, number, record, reads)
         conversations.append(conversation)
         groups.append(group_of(record, conversation))
     if not labels:
@@ -41,10 +46,10 @@ def read_labelled(path: Path) -> Labelled:
 
 
 def rows_of(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Number and record of each row of a .jsonl, .jsonl.gz or .csv file. Raises InputFileError at the first broken one."""
+    """Number and record of each row of a .jsonl or .csv file (.gz too). Raises InputFileError at the first broken one."""
     from demeanor.records import read_rows
 
-    if path.suffix == ".csv":
+    if path.name.lower().endswith((".csv", ".csv.gz")):
         return _csv(path)
     found = []
     for row in read_rows(path):
@@ -54,12 +59,15 @@ def rows_of(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return found
 
 
-def conversation_of(path: Path, number: int, record: dict[str, Any]) -> Conversation:
-    """The conversation of a record; an error names the file and line."""
+def conversation_of(path: Path, number: int, record: dict[str, Any], reads: SpanOf | None = None) -> Conversation:
+    """The conversation of a record, with something to read where `reads` says; an error names the file and line."""
     from demeanor.conversation import from_record
 
     try:
-        return from_record(record)
+        conversation = from_record(record)
+        if reads is not None:
+            conversation.last("user" if reads == "user" else "assistant")
+        return conversation
     except DemeanorError as error:
         raise InputFileError(f"{path}: line {number}: {error}") from error
 
@@ -90,23 +98,35 @@ def _number(path: Path, number: int, raw: object) -> float:
 
 
 def _csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    import csv
+    import gzip
 
+    from demeanor.csv_rows import Lines, csv_header, csv_rows
+
+    found: list[tuple[int, dict[str, Any]]] = []
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            found = []
-            for number, row in enumerate(csv.DictReader(file), 2):
-                record: dict[str, Any] = {k: v for k, v in row.items() if k}
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            lines = Lines(file)  # type: ignore[arg-type]
+            for row in csv_rows(lines, csv_header(path, lines)):
+                if row.error:
+                    raise InputFileError(f"{path}: {row.error}")
+                record: dict[str, Any] = {name: value for name, value in row.record.items() if name}
                 if record.get("messages"):
-                    record["messages"] = json.loads(record["messages"])
-                found.append((number, record))
-            return found
+                    record["messages"] = _messages(path, row.number, record["messages"])
+                found.append((row.number, record))
     except FileNotFoundError:
         raise InputFileError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputFileError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
-        raise InputFileError(f"{path} cannot be read as CSV: {error}") from error
+    except (OSError, EOFError) as error:
+        raise InputFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return found
+
+
+def _messages(path: Path, number: int, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputFileError(
+            f"{path}: line {number}: 'messages' is not the JSON that `demeanor sample` wrote ({error}); was it cut in an editor?"
+        ) from error
 
 
 def calibration_error(ece: float) -> str:

@@ -33,15 +33,17 @@ def sample(
     Example: demeanor sample --trait crisis_recognition --input replies.jsonl --n 50
     """
     from demeanor.cli.labelled import conversation_of, group_of, rows_of
-    from demeanor.errors import InputFileError
+    from demeanor.errors import InputFileError, OutputError
     from demeanor.records import writing
 
+    if output.exists():
+        raise OutputError(f"{output} is there already and may hold somebody's labels; name another file with --output")
     rows = rows_of(input_file)
     if not rows:
         raise InputFileError(f"{input_file} holds no rows")
     conversations = [conversation_of(input_file, number, record) for number, record in rows]
     scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
-    scorer.vectors[trait]
+    on_user = scorer.vectors[trait].reads == "user"
     from demeanor.extraction.sampling import choose_to_label
     from demeanor.scoring import Reading
 
@@ -49,38 +51,47 @@ def sample(
     with console.stages() as stage:
         step = stage("scoring", len(rows))
         for i, result in enumerate(scorer.score_many(conversations)):
-            if isinstance(result, Reading):
+            if isinstance(result, Reading) and trait in result.scores:
                 scored.append(i)
                 values.append(result[trait].z)
             else:
-                reason = reason or f"line {rows[i][0]}: {result.error}"
+                error = "no user message to read" if isinstance(result, Reading) else result.error
+                reason = reason or f"line {rows[i][0]}: {error}"
             step(1)
     if not scored:
         raise InputFileError(f"no row of {input_file} could be scored, the first: {reason}")
     import numpy as np
 
     groups = [group_of(record, c) for (_, record), c in zip(rows, conversations, strict=True)]
-    picks = choose_to_label(np.array(values), [conversations[i].response for i in scored], [groups[i] for i in scored], n)
+    read = [conversations[i].messages[conversations[i].last("user" if on_user else "assistant")].content for i in scored]
+    picks = choose_to_label(np.array(values), read, [groups[i] for i in scored], n)
     with writing(output) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for pick in picks:
             i = scored[pick]
             messages = conversations[i].to_record()
+            reply = max((at for at, m in enumerate(messages) if m["role"] == "assistant"), default=len(messages))
             number, record = rows[i]
             row = {
                 "id": number if record.get("id") is None else record["id"],
                 "label": "",
-                "prompt": "\n".join(f"{m['role']}: {m['content']}" for m in messages[:-1]),
-                "response": conversations[i].response,
+                "prompt": "\n".join(f"{m['role']}: {m['content']}" for m in messages[:reply]),
+                "response": messages[reply]["content"] if reply < len(messages) else "",
                 "group": groups[i],
                 "messages": json.dumps(messages, ensure_ascii=False),
             }
-            # half of a surrogate pair cannot be written
-            writer.writerow({column: str(value).encode(errors="replace").decode() for column, value in row.items()})
-    console.out.print(
-        f"{len(picks)} replies to label in {output}: fill in 'label', then demeanor adapt --trait {trait} --input {output} --output adapted"
-    )
+            writer.writerow({column: _cell(value) for column, value in row.items()})
+    console.out.print(f"{len(picks)} replies to label in {output}: fill in 'label', then", soft_wrap=True)
+    console.out.print(f"  demeanor adapt --trait {trait} --input {output} --output adapted", soft_wrap=True)
+    if len(picks) < min(n, len(scored)):
+        console.note(f"fewer than the {n} that were asked for: the other {len(scored) - len(picks)} are nearly the same as one of these")
     if left := len(rows) - len(scored):
         console.problem(f"{left} of {len(rows)} rows could not be scored and are not in the sheet, the first: {reason}")
         raise typer.Exit(3)
+
+
+def _cell(value: object) -> str:
+    """As a spreadsheet may show it: text that it would take for a formula begins with a quote; half a surrogate pair is replaced."""
+    text = str(value).encode(errors="replace").decode()
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -53,9 +53,12 @@ def score(
         return
     given = text.replace("\\n", "\n") if text is not None else _standard_input()
     from demeanor.conversation import as_conversation
+    from demeanor.vectors import VectorSet
 
     conversation = as_conversation(given)
-    conversation.last("assistant")
+    folder = console.given_vectors(vectors)
+    if folder is None or any(entry.reads == "response" for entry in VectorSet.load(folder).traits.values()):
+        conversation.last("assistant")
     scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
     reading = scorer.score(conversation)
     if as_json:

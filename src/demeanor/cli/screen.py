@@ -77,7 +77,7 @@ def screen(
     from demeanor.screening import screen as run
     from demeanor.vectors import VectorSet
 
-    folder = vectors or (Path("vectors") if Path("vectors/manifest.json").is_file() else console.built_in_vectors())
+    folder = console.given_vectors(vectors) or console.built_in_vectors()
     chosen = VectorSet.load(folder)
     options = Options(columns, baseline, output_format, shard_rows, threads, threshold or (), explain)
     if engine == "ray":

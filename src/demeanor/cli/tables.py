@@ -28,15 +28,9 @@ def bar(z: float, colour: str) -> Text:
 def reading_table(reading: Reading, vectors: VectorSet) -> Table:
     """One reply's scores, coloured by whether they sit on the safe side."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for name, options in (
-        ("trait", {"no_wrap": True}),
-        ("less · more of it", {"justify": "center"}),
-        ("centred", {"justify": "right"}),
-        ("z", {"justify": "right"}),
-        ("P(high)", {"justify": "right"}),
-        ("side", {}),
-    ):
-        table.add_column(name, **options)
+    for name, justify in (("trait", "left"), ("less · more of it", "center"), ("centred", "right"), ("z", "right"),
+                          ("P(high)", "right"), ("side", "left")):  # fmt: skip
+        table.add_column(name, justify=justify, no_wrap=name != "trait", overflow="fold")  # type: ignore[arg-type]
     for name, score in reading.scores.items():
         entry = vectors[name]
         safe = entry.on_safe_side(score.centred)
@@ -57,7 +51,7 @@ def traits_table(vectors: VectorSet) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for name, justify in (("trait", "left"), ("layers", "right"), ("strength", "right"), ("AUROC", "right"),
                           ("95 % CI", "center"), ("pairs", "right"), ("baseline", "right")):  # fmt: skip
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(name, justify=justify, no_wrap=name != "trait", overflow="fold")  # type: ignore[arg-type]
     for name, entry in vectors.traits.items():
         m = entry.metrics
         layers = "-".join(str(layer) for layer in dict.fromkeys((entry.reading.layers[0], entry.reading.layers[-1])))

@@ -75,7 +75,7 @@ class Scorer:
         from demeanor.model.loading import load_model
 
         vectors = VectorSet.load(folder)
-        loaded = load_model(model or vectors.model.name, vectors.model.load_quantization, device)
+        loaded = load_model(model or vectors.model.name, None if allow_other_model else vectors.model.load_quantization, device)
         return cls(*loaded, vectors, allow_other_model)
 
     def score(self, conversation: ConversationLike) -> Reading:
@@ -89,15 +89,23 @@ class Scorer:
         """Readings in the order of `conversations`, which may be endless: memory is bounded by chunks.
 
         A conversation that cannot be scored yields a NotScored with the cause, and the others go on. While the model
-        runs on one chunk, the next is tokenised.
+        runs on one chunk, the next is tokenised: the source is read up to two chunks ahead. What it raises is raised
+        once all that it gave before has been scored.
         """
-        source = iter(conversations)
+        chunks = _chunks(conversations)
+        failed: Exception | None = None
         with ThreadPoolExecutor(1) as tokenising:
-            ahead = tokenising.submit(self._prepare, list(itertools.islice(source, CHUNK)))
+            ahead = tokenising.submit(self._prepare, next(chunks, []))
             while prepared := ahead.result():
-                ahead = tokenising.submit(self._prepare, list(itertools.islice(source, CHUNK)))
+                try:
+                    following = next(chunks, [])
+                except Exception as error:
+                    failed, following = error, []
+                ahead = tokenising.submit(self._prepare, following)
                 for result in self._score(prepared):
                     yield NotScored(str(result)) if isinstance(result, DemeanorError) else result
+        if failed is not None:
+            raise failed
 
     def score_turns(self, conversation: ConversationLike) -> list[Reading | NotScored]:
         """A reading for each assistant message, each with what came before it, from a single pass over the whole."""
@@ -122,7 +130,8 @@ class Scorer:
             if isinstance(found, DemeanorError) or isinstance(raw, DemeanorError):
                 results.append(NotScored(str(found if isinstance(found, DemeanorError) else raw)))
                 continue
-            results.append(self.reading(raw[at : at + len(found)].double().numpy(), list(found), self.reader.windows(len(encoded.ids))))
+            windows = self.reader.windows(max(end for _, end in found.values()))
+            results.append(self.reading(raw[at : at + len(found)].double().numpy(), list(found), windows))
             at += len(found)
         return results
 
@@ -141,13 +150,18 @@ class Scorer:
         return pooled.float().flatten(1) @ self._directions.T
 
     def spans(self, conversation: Conversation, encoded: Encoded) -> dict[SpanOf, tuple[int, int]]:
-        """What is to be read of a conversation. Raises ConversationError where that is nothing."""
+        """What is to be read of a conversation. Without words of the user's, only the reply is.
+
+        Raises ConversationError where there is no reply to read, or nothing at all.
+        """
+        kinds = dict.fromkeys(self.reads.values())
         spans: dict[SpanOf, tuple[int, int]] = {}
-        for span in dict.fromkeys(self.reads.values()):
-            if span == "response" or any(m.role == "user" for m in conversation.messages):
+        for span in kinds:
+            try:
                 spans[span] = self.reader.span(encoded, conversation, span)
-        if not spans:
-            raise ConversationError("no user message in the conversation; add one with role 'user' to score it")
+            except ConversationError:
+                if span == "response" or len(kinds) == 1:
+                    raise
         return spans
 
     def _prepare(self, items: Sequence[ConversationLike]) -> list[_Prepared | DemeanorError]:
@@ -199,6 +213,23 @@ class Scorer:
                 )
         layers = {name: self.vectors.traits[name].reading.layers for name in scores}
         return Reading(scores, layers, self.vectors.model.name, windows)
+
+
+def _chunks(source: Iterable[ConversationLike]) -> Iterator[list[ConversationLike]]:
+    """A source in lists; where it raises, what it gave before comes first."""
+    items = iter(source)
+    while True:
+        chunk: list[ConversationLike] = []
+        try:
+            for item in itertools.islice(items, CHUNK):
+                chunk.append(item)
+        except Exception:
+            if chunk:
+                yield chunk
+            raise
+        if not chunk:
+            return
+        yield chunk
 
 
 def _stack(vectors: VectorSet, layers: list[int]) -> Tensor:

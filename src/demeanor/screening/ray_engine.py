@@ -48,7 +48,8 @@ class LoadScorer:
         from demeanor.scoring.scorer import Scorer
 
         identity = self.vectors.model
-        loaded = load_model(self.model or identity.name, identity.load_quantization, self.device, self.dtype)
+        quantization = None if self.allow_other_model else identity.load_quantization
+        loaded = load_model(self.model or identity.name, quantization, self.device, self.dtype)
         reader = ActivationReader(*loaded, identity.blocks or None)
         return Scorer(*loaded, self.vectors, self.allow_other_model, reader)
 

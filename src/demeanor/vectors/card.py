@@ -12,7 +12,8 @@ LIMITS = """\
   these scores, measure them on labelled replies from the place of use.
 - A score speaks of one reply as one model reads it. It is no diagnosis and no proof that a reply is safe.
 - The vectors belong to the model, chat template, dtype and quantisation above, and to no other.
-- Probabilities assume that both poles are equally frequent, as in the calibration pairs."""
+- A probability takes the poles to be as frequent as where it was calibrated: half and half in contrast pairs, the sample's own
+  share after `demeanor adapt` or `demeanor calibrate`."""
 
 
 def card(vectors: VectorSet) -> str:
