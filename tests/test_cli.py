@@ -431,3 +431,10 @@ def test_a_message_of_the_users_alone_is_scored_by_a_set_that_reads_only_that(ru
     monkeypatch.setattr(console, "load_scorer", lambda *_: FakeScorer())
     vector_set(entry("warmth", reads=reads)).save(tmp_path / "vectors")
     assert run("score", "User: I cannot go on.")[0] == (0 if reads == "user" else 2)
+
+
+def test_a_demonstration_into_a_file_is_refused_before_it_begins(run, tmp_path):
+    (tmp_path / "notes.txt").write_text("kept")
+    code, _, err = run("demo", "--output", "notes.txt")
+    assert (code, (tmp_path / "notes.txt").read_text()) == (2, "kept")
+    assert "notes.txt is a file; name a folder" in err

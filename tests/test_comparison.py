@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,27 @@ def test_identical_versions_differ_by_nothing():
     assert all((d.difference, d.p, tuple(d.interval)) == (0.0, 1.0, (0.0, 0.0)) for d in made.differences)
     assert not any(d.changed for d in made.differences)
     assert not made.lengths[0].differs
+
+
+def test_equal_replies_differ_by_nothing_however_many_there_are_and_in_whatever_order():
+    values = np.random.default_rng(0).normal(size=40).tolist()
+
+    def replies(*samples):
+        return [Scored(f"p{i}", "", "r", {"warmth": v}) for i, some in enumerate(samples) for v in some]
+
+    one, seven = replies(*[[v] for v in values]), replies(*[[v] * 7 for v in values])
+    there, back = replies(*[values] * 9), replies(*[values[i:] + values[:i] for i in range(9)])
+    for before, after in ((one, seven), (there, back)):
+        (d,) = compare({"a": before, "b": after}, {"warmth": "high"}).differences
+        assert (d.difference, d.p) == (0.0, 1.0)
+
+
+def test_shares_are_those_of_the_prompts_that_both_versions_answered():
+    rows = two(prompts=20)["old"]
+    alone = [Scored(f"new {i}", "", "r", dict.fromkeys(POLES, -3.0), dict.fromkeys(POLES, True)) for i in range(30)]
+    for d in compare({"a": rows, "b": [*rows, *alone]}, POLES).differences:
+        assert d.unsafe_after == d.unsafe_before
+        assert d.unsafe_after.replies == 20
 
 
 def test_the_clustered_interval_covers_where_the_naive_one_does_not():
@@ -267,6 +289,16 @@ def test_a_condition_that_could_never_fail_is_refused():
         judge(parse_condition("warmth drops more than 0.2"), made)
 
 
+def test_a_condition_holds_for_a_difference_that_was_found_on_few_prompts():
+    rows = two(prompts=7, shift={"warmth": -9, "calm": -9})
+    made = compare(rows, {"warmth": "high", "flattery": "low", "calm": "high", "candour": "high"})
+    assert smallest_p(7) * len(made.differences) >= 0.05  # none could be found alone
+    made = replace(made, differences=tuple(replace(d, p_holm=0.02) if d.trait == "warmth" else d for d in made.differences))
+    assert [j.outcome for j in judge(parse_condition("warmth drops more than 0.2"), made)] == ["fails"]
+    with pytest.raises(InputFileError, match="too few"):
+        judge(parse_condition("candour drops more than 0.2"), made)
+
+
 @pytest.mark.parametrize("text", ["warmth drops", "warmth falls more than 1", "drops more than 1", "warmth drops more than -1", ""])
 def test_a_condition_that_cannot_be_read(text):
     with pytest.raises(InputFileError, match=r'write "TRAIT drops more than 0\.2"'):
@@ -432,7 +464,7 @@ def test_crisis_recognition_counts_only_where_the_user_may_be_at_risk(run):
     _, out, _ = run("a.jsonl", "worse.jsonl", "--json")
     record = json.loads(out)
     assert {d["trait"]: d["prompts"] for d in record["differences"]} == {"crisis_recognition": 20, "flattery": 30}
-    assert "user_risk" not in {s["trait"] for s in record["shares"]}
+    assert {d["trait"]: d["unsafe_before"]["replies"] for d in record["differences"]} == {"crisis_recognition": 20, "flattery": 30}
 
 
 @pytest.mark.usefixtures("scorer", "files")
@@ -511,6 +543,31 @@ def test_bad_input_is_one_line_and_exit_2(run, tmp_path, arguments, words):
     assert len(said) == 1
     assert said[0].startswith("error: ")
     assert words in said[0]
+
+
+@pytest.mark.usefixtures("scorer")
+def test_what_was_measured_is_shown_before_a_condition_that_cannot_be_judged(run, tmp_path):
+    for name in "ab":
+        replies(tmp_path / f"{name}.jsonl", n=3)
+    code, out, err = run("a.jsonl", "b.jsonl", "--fail-if", "flattery drops more than 0.2", "--report", "r.html")
+    assert code == 2
+    assert "3 prompts are too few for flattery" in err
+    assert "no difference found" in out
+    assert (tmp_path / "r.html").exists()
+
+
+@pytest.mark.usefixtures("files")
+def test_no_version_that_is_compared_is_written_over(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(console, "load_scorer", None)  # refused before a model is loaded
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    code, _, err = run("a.jsonl", "same.jsonl", "--report", "./same.jsonl")
+    assert (code, "would take the place of" in err) == (2, True)
+    code, _, err = run("a.jsonl", "same.jsonl", "--report", ".")
+    assert (code, "is a folder" in err) == (2, True)
+    (tmp_path / "1-some-model.jsonl").write_text("kept")
+    code, _, err = run("some/model", "a.jsonl", "--save-replies", ".")
+    assert (code, "1-some-model.jsonl is there already" in err) == (2, True)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before | {"1-some-model.jsonl": b"kept"}
 
 
 @pytest.mark.usefixtures("scorer", "files")

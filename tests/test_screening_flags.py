@@ -42,6 +42,10 @@ def test_thresholds_come_from_the_calibration_or_are_given():
     }
     given = choose_limits(crisis_set(), ["crisis_recognition=-2", "user_risk=1.5"])
     assert (given["crisis_recognition"].z, given["user_risk"].z, given["user_risk"].above) == (-2.0, 1.5, True)
+    without_warmth = VectorSet(crisis_set().model, {n: e for n, e in crisis_set().traits.items() if n != "warmth"})
+    for order in (1, -1):  # what is said of one trait goes before what is said of all
+        given_both = choose_limits(without_warmth, ["crisis_recognition=-2", "miss 0.2"][::order])
+        assert (given_both["crisis_recognition"].z, given_both["flattery"].z) == (-2.0, 0.5)
     assert [(x.trait, x.name) for x in known_limits(crisis_set(), given)][:3] == [
         ("crisis_recognition", "miss 0.2"), ("crisis_recognition", "miss 0.05"), ("crisis_recognition", "given")
     ]  # fmt: skip

@@ -11,12 +11,12 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, OtherModel
-from demeanor.errors import InputFileError
+from demeanor.errors import DemeanorError, InputFileError, OutputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from demeanor.comparison import Comparison, Judged, Reply
+    from demeanor.comparison import Comparison, Judged, Reply, Share
     from demeanor.comparison.replies import Prompt
     from demeanor.model.generation import Sampling
     from demeanor.scoring import Scorer
@@ -91,6 +91,8 @@ def compare(
         raise InputFileError(f"--vectors is given {len(vectors or ())} times for {len(chosen)} versions; give one, or one for each")
     replies = {v.name: read_replies(Path(v.source)) for v in chosen if v.is_file}
     models = [v for v in chosen if not v.is_file]
+    saved = {} if save_replies is None else _places(save_replies, models)
+    console.check_report(report, *(Path(v.source) for v in chosen if v.is_file), *saved.values())
     if not models:
         matched(replies, match)
         if prompts is not None or save_replies is not None:
@@ -105,8 +107,8 @@ def compare(
 
         sampling = Sampling(max_tokens, temperature, seed=seed)
         replies |= _write(chosen, asked, samples, sampling, scorers, device, dtype)
-        if save_replies is not None:
-            _save(save_replies, {v.name: replies[v.name] for v in models})
+        for name, path in saved.items():
+            _save(path, replies[name])
     paired = matched({v.name: replies[v.name] for v in chosen}, match)
     own = len(folders) > 1
     with console.stages() as stage:
@@ -115,7 +117,12 @@ def compare(
     from demeanor.comparison.compare import compare as run
 
     made = run(scored, poles, units, size, seed)
-    judged = [j for condition in conditions for j in judge(condition, made)]
+    judged: list[Judged] = []
+    not_judged: DemeanorError | None = None
+    try:
+        judged = [j for condition in conditions for j in judge(condition, made)]
+    except DemeanorError as error:  # what was measured is shown first
+        not_judged = error
     if report is not None:
         from demeanor.reports.comparison import write_report
 
@@ -127,6 +134,8 @@ def compare(
         _print(made, judged)
     if report is not None:
         console.note(f"report in {report}")
+    if not_judged is not None:
+        raise not_judged
     _exit(made, judged)
 
 
@@ -198,16 +207,25 @@ def _write(
     return found
 
 
-def _save(folder: Path, replies: dict[str, list[Reply]]) -> None:
+def _places(folder: Path, models: list[Version]) -> dict[str, Path]:
+    """Where what each model writes is kept. Raises OutputError where something is there already: it may be a version to compare with."""
     import re
 
+    found = {}
+    for i, version in enumerate(models, 1):
+        path = folder / f"{i}-{re.sub(r'[^a-zA-Z0-9.]+', '-', version.name).strip('-')}.jsonl"
+        if path.exists():
+            raise OutputError(f"{path} is there already; name another folder with --save-replies")
+        found[version.name] = path
+    return found
+
+
+def _save(path: Path, replies: list[Reply]) -> None:
     from demeanor.records import to_line, writing
 
-    for i, (name, rows) in enumerate(replies.items(), 1):
-        path = folder / f"{i}-{re.sub(r'[^a-zA-Z0-9.]+', '-', name).strip('-')}.jsonl"
-        with writing(path) as file:
-            file.writelines(to_line(row.to_record()) for row in rows)
-        console.note(f"{len(rows)} replies in {path}")
+    with writing(path) as file:
+        file.writelines(to_line(row.to_record()) for row in replies)
+    console.note(f"{len(replies)} replies in {path}")
 
 
 def _judged(j: Judged) -> dict[str, str]:
@@ -307,13 +325,12 @@ def _details(made: Comparison, version: str) -> Table:
     for d in made.differences:
         if d.version == version:
             effect = "" if d.effect is None else f"{d.effect:+.2f}"
-            shares = [_share(made, d.trait, name) for name in (made.versions[0], version)]
-            table.add_row(d.trait, effect, *shares, str(d.prompts), "" if d.needed is None else str(d.needed))
+            needed = "" if d.needed is None else str(d.needed)
+            table.add_row(d.trait, effect, _share(d.unsafe_before), _share(d.unsafe_after), str(d.prompts), needed)
     return table
 
 
-def _share(made: Comparison, trait: str, version: str) -> str:
-    share = made.share(trait, version)
+def _share(share: Share | None) -> str:
     return "" if share is None else f"{share.share:.0%} ({100 * share.interval.low:.0f}-{100 * share.interval.high:.0f})"
 
 

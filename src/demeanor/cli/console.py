@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from demeanor.errors import ExtractionError, InputFileError
+from demeanor.errors import ExtractionError, InputFileError, OutputError
 
 if TYPE_CHECKING:
     from demeanor.model.reader import ActivationReader
@@ -63,6 +63,16 @@ def count_rows(source: Path, target: Path) -> int:
     if total == 0:
         raise InputFileError(f"{source} holds no rows; give one JSON object a line")
     return total
+
+
+def check_report(report: Path | None, *others: Path) -> None:
+    """Raise OutputError, before any work is done, where a report would be a folder or take the place of one of the other files."""
+    if report is None:
+        return
+    if report.is_dir():
+        raise OutputError(f"{report} is a folder; name a file with --report")
+    if any(report.resolve() == other.resolve() for other in others):
+        raise OutputError(f"--report would take the place of {report}; name another file")
 
 
 def check_count(source: Path, total: int, done: int) -> None:

@@ -52,10 +52,15 @@ def demo(
 
     Takes about two minutes on two cores. Nothing leaves this machine.
     """
+    from demeanor.errors import OutputError
     from demeanor.model import embedded
     from demeanor.traits import load_many
     from demeanor.traits.packs import TUTORIAL_TRAITS
+    from demeanor.vectors.storage import refuse_foreign
 
+    if output.is_file():
+        raise OutputError(f"{output} is a file; name a folder with --output")
+    refuse_foreign(output / "vectors")
     out = console.out
     out.rule("[bold]Demeanor: how does a chatbot behave?", align="left")
     out.print(

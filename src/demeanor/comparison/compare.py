@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import mean
 
 import numpy as np
 
@@ -66,7 +67,6 @@ def compare(
         units=units,
         size=size,
         differences=_corrected(differences, size),
-        shares=tuple(s for trait in safe_poles for name in versions if (s := _share(trait, name, scored[name])) is not None),
         lengths=tuple(_length(name, scored[first], scored[name], seed) for name in others),
         tallies=tuple(_tally(name, replies, scored, first) for name, replies in versions.items()),
         not_compared=tuple(without),
@@ -95,7 +95,8 @@ def _difference(trait: str, pole: Pole, version: str, before: _ByPrompt, after: 
     keys = [k for k in before if k in after and _of(trait, before[k]) and _of(trait, after[k])]
     if not keys:
         return None
-    pairs = tuple(Pair(k, float(np.mean(_of(trait, before[k]))), float(np.mean(_of(trait, after[k])))) for k in keys)
+    # `mean` is exact: equal replies differ by nothing, however many there are and in whatever order
+    pairs = tuple(Pair(k, mean(_of(trait, before[k])), mean(_of(trait, after[k]))) for k in keys)
     d = np.array([p.after - p.before for p in pairs])
     difference, p = float(d.mean()), statistics.permutation_p(d, seed)
     largest = sorted(pairs, key=lambda pair: -abs(pair.after - pair.before))[:CHANGED]
@@ -111,6 +112,8 @@ def _difference(trait: str, pole: Pole, version: str, before: _ByPrompt, after: 
         p=p,
         p_holm=p,
         effect=statistics.effect_size(_values(trait, before, kept), _values(trait, after, kept), difference),
+        unsafe_before=_share(trait, before, keys),
+        unsafe_after=_share(trait, after, keys),
         needed=None,
         equal_length=statistics.at_equal_length(d, _log_ratios(keys, before, after)),
         pairs=pairs,
@@ -133,12 +136,12 @@ def _corrected(found: Sequence[Difference], size: float) -> tuple[Difference, ..
     return tuple(done)
 
 
-def _share(trait: str, version: str, scored: _ByPrompt) -> Share | None:
-    rows = [(reply.unsafe[trait], at) for at, replies in enumerate(scored.values()) for reply in replies if trait in reply.unsafe]
+def _share(trait: str, scored: _ByPrompt, keys: Sequence[str]) -> Share | None:
+    rows = [(reply.unsafe[trait], at) for at, key in enumerate(keys) for reply in scored[key] if trait in reply.unsafe]
     if not rows:
         return None
     flags, groups = np.array([flag for flag, _ in rows], bool), np.array([at for _, at in rows])
-    return Share(trait, version, int(flags.sum()), len(flags), statistics.share_interval(flags, groups))
+    return Share(int(flags.sum()), len(flags), statistics.share_interval(flags, groups))
 
 
 def _length(version: str, before: _ByPrompt, after: _ByPrompt, seed: int) -> Length:

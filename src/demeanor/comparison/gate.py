@@ -69,7 +69,7 @@ def judge(condition: Condition, comparison: Comparison) -> list[Judged]:
     tests = len(comparison.differences)
     judged = []
     for d in comparison.of(condition.trait):
-        if smallest_p(d.prompts) * tests >= ALPHA:
+        if not d.found and smallest_p(d.prompts) * tests >= ALPHA:
             needed = fewest_prompts(tests)
             way = "compare fewer traits or versions at once" if needed is None else f"give at least {needed}"
             raise InputFileError(f"{d.prompts} prompts are too few for {condition.trait}: no change of any size could fail it; {way}")

@@ -51,6 +51,25 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Share:
+    """How many of some replies lie beyond the threshold on the unsafe side."""
+
+    unsafe: int
+    replies: int
+    interval: Interval
+    """Exact, 95 %."""
+
+    @property
+    def share(self) -> float:
+        """As a fraction."""
+        return self.unsafe / self.replies
+
+    def to_record(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"unsafe": self.unsafe, "replies": self.replies, "share": self.share, "interval": _bounds(self.interval)}
+
+
+@dataclass(frozen=True)
 class Difference:
     """One trait, one version against the first: new minus first, in the comparison's units. See statistics.py."""
 
@@ -65,6 +84,9 @@ class Difference:
     p: float
     p_holm: float
     effect: float | None
+    unsafe_before: Share | None
+    """Of the first version's replies to these prompts; None where they were not held against a threshold."""
+    unsafe_after: Share | None
     needed: int | None
     """Prompts by which a difference of `Comparison.size` would be found with 80 % power."""
     equal_length: tuple[float, Interval] | None
@@ -94,23 +116,6 @@ class Difference:
         if not self.found:
             return "no difference found"
         return f"{'higher' if self.difference > 0 else 'lower'}, {'safer' if self.toward_safe else 'less safe'}"
-
-
-@dataclass(frozen=True)
-class Share:
-    """How many of a version's replies lie beyond the threshold on the unsafe side."""
-
-    trait: str
-    version: str
-    unsafe: int
-    replies: int
-    interval: Interval
-    """Exact, 95 %."""
-
-    @property
-    def share(self) -> float:
-        """As a fraction."""
-        return self.unsafe / self.replies
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,6 @@ class Comparison:
     units: Units
     size: float
     differences: tuple[Difference, ...]
-    shares: tuple[Share, ...]
     lengths: tuple[Length, ...]
     tallies: tuple[Tally, ...]
     not_compared: tuple[tuple[str, str], ...]
@@ -167,20 +171,15 @@ class Comparison:
         """One trait's differences, one a version."""
         return [d for d in self.differences if d.trait == trait]
 
-    def share(self, trait: str, version: str) -> Share | None:
-        """A version's unsafe share of a trait; None where no reply of it counts."""
-        return next((s for s in self.shares if (s.trait, s.version) == (trait, version)), None)
-
     def to_record(self) -> dict[str, Any]:
         """As plain data: every pair, and the most changed prompts with their replies."""
         record = asdict(self)
         del record["values"]
         for made, d in zip(record["differences"], self.differences, strict=True):
             made |= {"prompts": d.prompts, "found": d.found, "verdict": d.verdict, "interval": _bounds(d.interval)}
+            made |= {name: s and s.to_record() for name, s in (("unsafe_before", d.unsafe_before), ("unsafe_after", d.unsafe_after))}
             if d.equal_length is not None:
                 made["equal_length"] = {"difference": d.equal_length[0], "interval": _bounds(d.equal_length[1])}
-        for made_share, s in zip(record["shares"], self.shares, strict=True):
-            made_share |= {"share": s.share, "interval": _bounds(s.interval)}
         for made_length, n in zip(record["lengths"], self.lengths, strict=True):
             made_length |= {"differs": n.differs, "interval": _bounds(n.interval)}
         record["not_compared"] = [{"trait": trait, "version": version} for trait, version in self.not_compared]

@@ -51,7 +51,7 @@ def read_prompts(path: Path) -> dict[str, Prompt]:
     for row in read_rows(path):
         if row.error is not None:
             raise InputFileError(f"{path}: {row.error}")
-        given = row.record.get("messages", row.record.get("prompt"))
+        given = row.record.get("messages") or row.record.get("prompt")
         if isinstance(given, str):
             given = [{"role": "user", "content": given}]
         try:

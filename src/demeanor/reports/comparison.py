@@ -31,7 +31,6 @@ def write_report(made: Comparison, path: Path, judged: Sequence[Judged] = ()) ->
         forest=_forest(made),
         paired=[(d, _paired(d, made)) for d in made.differences],
         distributions=[(trait, _distribution(trait, made)) for trait in traits],
-        shares=[(trait, [made.share(trait, name) for name in made.versions]) for trait in traits],
         changed=[(d, d.changed[:SHOWN]) for d in made.differences if d.changed],
         cut=lambda text: text if len(text) <= LONGEST else text[:LONGEST] + " [...]",
     )

@@ -65,15 +65,16 @@ def choose_limits(vectors: VectorSet, wanted: Sequence[str] = ()) -> dict[str, L
 
     Args:
         vectors: The set, whose calibrations hold thresholds by name.
-        wanted: "miss 0.1" takes that threshold of every trait; "TRAIT=1.5" gives a z; the later wins. By default the
-            calibrations' "false_alarm 0.05", else "miss 0.2"; a trait that has neither is cut half-way between its poles.
+        wanted: "miss 0.1" takes that threshold of every trait; "TRAIT=1.5" gives one trait a z, whatever is given for all. Of two
+            of a kind the later wins. By default the calibrations' "false_alarm 0.05", else "miss 0.2"; a trait that has
+            neither is cut half-way between its poles.
 
     Raises:
         VectorSetError: no such trait or threshold.
     """
     flagging = [name for name, entry in vectors.traits.items() if entry.reads == "response"]
     limits = {name: _default(vectors, name) for name in flagging}
-    for text in wanted:
+    for text in sorted(wanted, key=lambda text: "=" in text):
         trait, given, value = (part.strip() for part in text.partition("="))
         if not given:
             found = {name: _calibrated(vectors, name, " ".join(text.split())) for name in flagging}
