@@ -6,6 +6,7 @@ import pytest
 from conftest import CHATML
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from demeanor.conversation import Conversation, Message
 from demeanor.errors import ChatTemplateError
@@ -150,6 +151,27 @@ def test_thinking_that_the_template_strips_from_earlier_turns_is_not_in_their_sp
     assert spoken(tokenizer, talk("Hi", thought, "Thanks", thought)) == ["Hi", "I hear you.", "Thanks", thought]
 
 
+SETS_THINKING_APART = CHATML.replace(
+    "+ m['content'] +",
+    "+ ('<think>\\n' + (m['content'].split('</think>')[0].split('<think>')[-1].strip() if '</think>' in m['content'] else '')"
+    " + '\\n</think>\\n\\n' + m['content'].split('</think>')[-1].strip() if loop.last and m['role'] == 'assistant' else m['content']) +",
+)
+
+
+@pytest.mark.parametrize("thought", ["", "<think>\nThey are sad.\n</think>\n\n", "<think>\n\n</think>\n\n"])
+def test_a_last_reply_whose_thinking_the_template_sets_apart_is_read_without_it(make_tokenizer, thought):
+    tokenizer = make_tokenizer(SETS_THINKING_APART)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    assert spoken(tokenizer, talk("Hi", "Hello.", "Thanks", thought + "I hear you.")) == ["Hi", "Hello.", "Thanks", "I hear you."]
+
+
+def test_a_system_message_that_the_template_leaves_out_is_read_with_the_user(make_tokenizer):
+    tokenizer = make_tokenizer(CHATML.replace("{% for m in messages %}", "{% for m in messages if m['role'] != 'system' %}"))
+    messages = (Message("system", "Be kind."), Message("user", "Hi"), Message("assistant", "Hello."))
+    assert [s.strip() for s in spoken(tokenizer, Conversation(messages))] == ["Be kind.", "Hi", "Hello."]
+    assert "Be kind." in ChatEncoder(tokenizer).prompt(messages[:2])
+
+
 def test_a_template_that_writes_the_date_still_fits_the_day_after(make_tokenizer):
     tokenizer = make_tokenizer("Today: 9 May\n" + CHATML)
     encoder = ChatEncoder(tokenizer)
@@ -203,6 +225,14 @@ def test_base_tokenizers_get_the_plain_template(base_tokenizer):
     (encoded,) = ChatEncoder(base_tokenizer).encode([talk("Hello", "Hi")])
     assert encoded.text == "User: Hello\nAssistant: Hi\n"
     assert ChatEncoder(base_tokenizer).prompt([Message("user", "Hello")]) == "User: Hello\nAssistant:"
+
+
+def test_a_prompt_without_a_template_does_not_end_before_it_is_answered(make_tokenizer):
+    tokenizer = make_tokenizer(None)
+    ends = [("<|im_end|>", tokenizer.eos_token_id)]
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single="$A <|im_end|>", special_tokens=ends)
+    assert tokenizer("a").input_ids[-1] == tokenizer.eos_token_id
+    assert ChatEncoder(tokenizer).prompt_ids([Message("user", "Hi")])[-1] != tokenizer.eos_token_id
 
 
 def test_the_prompt_ends_where_the_assistant_begins(tokenizer):

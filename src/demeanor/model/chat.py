@@ -28,6 +28,7 @@ PLAIN_TEMPLATE = (
 )
 PLAIN_STOP = "\nUser:"  # where a base model under the plain template goes on to speak for the user
 _MARK = "demeanormarker{}z"
+_NO_THINKING = re.compile(r"<think>\s*</think>")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -77,8 +78,11 @@ class ChatEncoder:
         return self._apply(_acceptable(self._defused(messages), self._apply)[0], add_generation_prompt=True)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """`prompt` as tokens."""
-        return list(self.tokenizer(self.prompt(messages), add_special_tokens=not self.has_template, verbose=False)["input_ids"])
+        """`prompt` as tokens, without an end that the tokenizer adds of itself."""
+        ids = list(self.tokenizer(self.prompt(messages), add_special_tokens=not self.has_template, verbose=False)["input_ids"])
+        while not self.has_template and ids and ids[-1] == self.tokenizer.eos_token_id:
+            ids.pop()
+        return ids
 
     def _render_or_error(self, conversation: Conversation) -> tuple[str, list[tuple[int, int]]] | ChatTemplateError:
         try:
@@ -164,13 +168,14 @@ class ChatEncoder:
 def _acceptable(messages: list[Message], render: Any) -> tuple[list[Message], list[int]]:
     """The messages in a form that the template takes, and for each message the index of the one that now holds it.
 
-    Many templates know no system role, or insist on user and assistant taking turns. Only where a template refuses,
-    the system message joins the first user message, neighbours of one role are joined, and a conversation that opens
+    Many templates know no system role, or insist on user and assistant taking turns. Only where a template refuses, or leaves a
+    system message out, the system message joins the first user message, neighbours of one role are joined, and a conversation that opens
     with the assistant gets a one-word user message before it.
     """
     try:
-        render(messages)
-        return messages, list(range(len(messages)))
+        text = render(messages)
+        if all(m.content in text for m in messages if m.role == "system"):
+            return messages, list(range(len(messages)))
     except ChatTemplateError:
         pass
     joined: list[Message] = []
@@ -196,11 +201,16 @@ def _locate(text: str, pieces: list[str], contents: list[str]) -> list[tuple[int
         at += len(content) + len(piece)
     if at == len(text) and all(text[s:e] == c for (s, e), c in zip(found, contents, strict=True)):
         return found
-    # the template changes what messages say (it may strip earlier thinking): match its own pieces around them
-    match = re.fullmatch("(.*?)".join(re.escape(p) for p in pieces), text, re.DOTALL)
+    # the template changes what messages say (it may strip earlier thinking, or set the last one apart): match its own pieces around them
+    match = re.fullmatch("(.*?)".join(map(_piece, pieces)), text, re.DOTALL)
     if match is None:
         raise ChatTemplateError("the model's chat template rewrites this conversation, so its messages cannot be located in it")
     return [match.span(i + 1) for i in range(len(contents))]
+
+
+def _piece(text: str) -> str:
+    """A pattern for the template's own text; where that holds an empty block of thinking, a reply's own may stand."""
+    return "<think>.*?</think>".join(re.escape(part) for part in _NO_THINKING.split(text))
 
 
 def _token_range(batch: BatchEncoding, row: int, start: int, end: int) -> tuple[int, int]:
