@@ -54,7 +54,7 @@ def main():
     for rule, count in rules.most_common():
         print(f"  rule {rule:27}{share(count, len(replies))}")
     for asked, said, decision in replies:
-        if not decision.shown:
+        if decision.instead is not None:
             print(f"  replaced, by {', '.join(decision.rules)}: {asked.strip()[:60]!r} {said.strip()[:60]!r}")
 
 

@@ -114,7 +114,7 @@ def main():
     console.print(f"\nright: {right} of {len(scenarios)} (aim {WANTED_RIGHT}). By kind: "
                   + ", ".join(f"{k} {a}/{b}" for k, (a, b) in kinds.items()))  # fmt: skip
     shows = {"allow", "flag"}
-    apart = sum(last.shown != bool(shows & set(scenario["want"])) for scenario, last in misses)
+    apart = sum((last.instead is None) != bool(shows & set(scenario["want"])) for scenario, last in misses)
     console.print(f"shown or withheld as wanted, marks for review aside: {len(scenarios) - apart} of {len(scenarios)}")
     for scenario, last in misses:
         console.print(f"  missed: {scenario['name']}: {last.action}, wanted {' or '.join(scenario['want'])}")

@@ -1,13 +1,16 @@
 """The audit log: whole after a kill, a full disk and two writers; any change to it is named; nobody can be read from it."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import peewee
 import pytest
+from filelock import FileLock
 from test_decision import DEFAULT, reply, user
 from typer.testing import CliRunner
 
@@ -289,6 +292,46 @@ def test_threads_keep_one_chain(tmp_path, suffix):
         numbers = list(pool.map(lambda i: log.append(record(f"c-{i}")), range(40)))
     assert sorted(numbers) == list(range(1, 41))
     assert verify(log.path).records == 40
+
+
+def test_another_log_in_the_place_of_the_open_one_is_not_taken_for_it(tmp_path, monkeypatch):
+    path, other = tmp_path / "audit.db", fill(tmp_path / "other.db", 1)
+    monkeypatch.chdir(tmp_path)
+    with AuditLog("audit.db") as log:
+        log.append(record())
+        monkeypatch.chdir("/")
+        assert log.append(record()) == 2
+        other.replace(path)
+        with pytest.raises(AuditError, match=r"audit\.db: the file was moved or deleted .* open it anew"):
+            log.append(record())
+
+
+def test_a_connection_is_not_shared_with_a_forked_process(tmp_path, monkeypatch):
+    with AuditLog(tmp_path / "audit.db") as log:
+        log.append(record())
+        parent = os.getpid()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: parent + 1)
+            with pytest.raises(AuditError, match="opened before this process was forked; open it in each process"):
+                log.append(record())
+        assert log.append(record()) == 2
+
+
+def test_a_lock_that_another_writer_holds_is_tried_often(tmp_path, monkeypatch):
+    waited = []
+    with AuditLog(tmp_path / "audit.jsonl") as log:
+        other = FileLock(f"{log.path}.lock")
+
+        def sleep(seconds):
+            waited.append(seconds)
+            other.release()
+
+        with other:
+            monkeypatch.setattr(time, "sleep", sleep)
+            assert log.append(record()) == 1
+            monkeypatch.undo()
+    assert len(waited) == 1
+    assert waited[0] < 0.005
 
 
 FULL = """

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from html import unescape
 
 import pytest
 import typer
@@ -158,6 +159,9 @@ def test_the_report_shows_timelines_flagged_replies_and_counts(run, tmp_path, ru
     assert "harmful: fired" in page
     assert "there is no baseline" in page
     assert "what would have been shown in its place" in page
+    withheld = decisions(tmp_path / "out.jsonl")[0]["decisions"][1]
+    assert (withheld["text"], withheld["shown"]) == (bad, True)
+    assert withheld["instead"].split("\n")[0] in unescape(page)
 
 
 def test_drift_is_watched_by_a_baseline_made_before(run, tmp_path, rules):
@@ -187,7 +191,11 @@ def test_drift_is_watched_by_a_baseline_made_before(run, tmp_path, rules):
     ("args", "why"),
     [
         ([], "--input and --output are needed"),
-        (["-i", "conversations.jsonl", "-o", "conversations.jsonl"], "is the input"),
+        (["-i", "conversations.jsonl", "-o", "conversations.jsonl"], "with --input and with --output; name another"),
+        (["-i", "conversations.jsonl", "-o", "o.jsonl", "--audit", "conversations.jsonl"], "with --input and with --audit"),
+        (["-i", "conversations.jsonl", "-o", "o.jsonl", "--report", "../{here}/o.jsonl"], "with --output and with --report"),
+        (["-i", "conversations.jsonl", "-o", "o.jsonl", "--save-baseline", "./o.jsonl"], "with --output and with --save-baseline"),
+        (["-i", "conversations.jsonl", "-o", "o.jsonl", "--audit", "o.jsonl"], "with --audit and with --output"),
         (["-i", "none.jsonl", "-o", "o.jsonl"], "no such file"),
         (["-i", "conversations.jsonl", "-o", "o.jsonl", "--policy", "none.yaml"], "--print-policy"),
         (["-i", "conversations.jsonl", "-o", "o.jsonl", "--country", "XX"], "no crisis resources"),
@@ -197,12 +205,27 @@ def test_drift_is_watched_by_a_baseline_made_before(run, tmp_path, rules):
 )
 def test_mistakes_are_one_line_and_exit_with_2(run, tmp_path, rules, args, why):
     write(tmp_path, {"messages": talk(CALM, FINE)})
+    args = [arg.format(here=tmp_path.name) for arg in args]
     options = args if "--policy" in args else [*args, "--policy", rules]
     code, _, err = run("monitor", *options)
     assert code == 2
     assert why in err
     assert "Traceback" not in err
     assert not (tmp_path / "o.jsonl").exists()
+
+
+@pytest.mark.parametrize("log", ["audit.jsonl", "audit.db"])
+@pytest.mark.parametrize("option", ["-o", "--report", "--save-baseline"])
+def test_an_audit_log_is_not_written_over(run, tmp_path, rules, log, option, monkeypatch):
+    source = write(tmp_path, {"messages": talk(CALM, FINE)})
+    assert run("monitor", "-i", source, "-o", "o.jsonl", "--policy", rules, "--audit", log)[0] == 0
+    assert run("monitor", "-i", source, "-o", "o.jsonl", "--policy", rules)[0] == 0  # a result may be written anew
+    monkeypatch.setattr(console, "load_scorer", lambda *options: pytest.fail("a model was loaded"))
+    output = [] if option == "-o" else ["-o", "new.jsonl"]
+    code, _, err = run("monitor", "-i", source, *output, option, log, "--policy", rules)
+    assert code == 2
+    assert f"{log} is an audit log" in err
+    assert verify(tmp_path / log).records == 1
 
 
 def test_a_corrupt_vector_set_is_refused_before_anything_is_judged(run, tmp_path, rules, monkeypatch):

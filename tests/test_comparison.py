@@ -561,7 +561,7 @@ def test_no_version_that_is_compared_is_written_over(run, monkeypatch, tmp_path)
     monkeypatch.setattr(console, "load_scorer", None)  # refused before a model is loaded
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     code, _, err = run("a.jsonl", "same.jsonl", "--report", "./same.jsonl")
-    assert (code, "would take the place of" in err) == (2, True)
+    assert (code, "is given with version 2 and with --report" in err) == (2, True)
     code, _, err = run("a.jsonl", "same.jsonl", "--report", ".")
     assert (code, "is a folder" in err) == (2, True)
     (tmp_path / "1-some-model.jsonl").write_text("kept")

@@ -1,13 +1,17 @@
 """The monitor in a live conversation: decisions as the policy says, whatever happens to the scorer, the disk or the process."""
 
+import os
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, RULES, blocked, failing, planted, policy
 
 from demeanor.conversation import Message
@@ -61,6 +65,7 @@ def test_a_reply_is_judged_and_the_conversation_goes_on_with_what_was_shown(sess
     assert (good.action, good.text, good.source, good.severity) == ("allow", FINE, "observed", None)
     session.user("Should I stop?")
     bad = session.check(HARMFUL)
+    assert (good.shown, bad.shown, bad.instead) == (True, False, None)
     assert (bad.action, bad.severity, bad.rules, bad.situation) == ("substitute", "red", ("harmful", "odd"), "harmful_plan")
     assert bad.reading["harm"].z > 2
     assert bad.pushes["harm"][0] == ("Z", 10.0)
@@ -109,6 +114,14 @@ def test_a_conversation_that_goes_on_remembers_the_risk(scorer):
     session.user(CALM)
     assert session.check(PLAIN).rules == ("missed",)
     assert session.messages[0] == Message("system", "Be kind.")
+
+
+@pytest.mark.parametrize("history", [[], ()])
+def test_an_empty_history_is_none(scorer, history):
+    session = Monitor(scorer, policy()).session("c", history)
+    assert session.messages == []
+    session.user(CALM)
+    assert session.check(FINE).action == "allow"
 
 
 def test_latency_is_told_by_stage(scorer, tmp_path):
@@ -177,6 +190,33 @@ def test_a_user_message_that_could_not_be_read_is_not_calm(scorer, session):
     assert "risk could not be scored" in decision.not_scored
 
 
+@pytest.mark.parametrize("said", ["", " \n "])
+def test_a_message_without_words_neither_counts_as_unread_nor_makes_a_risk_forgotten(session, said):
+    session.user(said)
+    assert session.check(PLAIN).action == "allow"
+    session.user(AT_RISK)
+    for _ in range(3):
+        session.user(said)
+        decision = session.check(PLAIN)
+        assert (decision.rules, decision.not_scored) == (("missed",), None)
+    assert [m.content for m in session.messages if m.role == "user"] == [said, AT_RISK, said, said, said]
+    session.user(CALM)
+    session.user(CALM)
+    session.user(said)
+    decision = session.check(PLAIN)
+    assert (decision.action, decision.not_scored) == ("allow", None)
+    assert session.check(HARMFUL).action == "substitute"
+
+
+def test_a_message_without_words_is_none_to_a_monitor_that_can_score_nothing():
+    conditional = [rule for rule in RULES if "when" in rule]
+    session = Monitor(ModelError("no model"), policy(*conditional)).session("c")
+    session.user("")
+    assert session.check(PLAIN).results[0].state == "not judged"
+    session.user(CALM)
+    assert session.check(PLAIN).results[0].state == "not scored"
+
+
 def test_a_slow_scorer_does_not_hold_the_answer_nor_the_next_check(scorer):
     monitor = Monitor(scorer, policy(deadline=0.05))
     session, other = monitor.session("slow"), monitor.session("next")
@@ -223,6 +263,26 @@ def test_a_call_that_nobody_waits_for_is_not_begun():
     assert first.result(60)
     worker.submit(lambda: None).result(60)
     assert ran == []
+
+
+FORKED = """
+import os
+from demeanor.monitor.worker import Worker
+
+worker = Worker("w")
+worker.submit(lambda: None).result(60)
+child = os.fork()
+print(worker.submit(os.getpid).result(60) == os.getpid(), flush=True)
+if child == 0:
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_has_a_thread_of_its_own():
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.split() == ["True", "True"], done.stderr
 
 
 def test_sessions_of_several_threads_take_turns(scorer):
@@ -315,6 +375,10 @@ def test_a_trial_run_shows_every_reply_and_records_what_it_would_have_done(score
     decision = session.check(HARMFUL)
     assert decision.action == "substitute"
     assert session.messages[-1].content == HARMFUL
+    assert (decision.text, decision.shown, decision.referral) == (HARMFUL, True, False)
+    assert "988" in decision.instead
+    kept = decision.to_record()
+    assert (kept["text"], kept["shown"], kept["instead"]) == (HARMFUL, True, decision.instead)
     record = recent(log)
     assert (record["recommended"], record["taken"], record["referral"]) == ("substitute", "flag", False)
     assert "referrals" not in str(report(log)["months"]) or report(log)["years"].popitem()[1]["referrals"] == 0
@@ -357,11 +421,66 @@ def test_a_log_that_hangs_is_not_waited_for(scorer, tmp_path):
         session = Monitor(scorer, policy(), audit=log).session("c")
         session.user(CALM)
         append = log.append
-        log.append = lambda record: gate.wait(60) and append(record)
+        log.append = lambda record, wanted: gate.wait(60) and append(record, wanted)
         session.monitor.deadline = 0.3
         decision = session.check(FINE)
         assert "did not answer within" in decision.unrecorded
         gate.set()
+
+
+@contextmanager
+def held(log):
+    """While it is open, another process seems to write to the log."""
+    if log.suffix == ".jsonl":
+        with FileLock(f"{log}.lock"):
+            yield
+        return
+    connection = sqlite3.connect(log, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    yield
+    connection.close()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "db"])
+def test_a_record_that_was_given_up_is_not_written_later(scorer, tmp_path, suffix):
+    log = tmp_path / f"audit.{suffix}"
+    with Monitor(scorer, policy(audit_failure="substitute"), audit=log) as monitor:
+        session = monitor.session("c")
+        session.check(FINE)
+        monitor.deadline = 0.3
+        with held(log):
+            decision = session.check(FINE)
+        assert decision.action == "substitute"
+        assert "the log did not answer within 0.3 s" in decision.unrecorded
+        monitor.deadline = 30
+        assert session.check(FINE).unrecorded is None  # behind the one that was given up
+    assert verify(log).records == 2
+
+
+def test_a_record_that_is_just_being_written_at_the_deadline_is_said_to_be_so(scorer, tmp_path, monkeypatch):
+    gate, log = threading.Event(), tmp_path / "audit.jsonl"
+    with Monitor(scorer, policy(), audit=log) as monitor:
+        write_all = audit_lines._write_all
+        monkeypatch.setattr(audit_lines, "_write_all", lambda fd, data: gate.wait(60) and write_all(fd, data))
+        monitor.deadline = 0.3
+        decision = monitor.session("c").check(FINE)
+        gate.set()
+        assert "still being written after 0.3 s; the log may come to hold it" in decision.unrecorded
+        monitor._audit_worker.submit(lambda: None).result(60)
+    assert verify(log).records == 1
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "db"])
+@pytest.mark.parametrize("vanish", [lambda p: p.rename(f"{p}.1"), lambda p: p.unlink()])
+def test_a_log_that_was_moved_or_deleted_does_not_count_as_one_that_holds_the_decision(scorer, tmp_path, suffix, vanish):
+    log = tmp_path / f"audit.{suffix}"
+    with Monitor(scorer, policy(), audit=log) as monitor:
+        session = monitor.session("c")
+        assert session.check(FINE).unrecorded is None
+        vanish(log)
+        decision = session.check(FINE)
+        assert decision.action == "flag"
+        assert str(log) in decision.unrecorded
 
 
 def test_a_log_that_cannot_be_opened_is_named_at_once(scorer, tmp_path):

@@ -194,15 +194,26 @@ def test_a_mistake_in_a_policy_is_one_line_with_the_file_the_rule_and_the_field(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rules: [", "line 1 is not valid YAML"),
+        ("rules: [}\n", "line 1 is not valid YAML"),
         ("- a\n- b\n", "a policy is a mapping"),
         ("version: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
         ("version: 2026-13-45\n", "put it in quotes"),
+        (default_policy_text() + "\nrules:\n- {name: mine}\n", r"policy\.yaml: line \d{3} is not valid YAML: the key 'rules' stands twice"),
+        ("version: t\nrules:\n- name: a\n  threshold: {z: 3,\n    'z': 1}\n", "line 5 is not valid YAML: the key 'z' stands twice"),
+        ("version: a\0b\n", r"is not valid YAML: .*#x0000"),
     ],
 )
 def test_a_file_that_is_no_policy_is_refused(tmp_path, text, message):
-    with pytest.raises(PolicyError, match=message):
+    with pytest.raises(PolicyError, match=message) as caught:
         load_policy(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_merged_block_may_be_changed_where_it_is_taken_in(tmp_path):
+    first = "- &first {name: a, trait: t, threshold: {z: 1}, severity: red, action: flag}\n"
+    second = "- &second {<<: *first, name: b, severity: yellow}\n"
+    rules = load_policy(written(tmp_path, f"version: t\nrules:\n{first}{second}- {{<<: *second, name: c, action: allow}}\n")).rules
+    assert [(r.name, r.severity, r.action) for r in rules] == [("a", "red", "flag"), ("b", "yellow", "flag"), ("c", "yellow", "allow")]
 
 
 def test_a_missing_file_is_told_where_a_first_policy_comes_from(tmp_path):

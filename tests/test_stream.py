@@ -227,7 +227,8 @@ def test_without_enforcement_everything_is_shown_at_once_and_decided(scorer):
     pieces, stream = run(session.stream([HARMFUL, " and more"]))
     assert pieces == [HARMFUL, " and more"]
     assert stream.decision.action == "substitute"
-    assert session.messages[-1].content == HARMFUL + " and more"
+    assert session.messages[-1].content == stream.decision.text == HARMFUL + " and more"
+    assert stream.decision.instead == talk(scorer).check(HARMFUL).text
 
 
 def test_the_models_own_reply_is_watched_by_the_pass_that_writes_it(make_model, tokenizer):
@@ -287,10 +288,18 @@ def test_leaving_a_written_reply_stops_the_model(make_model, tokenizer):
     scorer = planted(make_model, tokenizer)
     session = talk(scorer)
     stream = session.write(Sampling(max_new_tokens=400, temperature=0))
+    passes_after = []
+
+    def until_left(*_):
+        if stream.shown:
+            passes_after.append(stream._gone.wait(60))
+
+    scorer.reader.blocks[0].register_forward_pre_hook(until_left)
     for _ in stream:
         break
+    session.monitor.worker.submit(lambda: None).result(60)
     assert stream.decision is not None
-    assert len(stream.text) < 400  # a letter or a space a token
+    assert passes_after == [True, True]  # one for the token after which it stops, and one that reads that token
 
 
 def test_a_steered_reply_is_read_by_the_unsteered_model(make_model, tokenizer):

@@ -145,6 +145,8 @@ def test_an_empty_text_among_others_is_found_when_it_is_read(pack):
     [
         ("name: warmth\ndescription: [a\npairs: }\n", r"line 3 is not valid YAML"),
         ("name: warmth\ndescription: {}\npairs: *nowhere\n", r"line 3 is not valid YAML"),
+        (PACK + "pairs:\n- {high: a, low: b}\n", r"line 9 is not valid YAML: the key 'pairs' stands twice"),
+        (PACK + "  low: Woof.\n", r"line 9 is not valid YAML: the key 'low' stands twice"),
         ("- just\n- a list\n", "a pack is a mapping"),
         ("", "a pack is a mapping"),
         ("name: warmth\ndescription: 2024-13-45\n", "month"),

@@ -89,12 +89,9 @@ class Chat:
 
     def begin(self) -> None:
         """A new conversation."""
-        from demeanor.conversation import Conversation
-
         self.conversations += 1
         self.last = None
-        name = f"chat {self.run_id} {self.conversations}"
-        self.session = self.monitor.session(name, Conversation(self.history) if self.history else None)
+        self.session = self.monitor.session(f"chat {self.run_id} {self.conversations}", self.history)
 
     def run(self) -> None:
         """Until the input ends."""

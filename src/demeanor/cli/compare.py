@@ -92,7 +92,7 @@ def compare(
     replies = {v.name: read_replies(Path(v.source)) for v in chosen if v.is_file}
     models = [v for v in chosen if not v.is_file]
     saved = {} if save_replies is None else _places(save_replies, models)
-    console.check_report(report, *(Path(v.source) for v in chosen if v.is_file), *saved.values())
+    console.check_places({f"version {i}": Path(v.source) for i, v in enumerate(chosen, 1) if v.is_file}, {"--report": report})
     if not models:
         matched(replies, match)
         if prompts is not None or save_replies is not None:

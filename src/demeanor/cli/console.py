@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,14 +65,25 @@ def count_rows(source: Path, target: Path) -> int:
     return total
 
 
-def check_report(report: Path | None, *others: Path) -> None:
-    """Raise OutputError, before any work is done, where a report would be a folder or take the place of one of the other files."""
-    if report is None:
-        return
-    if report.is_dir():
-        raise OutputError(f"{report} is a folder; name a file with --report")
-    if any(report.resolve() == other.resolve() for other in others):
-        raise OutputError(f"--report would take the place of {report}; name another file")
+def check_places(kept: Mapping[str, Path | None], written: Mapping[str, Path | None]) -> None:
+    """Refuse, before any work is done, one file for two purposes, and a folder where a file is to be written.
+
+    Args:
+        kept: By option, files that are read.
+        written: By option, files that are written.
+
+    Raises:
+        OutputError: naming the path and the options.
+    """
+    given: dict[Path, str] = {}
+    for option, path in {**kept, **written}.items():
+        if path is None:
+            continue
+        if option in written and path.is_dir():
+            raise OutputError(f"{path} is a folder; name a file with {option}")
+        first = given.setdefault(path.resolve(), option)
+        if first != option and option in written:
+            raise OutputError(f"{path} is given with {first} and with {option}; name another file with {option}")
 
 
 def check_count(source: Path, total: int, done: int) -> None:

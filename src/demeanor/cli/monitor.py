@@ -46,6 +46,7 @@ def monitor(
 
     Example: demeanor monitor --input conversations.jsonl --output decisions.jsonl --report report.html
     """
+    from demeanor.monitor.audit import is_log
     from demeanor.monitor.policy import default_policy_text, load_policy
     from demeanor.monitor.replies import load_replies
 
@@ -54,6 +55,11 @@ def monitor(
         return
     if input_file is None or output_file is None:
         raise InputFileError("--input and --output are needed; name both, or see the default policy with --print-policy")
+    written = {"--output": output_file, "--report": report, "--save-baseline": save_baseline}
+    console.check_places({"--input": input_file}, {"--audit": audit, **written})
+    for option, path in written.items():
+        if path is not None and is_log(path):
+            raise InputFileError(f"{path} is an audit log, which {option} would write over; name another file with {option}")
     chosen, total = load_policy(policy), console.count_rows(input_file, output_file)
     load_replies().check_country(country)
     scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)

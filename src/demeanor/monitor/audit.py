@@ -22,7 +22,7 @@ import math
 import secrets
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,11 +174,15 @@ class AuditLog:
         """A conversation's id as records hold it: the same for the same id in this log, and no way back without the salt."""
         return hmac.new(self._salt, conversation_id.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
 
-    def append(self, record: AuditRecord) -> int:
+    def append(self, record: AuditRecord, wanted: Callable[[], bool] = lambda: True) -> int:
         """Write a record and give its number, from 1.
 
+        Args:
+            record: What to write.
+            wanted: Asked once, when nothing stands in the way of writing any more; where it says no, nothing is written.
+
         Raises:
-            AuditError: it could not be written, as on a full disk. The records before it stand and verify.
+            AuditError: it could not be written, as on a full disk, or was not wanted. The records before it stand and verify.
         """
         with self._lock:
             body = _canonical(self._as_kept(record))
@@ -186,6 +190,8 @@ class AuditLog:
                 last = self._store.last()
                 if last is None:
                     raise AuditError(f"{self.path}: the header is gone; move the file away and begin a new log")
+                if not wanted():
+                    raise AuditError(f"{self.path}: the record was given up before it could be written")
                 number, before = last[0] + 1, last[1]
                 self._store.add(number, body, _link(before, number, body))
         return number
@@ -232,6 +238,22 @@ class AuditLog:
         if not hmac.compare_digest(_salt_check(used), str(header["salt_check"])):
             raise AuditError(f"{self.path}: the log was begun with another salt; give that one, or begin a new log")
         return used
+
+
+def is_log(path: Path) -> bool:
+    """Whether a file is an audit log, whole or not."""
+    if not path.is_file():
+        return False
+    try:
+        store = _open(path, write=False)
+    except AuditError:
+        return False
+    try:
+        return "demeanor_audit" in (store.header() or "")
+    except AuditError:
+        return False
+    finally:
+        store.close()
 
 
 def verify(path: str | Path) -> Verification:

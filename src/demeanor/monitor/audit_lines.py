@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from demeanor.errors import AuditError
 
 BLOCK = 65536
+POLL = 0.003  # seconds between two tries for the lock; with long ones, a writer that takes it again at once starves the others
 OPENING = b'{"hash":"'
 
 
@@ -43,7 +44,7 @@ class Lines:
         """While no other process writes."""
         assert self._file_lock is not None
         try:
-            self._file_lock.acquire()
+            self._file_lock.acquire(poll_interval=POLL)
         except Timeout as error:
             raise AuditError(f"{self.path}: another process has held the log for too long; is one stuck?") from error
         except OSError as error:

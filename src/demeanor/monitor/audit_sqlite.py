@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Database:
     torn = False  # SQLite takes back by itself what was in flight
 
     def __init__(self, path: Path, write: bool, patience: float) -> None:
-        self.path = path
+        self.path, self._at, self._pid = path, path.absolute(), os.getpid()
         self._db: Any  # peewee's methods carry no types
         options: dict[str, Any] = {"timeout": patience, "thread_safe": False, "check_same_thread": False}
         if write:
@@ -48,6 +48,7 @@ class Database:
             if new:
                 path.touch(mode=0o600)  # whom a person in crisis wrote to is nobody else's business
             self._connect(patience)
+            self._file = self._there()
             if write:
                 with self._db.atomic():
                     tables = {row[0] for row in self._db.execute_sql("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -76,8 +77,19 @@ class Database:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """A transaction that holds the write lock from its first moment; what it added is on disk when it ends."""
+        if os.getpid() != self._pid:  # two processes on one connection can damage the file
+            raise AuditError(f"{self.path}: the log was opened before this process was forked; open it in each process")
         with self._named("written"), self._db.atomic():
+            if self._there() != self._file:  # SQLite would go on writing into the file that is gone
+                raise AuditError(f"{self.path}: the file was moved or deleted while the log was open; open it anew")
             yield
+
+    def _there(self) -> tuple[int, int] | None:
+        """Which file is at the path now."""
+        with suppress(FileNotFoundError):
+            found = os.stat(self._at)
+            return found.st_dev, found.st_ino
+        return None
 
     def last(self) -> tuple[int, str] | None:
         """Number and hash of the last entry."""

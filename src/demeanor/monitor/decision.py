@@ -82,10 +82,12 @@ class Decision:
     """Names of the rules that fired."""
     reading: Reading | None
     text: str
-    """What is to be shown: the reply itself, or the reviewed one in its place."""
+    """What is to be shown: the reply itself, or the reviewed one in its place. In a trial run always the reply."""
     source: Source
     situation: Situation | None = None
-    """Which reviewed reply it is; None where the reply itself is shown."""
+    """Which reviewed reply stands in for the reply, or in a trial run would have; None where none does."""
+    instead: str | None = None
+    """In a trial run, the reviewed reply that would have been shown in its place; None where the reply would have been shown."""
     not_scored: str | None = None
     results: tuple[RuleResult, ...] = ()
     referral: bool = False
@@ -111,8 +113,9 @@ class Decision:
         latency_ms: Mapping[str, float] | None = None,
         drift: Mapping[str, DriftState] | None = None,
         unrecorded: str | None = None,
+        instead: str | None = None,
     ) -> Decision:
-        """The decision that carries out an outcome; `text` is what is shown."""
+        """The decision that carries out an outcome; `text` is what is shown, `instead` what a trial run did not show."""
         return cls(
             action=outcome.action,
             severity=outcome.severity,
@@ -121,6 +124,7 @@ class Decision:
             text=text,
             source=source,
             situation=outcome.situation,
+            instead=instead,
             not_scored=outcome.not_scored,
             results=outcome.results,
             referral=referral,
@@ -132,8 +136,8 @@ class Decision:
 
     @property
     def shown(self) -> bool:
-        """Whether the reply itself is shown."""
-        return not withholds(self.action)
+        """Whether the reply itself is shown; in a trial run it always is."""
+        return self.instead is not None or not withholds(self.action)
 
     @property
     def why(self) -> tuple[str, ...]:
@@ -149,6 +153,8 @@ class Decision:
             "not_scored": self.not_scored,
             "reading": _finite(self.reading.to_record()) if self.reading else None,
             "text": self.text,
+            "shown": self.shown,
+            "instead": self.instead,
             "source": self.source,
             "situation": self.situation,
             "referral": self.referral,

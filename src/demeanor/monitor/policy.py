@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from demeanor.errors import PolicyError, nearest
 from demeanor.scoring.calibration import Calibration
 from demeanor.scoring.reading import Score
 from demeanor.scoring.thresholds import threshold_key
+from demeanor.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from demeanor.vectors.vector_set import TraitEntry, VectorSet
@@ -280,20 +280,7 @@ def default_policy_text() -> str:
 def load_policy(path: str | Path | None = None) -> Policy:
     """A policy from a YAML file, or the default one. Raises PolicyError with the file, the rule and the field."""
     file = DEFAULT_POLICY if path is None else Path(path)
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise PolicyError(f"{file}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except OSError as error:
-        raise PolicyError(
-            f"{file}: cannot be read: {error.strerror}; a first one is printed by: demeanor monitor --print-policy"
-        ) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise PolicyError(f"{file}:{where} is not valid YAML: {getattr(error, 'problem', None) or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise PolicyError(f"{file}: a value cannot be read ({error}); put it in quotes") from error
+    raw = read_yaml(file, PolicyError, "; a first one is printed by: demeanor monitor --print-policy")
     if not isinstance(raw, dict):
         raise PolicyError(f"{file}: a policy is a mapping with 'version' and 'rules'; see demeanor monitor --print-policy")
     try:

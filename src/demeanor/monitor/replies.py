@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from demeanor.errors import PolicyError, nearest
 from demeanor.monitor.policy import Situation
+from demeanor.yaml_files import read_yaml
 
 REPLIES = Path(__file__).parent / "replies.yaml"
 RESOURCES = Path(__file__).parent / "resources.yaml"
@@ -121,19 +120,17 @@ def _resources(path: Path) -> dict[str, dict[str, str]]:
             raise PolicyError(f"{path}: the country {code!r} is read as {type(code).__name__}; put its code in quotes")
         if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) and entry[k].strip() for k in PLACES):
             raise PolicyError(f"{path}: country {code} needs 'help' and 'emergency' as texts; put numbers in quotes")
-        found[code if code == NO_COUNTRY else code.upper()] = {k: str(v).strip() for k, v in entry.items()}
+        name = code if code == NO_COUNTRY else code.upper()
+        if name in found:
+            raise PolicyError(f"{path}: the country {name} stands twice; remove one of them")
+        found[name] = {k: str(v).strip() for k, v in entry.items()}
     if NO_COUNTRY not in found:
         raise PolicyError(f"{path}: the entry 'none' is missing; it is shown where the country is not known")
     return found
 
 
 def _mapping(path: Path) -> dict[Any, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PolicyError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise PolicyError(f"{path}: is not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    raw = read_yaml(path, PolicyError)
     if not isinstance(raw, dict) or not raw:
         raise PolicyError(f"{path}: is not a mapping")
     return raw

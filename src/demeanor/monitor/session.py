@@ -66,7 +66,8 @@ class Monitor:
             audit: Where every decision is recorded: a log, or the path of one; it is then closed with the monitor.
             baseline: How each trait scores in ordinary conversations; without it no drift is watched.
             replies: The reviewed replies. Default: the built-in ones.
-            enforce: False: decisions are made and recorded, and every reply is shown all the same (a transcript, a trial run).
+            enforce: False: decisions are made and recorded, and every reply is shown all the same (a transcript, a trial run);
+                `Decision.instead` is then what would have been shown in its place.
             deadline: Seconds for a check, where they are not to be the policy's.
 
         Raises:
@@ -144,18 +145,24 @@ class Monitor:
             country: The user's, where it is not the monitor's.
         """
         known = self.replies.check_country(country) if country is not None else self.country
-        return Session(self, conversation_id, as_conversation(history).messages if history is not None else (), known)
+        return Session(self, conversation_id, as_conversation(history).messages if history else (), known)
 
     def record(self, record: AuditRecord) -> str | None:
-        """Write to the audit log, within the deadline; gives why it could not be written, or None."""
+        """Write to the audit log, within the deadline; gives why it could not be written, or None.
+
+        A record that is given up at the deadline is not written later, unless the disk is at it just then.
+        """
         if self.audit is None:
             return None
         deadline = Deadline(self.deadline)
         append = self.audit.append
+        leave: Future[None] = Future()  # to write it: whoever comes first, the log or the deadline, decides
         try:
-            deadline.wait(self._audit_worker.submit(lambda: append(record)))
+            deadline.wait(self._audit_worker.submit(lambda: append(record, leave.set_running_or_notify_cancel)))
         except TimeoutError:
-            return f"{self.audit.path}: the log did not answer within {deadline.seconds:g} s"
+            if leave.cancel():
+                return f"{self.audit.path}: the log did not answer within {deadline.seconds:g} s"
+            return f"{self.audit.path}: the record was still being written after {deadline.seconds:g} s; the log may come to hold it"
         except Exception as error:  # whatever it is, the user is owed an answer
             return reason(error)
         return None
@@ -189,7 +196,9 @@ class Session:
 
     def check(self, reply: str) -> Decision:
         """Judge a reply from elsewhere, as a whole."""
-        return self._close(self._judge(_text(reply, "reply"), None), reply)
+        decision = self._judge(_text(reply, "reply"), None)
+        self.messages.append(Message("assistant", decision.text))
+        return decision
 
     def stream(self, chunks: Iterable[str] = ()) -> ReplyStream:
         """Watch a reply from elsewhere while it is written; without `chunks`, feed them one by one.
@@ -257,10 +266,10 @@ class Session:
         )
 
     def add(self, message: Message) -> None:
-        """Put a message into the conversation that is not to be judged; one of the user's is read in the background."""
+        """Put a message into the conversation that is not to be judged; one of the user's, unless blank, is read in the background."""
         self.messages.append(message)
         scorer, so_far = self._scorer, tuple(self.messages)
-        if message.role == "user" and scorer is not None:
+        if _says(message) and scorer is not None:
             self._user.append(self.monitor.worker.submit(lambda: scorer.read_user(so_far)))
 
     def _judge(self, reply: str, stopped: Look | None) -> Decision:
@@ -324,7 +333,7 @@ class Session:
         """Readings of the user's messages, oldest first. Those that are not there by now are not scored, for now."""
         found: list[Reading | NotScored] = []
         if self._scorer is None:
-            return [NotScored(str(self.monitor.problem)) for m in self.messages if m.role == "user"]
+            return [NotScored(str(self.monitor.problem)) for m in self.messages if _says(m)]
         for future in self._user:
             # whoever comes here has waited for a later call of the same thread, or has waited long enough
             try:
@@ -359,15 +368,18 @@ class Session:
             if unrecorded is not None:
                 outcome = at_least(outcome, monitor.policy.policy.audit_failure, unrecorded)
                 decision = replace(self._decision(outcome, reply, source, drift, ms), unrecorded=unrecorded)
-        if decision.situation is not None and monitor.enforce:
+        if decision.situation is not None and not decision.shown:
             self._substituted[decision.situation] += 1
         return replace(decision, latency_ms=ms)
 
     def _decision(self, outcome: Outcome, reply: str, source: Source, drift: Mapping[str, DriftState], ms: dict[str, float]) -> Decision:
-        text, referral = reply, False
+        text, referral, instead = reply, False, None
         if outcome.situation is not None:
             safe = self.monitor.replies.reply(outcome.situation, self.country, self._substituted[outcome.situation])
-            text, referral = safe.text, safe.referral and self.monitor.enforce
+            if self.monitor.enforce:
+                text, referral = safe.text, safe.referral
+            else:
+                instead = safe.text
         return Decision.of(
             outcome,
             self.reading.reading if self.reading else None,
@@ -377,10 +389,11 @@ class Session:
             top_pushes(self.reading.tokens, outcome.results) if self.reading else {},
             dict(ms),
             drift if self.monitor.baseline is not None else None,
+            instead=instead,
         )
 
     def _record(self, decision: Decision, reply: str) -> AuditRecord:
-        taken: Action = decision.action if self.monitor.enforce or decision.shown else "flag"
+        taken: Action = decision.action if decision.instead is None else "flag"
         return AuditRecord.of(
             decision,
             self.conversation_id,
@@ -391,13 +404,14 @@ class Session:
             reply,
         )
 
-    def _close(self, decision: Decision, reply: str) -> Decision:
-        self.messages.append(Message("assistant", decision.text if self.monitor.enforce else reply))
-        return decision
-
     def _end(self, stream: ReplyStream) -> None:
         if stream.shown:
             self.messages.append(Message("assistant", stream.shown))
+
+
+def _says(message: Message) -> bool:
+    """Whether the message is one of the user's with words in it, and not only a picture, say."""
+    return message.role == "user" and bool(message.content.strip())
 
 
 def _text(value: object, what: str) -> str:

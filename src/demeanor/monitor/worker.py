@@ -7,6 +7,7 @@ would share the same cores, and one that writes with a steering would steer the 
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -22,24 +23,28 @@ _Job = tuple[Future[Any], Callable[[], Any]]
 
 
 class Worker:
-    """The thread begins with the first call and ends with this object. It keeps no process from ending."""
+    """The thread begins with the first call, in each process anew, and ends with this object. It keeps no process from ending."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._pid = 0  # of the process that the thread is in: a fork leaves it behind
         self._lock = threading.Lock()
-        weakref.finalize(self, self._jobs.put, None).atexit = False
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Put a call behind those that wait; its result or its exception comes with the future."""
         future: Future[T] = Future()
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=_work, args=(self._jobs,), name=self.name, daemon=True)
-                self._thread.start()
-        self._jobs.put((future, call))
+            if self._pid != os.getpid():
+                self._begin()
+            self._jobs.put((future, call))
         return future
+
+    def _begin(self) -> None:
+        self._jobs = queue.SimpleQueue()
+        weakref.finalize(self, self._jobs.put, None).atexit = False
+        threading.Thread(target=_work, args=(self._jobs,), name=self.name, daemon=True).start()
+        self._pid = os.getpid()
 
 
 class Deadline:

@@ -144,5 +144,5 @@ def _flagged(transcript: Transcript, turn: Turn) -> dict[str, Any]:
         "trait": trait,
         "tokens": [(t, heat(float(z))) for t, z in zip(turn.tokens.tokens, turn.tokens.z[trait], strict=True)] if known else [],  # type: ignore[union-attr,index]
         "reply": turn.reply,
-        "instead": decision.text if not decision.shown else None,
+        "instead": decision.instead,
     }

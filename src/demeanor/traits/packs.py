@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from demeanor.conversation import ROLES, Message
 from demeanor.errors import TraitError, nearest
 from demeanor.traits.definition import NAME, ContrastPair, Pole, Span, Split, TraitDefinition
+from demeanor.yaml_files import read_yaml
 
 BUILT_IN = Path(__file__).parent / "packs"
 TUTORIAL_TRAITS = (
@@ -28,7 +28,6 @@ TUTORIAL_TRAITS = (
     "sycophancy_harmful_validation",
     "boundary_maintenance",
 )
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is the same safe loader, twenty times faster
 
 
 class _Strict(BaseModel):
@@ -113,18 +112,7 @@ def load_many(names_or_paths: Iterable[str | Path]) -> list[TraitDefinition]:
 
 def read_pack(path: Path) -> TraitDefinition:
     """One YAML file as a TraitDefinition, checked."""
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
-    except UnicodeDecodeError as error:
-        raise TraitError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except OSError as error:
-        raise TraitError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise TraitError(f"{path}:{where} is not valid YAML: {getattr(error, 'problem', error)}") from error
-    except (ValueError, RecursionError) as error:  # such as a date with a thirteenth month
-        raise TraitError(f"{path}: a value cannot be read ({error}); put it in quotes") from error
+    raw = read_yaml(path, TraitError)
     if not isinstance(raw, dict):
         raise TraitError(f"{path}: a pack is a mapping with 'name', 'description' and 'pairs'; see docs/writing-a-trait.md")
     try:
