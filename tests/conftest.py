@@ -152,6 +152,7 @@ _MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "phi3": ("Phi3ForCausalLM", "Phi3Config", {}),
     "gpt2": ("GPT2LMHeadModel", "GPT2Config", {}),
     "gpt-neox": ("GPTNeoXForCausalLM", "GPTNeoXConfig", {}),
+    "lfm2": ("Lfm2ForCausalLM", "Lfm2Config", {"layer_types": ["conv", "full_attention", "conv"]}),
     "mixtral": ("MixtralForCausalLM", "MixtralConfig", {"num_local_experts": LAYERS, "num_experts_per_tok": 2}),
 }
 
@@ -204,3 +205,15 @@ def any_model(request: pytest.FixtureRequest) -> PreTrainedModel:
 def llama() -> PreTrainedModel:
     """A tiny Llama of three layers, width 32; shared, so leave it as it is."""
     return _built("llama")
+
+
+@pytest.fixture
+def longrope() -> PreTrainedModel:
+    """A tiny Phi-3 with LongRoPE: rotary frequencies are others, for all tokens, from beyond 64 tokens on; shared."""
+    return _longrope()
+
+
+@cache
+def _longrope() -> PreTrainedModel:
+    rope = {"rope_type": "longrope", "rope_theta": 10_000.0, "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 8.0, 32.0]}
+    return _build("phi3", original_max_position_embeddings=64, rope_parameters=rope)

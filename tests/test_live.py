@@ -178,3 +178,39 @@ def test_padding_does_not_change_what_is_written(any_model, tokenizer):
     greedy = Sampling(max_new_tokens=6, temperature=0)
     together = write_replies(reader, [TALK[:1], TALK[:5]], greedy)
     assert [r.ids for r in together] == [write_reply(reader, p, greedy).ids for p in (TALK[:1], TALK[:5])]
+
+
+def test_a_conversation_that_crosses_longrope_s_length_scores_as_the_whole_does(longrope, tokenizer):
+    scorer = scorer_of(longrope, tokenizer)
+    live = ConversationScorer(scorer)
+    lengths = []
+    for end in (2, 4, 2):  # the second exchange is taken back again
+        whole = record(TALK[:end])
+        lengths.append(len(scorer.reader.encoder.encode([live_conversation(TALK[:end])])[0].ids) > 64)
+        np.testing.assert_allclose(zs(live.read(whole).reading), zs(scorer.score(whole)), **CLOSE)
+    assert lengths == [False, True, False]
+
+
+def test_a_reply_that_crosses_longrope_s_length_scores_as_it_was_written(longrope, tokenizer):
+    scorer = scorer_of(longrope, tokenizer)
+    seen = []
+    written = ConversationScorer(scorer).write(TALK[:1], Sampling(max_new_tokens=60, temperature=0), lambda _text, z: bool(seen.append(z)))
+    prompt = scorer.reader.encoder.prompt_ids(TALK[:1])
+    ids = prompt + written.reply.ids
+    assert len(prompt) < 63
+    assert len(ids) > 66
+    (raw,) = scorer.reader.run([Job(ids, [(len(prompt), len(ids))])], scorer.layers, project=scorer.project)
+    np.testing.assert_allclose(written.live.reading["warmth"].raw, raw[0, 0], rtol=1e-3, atol=1e-4)
+    assert len(written.live.tokens.z["warmth"]) == len(written.reply.ids)
+
+
+def test_a_model_in_training_is_read_live_without_dropout_and_stays_in_training(make_model, tokenizer):
+    model = make_model("gpt2")
+    greedy = Sampling(max_new_tokens=12, temperature=0)
+    live = ConversationScorer(scorer_of(model, tokenizer))
+    expected = zs(live.read(record(TALK[:2])).reading), live.write(TALK[:1], greedy).reply
+    model.train()
+    live = ConversationScorer(scorer_of(model, tokenizer))
+    found = zs(live.read(record(TALK[:2])).reading), live.write(TALK[:1], greedy).reply
+    assert found == expected
+    assert all(module.training for module in model.modules())

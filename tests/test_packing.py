@@ -32,10 +32,11 @@ def laid_out(jobs, row):
     return found
 
 
-@given(job_lists(), st.sampled_from([0, 20, 1000]), st.sampled_from([0.0, 0.2]))
-def test_every_job_stands_in_one_row_and_its_spans_are_found_there(jobs, shares_up_to, worth):
+@given(job_lists(), st.sampled_from([0, 20, 1000]), st.sampled_from([0.0, 0.2]), st.sampled_from([20, 30, 1000]))
+def test_every_job_stands_in_one_row_and_its_spans_are_found_there(jobs, shares_up_to, worth, turns_at):
     seen = []
-    for batch in plan(jobs, 100, shares_up_to, worth):
+    for batch in plan(jobs, 100, min(shares_up_to, turns_at), worth, turns_at):
+        assert len({len(jobs[job].ids) > turns_at for row in batch for job in row.jobs}) == 1
         assert len({(row.head, row.masked) for row in batch}) == 1
         assert len(batch) == 1 or len(batch) * max(row.length for row in batch) <= 100
         for row in batch:

@@ -5,10 +5,12 @@ import weakref
 
 import pytest
 import torch
+import transformers
 
-from demeanor.errors import ActivationError, ConversationError
+from demeanor.errors import ActivationError, ConversationError, ModelError
 from demeanor.model.blocks import decoder_blocks
-from demeanor.model.packing import Job, windows
+from demeanor.model.growing import GrowingRead
+from demeanor.model.packing import Job, plan, windows
 from demeanor.model.pooling import Piece, pooler
 from demeanor.model.reader import ActivationReader
 
@@ -203,11 +205,22 @@ def test_a_pass_of_another_thread_through_the_same_model_takes_and_gives_nothing
     torch.testing.assert_close([mine, *found], expected, rtol=0, atol=0)
 
 
+OUT_OF_MEMORY = [
+    (torch.OutOfMemoryError, "CUDA out of memory"),
+    (
+        RuntimeError,
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.",
+    ),
+    (RuntimeError, "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+    (RuntimeError, "MPS backend out of memory (MPS allocated: 9 GB)"),
+]
+
+
 class ShortOfMemory:
     """A hook that raises as CUDA does where a batch is too large, and notes the batches and the tensors it saw."""
 
-    def __init__(self, rows, tokens=10_000):
-        self.rows, self.tokens = rows, tokens
+    def __init__(self, rows, tokens=10_000, error=OUT_OF_MEMORY[0]):
+        self.rows, self.tokens, self.error = rows, tokens, error
         self.batches, self.refused, self.kept = [], [], []
 
     def __call__(self, _module, args):
@@ -216,14 +229,16 @@ class ShortOfMemory:
         self.batches.append(rows)
         if rows > self.rows or tokens > self.tokens:
             self.refused.append(weakref.ref(args[0]))
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            kind, message = self.error
+            raise kind(message)
 
 
-def test_a_batch_that_runs_out_of_memory_is_halved_and_tried_again(make_model, tokenizer):
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "linux", "windows", "mps"])
+def test_a_batch_that_runs_out_of_memory_is_halved_and_tried_again(make_model, tokenizer, error):
     model = make_model("llama")
     reader = ActivationReader(model, tokenizer)
     expected = reader.read(TALKS, LAYERS)
-    short = ShortOfMemory(rows=1)
+    short = ShortOfMemory(rows=1, error=error)
     model.model.layers[1].register_forward_pre_hook(short)
     torch.testing.assert_close(reader.read(TALKS, LAYERS), expected, **CLOSE)
     assert short.batches == [4, 2, 1, 1, 2, 1, 1]
@@ -440,3 +455,63 @@ def test_shared_rows_that_run_out_of_memory_are_read_alone(make_model, tokenizer
     longest = max(len(job.ids) for job in jobs(reader, SHARED))
     model.model.layers[0].register_forward_pre_hook(ShortOfMemory(rows=1, tokens=longest))
     torch.testing.assert_close(reader.read(SHARED, LAYERS), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "RoFormer"])
+def test_a_model_whose_tokens_see_later_ones_is_refused(tokenizer, kind):
+    class_name = "BertLMHeadModel" if kind == "Bert" else f"{kind}ForCausalLM"
+    sizes = {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{kind}Config")(**sizes, initializer_range=0.15, pad_token_id=0)
+        model = getattr(transformers, class_name)(config).eval()
+    reader = ActivationReader(model, tokenizer)
+    for read in (lambda: reader.read(TALKS, [0]), lambda: GrowingRead(reader, [0], torch.Tensor.clone).read(list(range(5, 30)))):
+        with pytest.raises(ModelError, match=f"{class_name} is no causal model") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("budget", [1, 100_000])
+def test_conversations_on_both_sides_of_longrope_s_length_read_as_each_does_alone(longrope, tokenizer, budget):
+    reader = ActivationReader(longrope, tokenizer, token_budget=budget)
+    both = [*TALKS, *SHARED]
+    assert {len(job.ids) > 64 for job in jobs(reader, both)} == {True, False}
+    torch.testing.assert_close(reader.read(both, LAYERS), reference(reader, both), **CLOSE)
+
+
+def test_a_row_of_several_short_conversations_keeps_longrope_s_short_factors(longrope, tokenizer):
+    reader = ActivationReader(longrope, tokenizer)
+    stems = [(range(10, 50), 3), (range(50, 80), 2)]
+    work = [Job([*stem, *range(200 + 20 * i, 220 + 20 * i)], [(len(stem), len(stem) + 20)]) for stem, n in stems for i in range(n)]
+    ((long, short),) = plan(work, 10_000, reader.shares_up_to)
+    assert long.length > 64 > max(*long.ends, *short.ends)
+    torch.testing.assert_close(torch.cat(reader.run(work, LAYERS)), job_states(longrope, work), **CLOSE)
+
+
+def test_a_beginning_is_not_shared_across_longrope_s_length(longrope, tokenizer):
+    stem = list(range(10, 60))
+    work = [Job([*stem, *range(200, 200 + n)], [(50, 50 + n)]) for n in (8, 40)]
+    found = ActivationReader(longrope, tokenizer).run(work, LAYERS)
+    torch.testing.assert_close(torch.cat(found), job_states(longrope, work), **CLOSE)
+
+
+def job_states(model, work):
+    """Each job's first span [jobs, layers, hidden] by the independent path."""
+    states = [hidden_states(model, job.ids)[:, slice(*job.spans[0])].mean(1) for job in work]
+    return torch.stack([torch.stack([one[layer + 1] for layer in LAYERS]) for one in states])
+
+
+def test_a_model_in_training_is_read_without_dropout_and_stays_in_training(make_model, tokenizer):
+    model = make_model("gpt2")
+    expected = ActivationReader(model, tokenizer).read(TALKS)
+    model.train()
+    model.transformer.h[1].eval()  # frozen by the user
+    before = [module.training for module in model.modules()]
+    reader = ActivationReader(model, tokenizer)
+    torch.testing.assert_close(reader.read(TALKS), expected, **CLOSE)
+    assert reader.shares_up_to == 512
+    assert [module.training for module in model.modules()] == before
+    with pytest.raises(ZeroDivisionError), reader.blocks[0].register_forward_hook(lambda *_: 1 / 0):
+        reader.read(TALKS)
+    assert [module.training for module in model.modules()] == before

@@ -191,19 +191,21 @@ def _write(
 ) -> dict[str, list[Reply]]:
     """What the models answer, one model after the other."""
     from demeanor.comparison.versions import answer
+    from demeanor.model.loading import full_name
 
     found: dict[str, list[Reply]] = {}
     at_hand = {scorer.vectors.model.name: scorer.reader for scorer in scorers.values() if not scorer.warnings}
     for number, version in enumerate(chosen):
         if version.is_file:
             continue
-        if version.source not in at_hand:
-            later = {v.source for v in chosen[number:]} | {scorer.vectors.model.name for scorer in scorers.values()}
+        source = full_name(version.source)
+        if source not in at_hand:
+            later = {full_name(v.source) for v in chosen[number:]} | {scorer.vectors.model.name for scorer in scorers.values()}
             at_hand = {name: reader for name, reader in at_hand.items() if name in later}
-            at_hand[version.source] = console.load_reader(version.source, None, device, dtype)
+            at_hand[source] = console.load_reader(version.source, None, device, dtype)
         with console.stages() as stage:
             step = stage(f"{version.name} answers", len(asked) * samples)
-            found[version.name] = answer(at_hand[version.source], asked, sampling, samples, version.system, number, step)
+            found[version.name] = answer(at_hand[source], asked, sampling, samples, version.system, number, step)
     return found
 
 

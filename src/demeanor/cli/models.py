@@ -50,7 +50,7 @@ def pull(name: Annotated[str, typer.Argument(help="The embedded model, or a hub 
 
 @app.command("path")
 def path(name: Annotated[str, typer.Argument(help="The embedded model, or a hub id.")] = console.EMBEDDED) -> None:
-    """Print where a model lies on this machine; exits with 2 where it does not."""
+    """Print where a model lies on this machine; exits with 2 where it does not, or only in part."""
     from demeanor.errors import ModelNotFoundError
     from demeanor.model import embedded
 
@@ -64,13 +64,24 @@ def path(name: Annotated[str, typer.Argument(help="The embedded model, or a hub 
 
 
 def _cached(name: str):  # type: ignore[no-untyped-def]
+    """The folder of a model that is here whole, or None."""
     from pathlib import Path
 
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    from demeanor.errors import ModelNotFoundError
 
     if Path(name).is_dir():
         return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/")):
         return None
-    config = try_to_load_from_cache(name, "config.json")
-    return Path(config).parent if isinstance(config, str) else None
+    try:
+        config = try_to_load_from_cache(name, "config.json")
+    except HFValidationError as error:
+        raise ModelNotFoundError(f"{name!r} is no hub id; write it as 'owner/name'") from error
+    if not isinstance(config, str):
+        return None
+    from demeanor.model.loading import whole  # slow to import, and needed only for what is cached
+
+    return Path(config).parent if whole(Path(config).parent) else None

@@ -2,13 +2,15 @@
 
 Keys and values of what was read are kept, and each token's projections beside them. Where a conversation turns out to
 begin otherwise than before (a template that rewrites earlier turns, a reply that was taken back), what no longer fits is
-dropped. On a model that cannot continue from kept keys and values, every call runs the whole.
+dropped. On a model that cannot continue from kept keys and values, every call runs the whole, and so does the call in
+which the conversation grows beyond a length from which on the model reads otherwise (LongRoPE).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from transformers import DynamicCache
 
 from demeanor.errors import ActivationError
 from demeanor.model.packing import common_prefix
-from demeanor.model.reader import ActivationReader, capture, keys_and_values
+from demeanor.model.reader import ActivationReader, keys_and_values
 
 
 class GrowingRead:
@@ -49,7 +51,8 @@ class GrowingRead:
         """
         if len(ids) > self.reader.context_length:
             raise ActivationError(f"{len(ids)} tokens do not fit the model's context of {self.reader.context_length}")
-        kept = common_prefix(self._ids, ids) if self.reader.shares_up_to else 0
+        turned = (len(self._ids) > self.reader.turns_at) != (len(ids) > self.reader.turns_at)
+        kept = common_prefix(self._ids, ids) if self.reader.shares_up_to and not turned else 0
         if kept < len(self._ids):
             self._keep(kept)
         if kept < len(ids):
@@ -72,13 +75,11 @@ class GrowingRead:
         start = len(self._ids)
         device = self.reader.device
         found: dict[int, Tensor] = {}
-        with capture(self.reader.blocks, self.layers, lambda layer, hidden: found.__setitem__(layer, hidden[0].float().to(device))):
-            self.reader.model(
-                input_ids=torch.tensor([new], device=device),
-                position_ids=torch.arange(start, start + len(new), device=device)[None],
-                past_key_values=self._cache,
-                use_cache=True,
-            )
+        options: dict[str, Any] = {}
+        if self.reader.shares_up_to:
+            options = {"position_ids": torch.arange(start, start + len(new), device=device)[None], "past_key_values": self._cache}
+        with self.reader.passes(self.layers, lambda layer, hidden: found.__setitem__(layer, hidden[0].float().to(device))):
+            self.reader.model(input_ids=torch.tensor([new], device=device), use_cache=bool(options), **options)
         values = self.project(torch.stack([found[layer] for layer in self.layers], dim=1))
         if not torch.isfinite(values).all():
             raise ActivationError("the activations are not finite numbers (NaN or infinity); try --dtype float32")
@@ -100,7 +101,12 @@ def tapped(reader: ActivationReader, layers: Sequence[int], project: Callable[[T
     def take(layer: int, hidden: Tensor) -> None:
         found[layer] = hidden[0].float().to(reader.device)
         if layer == deepest:
-            passes.append(project(torch.stack([found[layer] for layer in layers], dim=1)))
+            made = project(torch.stack([found[layer] for layer in layers], dim=1))
+            if passes and len(made) == sum(map(len, passes)) + 1:  # a LongRoPE model's reply crosses its length: all runs anew
+                start = len(passes[0])
+                passes[:] = made[:start], made[start:]
+            else:
+                passes.append(made)
 
-    with capture(reader.blocks, layers, take, whole=True):
+    with reader.passes(layers, take, whole=True):
         yield passes

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -32,7 +34,7 @@ class LoadedModel(NamedTuple):
 
 
 def load_model(
-    name: str = embedded.NAME,
+    name: str | os.PathLike[str] = embedded.NAME,
     quantization: Quantization | None = None,
     device: str = "auto",
     dtype: str | torch.dtype = "auto",
@@ -51,6 +53,7 @@ def load_model(
         MissingExtraError: bitsandbytes is needed and not installed.
         ModelError: any other failure to load, with its cause.
     """
+    name = full_name(name)
     target = _device(device)
     torch_dtype = _dtype(dtype, target)
     options: dict[str, Any] = {"dtype": torch_dtype}
@@ -74,12 +77,18 @@ def load_model(
     return LoadedModel(model, tokenizer)
 
 
+def full_name(name: str | os.PathLike[str]) -> str:
+    """A model's name; of a folder or file here its whole path, as a vector set keeps it and may be used from elsewhere."""
+    name = os.fspath(name)
+    return str(Path(name).resolve()) if name.endswith(".gguf") or Path(name).is_dir() else name
+
+
 def load_gguf(path: Path) -> LoadedModel:
     """A GGUF file, dequantised to float32, saveable as an ordinary model."""
     where: dict[str, Any] = {"gguf_file": path.name}
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)
-        model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **where)
+        model = _pretrained(path.parent, dtype=torch.float32, **where)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     for leftover in ("hf_quantizer", "quantization_method", "is_quantized"):
@@ -103,7 +112,7 @@ def _from_gguf(path: Path, dtype: torch.dtype, quantization: Quantization | None
         raise ModelNotFoundError(f"no such file: {path}")
     try:
         model, tokenizer = load_gguf(path)
-    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # what a damaged file raises is up to the library that stumbles over it
         raise ModelError(f"{path} could not be read as a GGUF model: {_first_line(error)}") from error
     return LoadedModel(cast(model, dtype), tokenizer)
 
@@ -111,14 +120,24 @@ def _from_gguf(path: Path, dtype: torch.dtype, quantization: Quantization | None
 def _from_folder(path: Path, options: dict[str, Any]) -> LoadedModel:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        model = _pretrained(path, local_files_only=True, trust_remote_code=False, **options)
+    except Exception as error:  # what a damaged file raises is up to the library that stumbles over it
         raise ModelError(f"the model in {path} could not be loaded: {_first_line(error)}") from error
     return LoadedModel(model, tokenizer)
 
 
+def _pretrained(path: Path, **options: Any) -> PreTrainedModel:
+    """The model, or a ModelError where the checkpoint lacks some of its weights: transformers would draw them at random."""
+    found: Any = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **options)
+    model, report = found
+    if missing := sorted(report["missing_keys"]):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelError(f"its files lack weights of {type(model).__name__} ({missing[0]}{more}); save or download it anew, whole")
+    return model  # type: ignore[no-any-return]
+
+
 def locate(name: str) -> Path:
-    """The local folder of a model that is named by path or hub id; a hub id is fetched where it is not cached."""
+    """The local folder of a model that is named by path or hub id; a hub id is fetched where it is not cached whole."""
     if (path := Path(name)).is_dir():
         if not (path / "config.json").is_file():
             raise ModelNotFoundError(f"{path} holds no config.json; it is not a saved transformers model")
@@ -136,25 +155,47 @@ def _hub_folder(name: str) -> Path:
 
     # OSError, and the HTTPError of httpx or, from huggingface_hub 2 on, of httpx2
     no_answer: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
+    here = "not in the local hub cache"
     kept = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "tokenizer*"]
     try:
-        return Path(snapshot_download(name, allow_patterns=kept, local_files_only=True))
+        cached = Path(snapshot_download(name, allow_patterns=kept, local_files_only=True))
+        if whole(cached):
+            return cached
+        here = "only partly in the local hub cache"
     except HFValidationError as error:
         raise ModelNotFoundError(f"{name!r} is no hub id ({_first_line(error)}); write it as 'owner/name'") from error
     except (LocalEntryNotFoundError, FileNotFoundError):
         pass
     try:
         HfApi().model_info(name, timeout=10)  # one question, without the download's long retries
-        return Path(snapshot_download(name, allow_patterns=kept))
+        fetched = Path(snapshot_download(name, allow_patterns=kept))
     except GatedRepoError as error:
         raise ModelNotFoundError(f"{name} is gated: accept its licence on the hub, then run `hf auth login`") from error
     except RepositoryNotFoundError as error:
         raise ModelNotFoundError(f"the hub knows no model {name!r}; check the spelling, or `hf auth login` if it is private") from error
     except no_answer as error:
         raise ModelNotFoundError(
-            f"{name} is not in the local hub cache and the hub cannot be reached ({_first_line(error)}); "
-            f"go online, name a local folder, or use the embedded {embedded.NAME}"
+            f"{name} is {here} and the hub cannot be reached ({_first_line(error)}); "
+            f"go online and run `demeanor models pull {name}`, name a local folder, or use the embedded {embedded.NAME}"
         ) from error
+    if not whole(fetched):
+        raise ModelNotFoundError(f"{name} is no whole model on the hub: it lacks its config.json or its safetensors weights; name another")
+    return fetched
+
+
+def whole(folder: Path) -> bool:
+    """Whether a folder holds a config and all the weights: in one file, or every shard that its index names."""
+    return (folder / "config.json").is_file() and any(_weights(folder, name) for name in ("model.safetensors", "pytorch_model.bin"))
+
+
+def _weights(folder: Path, name: str) -> bool:
+    if (folder / name).is_file():
+        return True
+    try:
+        shards = set(json.loads((folder / f"{name}.index.json").read_text("utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return all((folder / shard).is_file() for shard in shards)
 
 
 def _device(device: str) -> torch.device:

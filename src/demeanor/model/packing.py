@@ -14,6 +14,7 @@ Plain data; knows no tensor.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -80,20 +81,27 @@ class Row:
         return [Row((job,), (end,)) for job, end in zip(self.jobs, self.ends, strict=True)]
 
 
-def plan(jobs: Sequence[Job], token_budget: int, shares_up_to: int = 0, worth: float = WORTH) -> Iterator[list[Row]]:
+def plan(
+    jobs: Sequence[Job], token_budget: int, shares_up_to: int = 0, worth: float = WORTH, turns_at: int = sys.maxsize
+) -> Iterator[list[Row]]:
     """Batches of rows, longest first (so that a lack of memory shows at once), within the budget, padding included.
 
     Rows that share and rows that do not (and so need no mask) come in batches of their own. Jobs longer than
-    `shares_up_to` tokens share nothing, and others only what saves this much of their tokens.
+    `shares_up_to` tokens share nothing, and others only what saves this much of their tokens. No batch holds jobs both
+    longer and not longer than `turns_at` tokens.
     """
     sharing = [i for i, job in enumerate(jobs) if len(job.ids) <= shares_up_to]
     rows = [Row((i,), (len(job.ids),)) for i, job in enumerate(jobs) if len(job.ids) > shares_up_to]
     if sharing:
         rows += _shared(jobs, sharing, worth)
-    rows.sort(key=lambda row: (row.head, row.masked, row.length), reverse=True)
+
+    def kind(row: Row) -> tuple[int, bool, bool]:
+        return row.head, row.masked, max(row.ends) > turns_at
+
+    rows.sort(key=lambda row: (kind(row), row.length), reverse=True)
     batch: list[Row] = []
     for row in rows:
-        other = bool(batch) and (row.head, row.masked) != (batch[0].head, batch[0].masked)
+        other = bool(batch) and kind(row) != kind(batch[0])
         if batch and (other or (len(batch) + 1) * batch[0].length > token_budget):
             yield batch
             batch = []

@@ -3,12 +3,14 @@
 The activation of layer k is the output of decoder block k, before the final norm. It is taken by our own hooks; the
 forward pass stops after the deepest layer that is needed, so that neither the blocks above nor the LM head run.
 Causal attention lets no token see a later one, so rows are padded on the right without a mask, and padding cannot
-change what is read. What several conversations begin with is run once (see packing), on models that have shown on a few
-tokens that they read alike that way. Pooling is done in float32.
+change what is read; a model that has shown on a few tokens to be otherwise is refused. What several conversations begin with is
+run once (see packing), on models that have shown that they read alike that way. Pooling is done in float32, and no pass
+has dropout, whatever mode the model is in.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
 from demeanor.conversation import Conversation, ConversationLike, as_conversation
-from demeanor.errors import ActivationError, ConversationError, DemeanorError
+from demeanor.errors import ActivationError, ConversationError, DemeanorError, ModelError
 from demeanor.model.blocks import decoder_blocks, text_config
 from demeanor.model.chat import ChatEncoder, Encoded
 from demeanor.model.packing import Job, Row, plan, windows
@@ -64,6 +66,8 @@ class ActivationReader:
         self.device: torch.device = next(model.get_input_embeddings().parameters()).device
         self.token_budget = token_budget or (1024 if self.device.type == "cpu" else 32768)
         self.context_length = _context_length(model, tokenizer)
+        self.turns_at = _turns_at(model)
+        """Tokens from beyond which a conversation is read with other rotary frequencies, for all its tokens."""
 
     def read(
         self,
@@ -160,6 +164,10 @@ class ActivationReader:
 
         Returns:
             For each job, in the order given, a CPU tensor [spans, ...], or the error that kept it from being read.
+
+        Raises:
+            ActivationError: the model has no such layer.
+            ModelError: the model is no causal one.
         """
         if not layers or min(layers) < 0 or max(layers) >= self.n_layers:
             raise ActivationError(f"layers {list(layers)} are not within 0 to {self.n_layers - 1}, the layers of this model")
@@ -171,7 +179,7 @@ class ActivationReader:
                 progress(1)
         fitting = [i for i in range(len(jobs)) if i not in results]
         work = [jobs[i] for i in fitting]
-        for batch in self._launch(plan(work, self.token_budget, self.shares_up_to), work, layers, pooling, project):
+        for batch in self._launch(plan(work, self.token_budget, self.shares_up_to, turns_at=self.turns_at), work, layers, pooling, project):
             results.update({fitting[i]: result for i, result in batch.items()})
             if progress is not None:
                 progress(len(batch))
@@ -265,7 +273,7 @@ class ActivationReader:
         for at, row in enumerate(rows):
             first = jobs[row.jobs[0]].ids
             ids[at, : row.trunk] = torch.tensor(first[head : head + row.trunk])
-            position[at] = torch.arange(head, head + width)
+            position[at, : row.trunk] = torch.arange(head, head + row.trunk)
             for number, (job, start, end) in enumerate(row.branches(), 1):
                 ids[at, start:end] = torch.tensor(jobs[job].ids[head + row.trunk :])
                 position[at, start:end] = torch.arange(head + row.trunk, head + row.trunk + end - start)
@@ -288,28 +296,59 @@ class ActivationReader:
                 heads[head] = self._head(jobs[rows[0].jobs[0]].ids[:head], max(layers))
             kept = [(k.expand(len(rows), -1, -1, -1), v.expand(len(rows), -1, -1, -1)) for k, v in heads[head]]
             options |= {"past_key_values": DynamicCache(kept)}
-        with capture(self.blocks, layers, take):
+        with self.passes(layers, take):
             self.model(input_ids=self._to_device(ids), use_cache=bool(head), **options)
         return torch.stack([found[layer].to(self.device) for layer in layers], dim=1)
 
     def _head(self, ids: list[int], deepest: int) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of a common beginning in the layers up to the deepest that is needed, for one row."""
         cache = DynamicCache()
-        with capture(self.blocks, [deepest], lambda _layer, _hidden: None):
+        with self.passes([deepest], lambda _layer, _hidden: None):
             self.model(input_ids=self._to_device(torch.tensor([ids])), past_key_values=cache, use_cache=True)
         return keys_and_values(cache)
+
+    @contextmanager
+    def passes(self, layers: Sequence[int], take: Callable[[int, Tensor], None], whole: bool = False) -> Iterator[None]:
+        """As `capture`, with the whole model in evaluation mode; each of its modules is then in its own mode again."""
+        training = [module for module in self.model.modules() if module.training]
+        try:
+            for module in training:
+                module.training = False
+            with capture(self.blocks, layers, take, whole):
+                yield
+        finally:
+            for module in training:
+                module.training = True
 
     @cached_property
     def shares_up_to(self) -> int:
         """The longest conversation, in tokens, whose beginning may be shared with others; 0 where this model cannot.
 
         Not every architecture takes a mask of one's own, keys and values of an earlier pass, or positions that jump back;
-        so it is tried on a few tokens. Attention that reaches back only so far bounds the length.
+        so it is tried on a few tokens. Attention that reaches back only so far bounds the length. Raises ModelError
+        where the model is no causal one, which cannot be read at all.
         """
+        self._check_causal()
         config = text_config(self.model)
         reach = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-        longest = min([self.context_length, *(int(r) for r in reach if r)])
+        longest = min([self.context_length, self.turns_at, *(int(r) for r in reach if r)])
         return longest if longest >= 64 and self._shares() else 0
+
+    def _check_causal(self) -> None:
+        """Raises ModelError where tokens' activations depend on what comes after them, and so on the padding of their batch.
+
+        The same few tokens are read before two different continuations. Most of them must move: a mixture of experts in
+        low precision may send one token another way.
+        """
+        some = [(7 * i) % 83 + 3 for i in range(24)]
+        jobs = [Job([*some[:8], *rest], [(i, i + 1) for i in range(8)]) for rest in (some[8:16], some[16:])]
+        found = {i: r for batch in self._launch(plan(jobs, 32), jobs, [self.n_layers - 1], "mean", None) for i, r in batch.items()}
+        one, other = found[0], found[1]
+        if isinstance(one, Tensor) and isinstance(other, Tensor) and torch.cosine_similarity(one, other, dim=-1).median() < ALIKE:
+            raise ModelError(
+                f"{type(self.model).__name__} is no causal model: its tokens see later ones, so that a reading would depend "
+                "on its neighbours in a batch; use a decoder-only chat model"
+            )
 
     def _shares(self) -> bool:
         some = [(7 * i) % 83 + 3 for i in range(32)]
@@ -410,5 +449,13 @@ def _context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     return int(min(from_config, tokenizer.model_max_length))
 
 
+def _turns_at(model: PreTrainedModel) -> int:
+    """The length beyond which LongRoPE takes its long factors, for every row of a batch that holds one such; else no length."""
+    rope = getattr(text_config(model), "rope_parameters", None) or {}
+    kinds = [kind for kind in (rope, *rope.values()) if isinstance(kind, dict)]  # one, or one for each type of layer
+    return min((int(k["original_max_position_embeddings"]) for k in kinds if k.get("rope_type") == "longrope"), default=sys.maxsize)
+
+
 def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    """CUDA, MPS, and a CPU on Windows and on Linux each say it in their own words."""
+    return any(said in str(error) for said in ("out of memory", "not enough memory", "can't allocate memory"))
