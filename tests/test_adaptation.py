@@ -5,10 +5,13 @@ import pytest
 import torch
 from artifacts import CALIBRATION, entry, vector, vector_set
 
+from demeanor import PersonaVectorExtractor, Scorer, VectorSet
 from demeanor.conversation import from_text
 from demeanor.errors import ExtractionError
-from demeanor.extraction.adaptation import adapt_activations, as_labelled, recalibrate, without_prior
+from demeanor.extraction.adaptation import adapt, adapt_activations, as_labelled, recalibrate, without_prior
 from demeanor.extraction.sampling import choose_to_label
+from demeanor.model.identity import identify
+from demeanor.model.reader import ActivationReader
 from demeanor.scoring import Calibration
 from demeanor.scoring.metrics import auroc
 from demeanor.scoring.thresholds import fit_threshold
@@ -156,6 +159,37 @@ def test_a_new_trait_from_labels_alone():
     assert np.isnan(made.pack_auroc)
     with pytest.raises(ExtractionError, match="already"):
         without_prior(vectors, name, "high")
+
+
+def test_what_was_adapted_is_not_adapted_again_with_rows_that_it_may_have_seen(tmp_path):
+    vectors, name = one_layer_set()
+    base = without_prior(vectors, "new_one", "low")
+    x, labelled = planted(40, prior_of(vectors, name), 11)
+    k = len(base["new_one"].reading.layers)
+    once = VectorSet.load(adapt_activations(base, name, x, labelled).vectors.save(tmp_path / "once"))
+    with pytest.raises(ExtractionError, match="begin with the set that was extracted, and give all labelled rows together"):
+        adapt_activations(once, name, x, labelled)
+    twice = adapt_activations(once, "new_one", np.repeat(x, k, axis=1), labelled).vectors  # another trait has learnt nothing of them
+    for again in (
+        lambda: adapt_activations(twice, "new_one", np.repeat(x, k, axis=1), labelled),
+        lambda: without_prior(twice, "new_one", "low"),
+    ):
+        with pytest.raises(ExtractionError, match=r"begin with the set before it held this trait \(--new\)"):
+            again()
+
+
+def test_a_new_trait_is_projected_as_it_is_scored(make_model, tokenizer):
+    model = make_model("llama")
+    reader = ActivationReader(model, tokenizer)
+    direction = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(0)), dim=0)
+    kept = entry("warmth", reading=PersonaVector("warmth", direction, 1, 1.0))
+    vectors = vector_set(kept, model=identify(model, tokenizer), pooling="last")
+    replies = [from_text(f"User: a {i}\nAssistant: {'yes ' * (i % 5 + 1)}{'no' if i % 2 else 'ok'}") for i in range(20)]
+    labelled = as_labelled(replies, [i % 2 for i in range(20)], [str(i) for i in range(20)])
+    made = adapt(reader, without_prior(vectors, "new_one", "low"), "new_one", labelled).vectors
+    text = "User: a\nAssistant: yes yes no"
+    projected = PersonaVectorExtractor(model, tokenizer).project_onto_vector(text, made["new_one"].reading)
+    assert projected == pytest.approx(Scorer(model, tokenizer, made, reader=reader).score(text)["new_one"].centred, abs=1e-4)
 
 
 def test_a_threshold_keeps_its_miss_rate_on_fresh_draws():

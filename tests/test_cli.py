@@ -19,10 +19,12 @@ from demeanor.cli.main import main
 from demeanor.cli.models import WELL_TRIED
 from demeanor.conversation import as_conversation
 from demeanor.errors import ActivationError, DemeanorError
+from demeanor.extraction import extract_vectors
 from demeanor.model import embedded
+from demeanor.model.reader import ActivationReader
 from demeanor.scoring import NotScored, Reading, Score
 from demeanor.scoring.metrics import Interval
-from demeanor.traits import names
+from demeanor.traits import load, names
 
 COMMANDS = [
     "demo",
@@ -135,7 +137,7 @@ BAD = [
     ("extract -t bad.yaml", "bad.yaml: pair w-1, field 'low': "),
     ("extract -m smollm2-135m", "unknown model 'smollm2-135m'; did you mean smollm2-135m-instruct?"),
     ("extract -m [bold]x", "unknown model '[bold]x'"),
-    ("extract -m nowhere.gguf", "no such file: nowhere.gguf"),
+    ("extract -m nowhere.gguf", "/nowhere.gguf"),
     ("extract -m mine", "mine holds no config.json"),
     ("extract --method ldaa", "unknown method 'ldaa'; did you mean lda?"),
     ("extract --layers 10:20", "cannot read --layers '10:20'; write all, 10-20, or 8,12,16"),
@@ -148,6 +150,9 @@ BAD = [
     ("extract --device cuda", "no CUDA device is available here; use --device auto or cpu"),
     ("extract --output mine", "mine exists and is not a vector set; name another folder"),
     ("extract --output talks.jsonl", "talks.jsonl exists and is not a vector set"),
+    ("extract --control-vectors talks.jsonl", "talks.jsonl is a file, and a folder is wanted there"),
+    ("extract --report .", ". is a folder; name a file with --report"),
+    ("extract --tutorial talks.jsonl", "talks.jsonl is a file, and a folder is wanted there"),
     ("score -i talks.jsonl", "--input and --output go together"),
     ("score -o out.jsonl", "--input and --output go together"),
     ("score hello -i talks.jsonl -o out.jsonl", "give either a text or --input, not both"),
@@ -285,6 +290,21 @@ def test_a_name_that_no_hub_model_can_have_is_one_line(run, name):
 )
 def test_layers_are_read(text, layers):
     assert console.parse_layers(text, 3) == layers
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_pairs_of_another_pack_than_the_vector_s_are_not_simply_called_held_out(run, tmp_path, monkeypatch, llama, tokenizer, edited):
+    reader = ActivationReader(llama, tokenizer)
+    pairs = "".join(f"- {{id: w-{i}, high: 'I hear you, {i}', low: 'So what, {i}'}}\n" for i in range(12))
+    (tmp_path / "pack.yaml").write_text(f"name: warmth\ndescription: How warm.\npairs:\n{pairs}")
+    extract_vectors(reader, [load(tmp_path / "pack.yaml")], "mean_difference", [1]).vectors.save(tmp_path / "set")
+    if edited:  # a pair less, so that the others fall into other splits
+        (tmp_path / "pack.yaml").write_text(f"name: warmth\ndescription: How warm.\npairs:\n{pairs.split(chr(10), 1)[1]}")
+    monkeypatch.setattr(console, "load_reader", lambda *_: reader)
+    _, shown, _ = run("validate", "--vectors", "set", "-t", "pack.yaml")
+    assert ("pairs held out here may have been trained on" in " ".join(shown.split())) == edited
+    _, printed, _ = run("validate", "--vectors", "set", "-t", "pack.yaml", "--json")
+    assert ("trained on" in json.loads(printed)["traits"]["warmth"].get("caution", "")) == edited
 
 
 @pytest.mark.usefixtures("fake_scorer")

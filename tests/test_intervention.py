@@ -1,9 +1,14 @@
 """Interventions against their formulas, by hooks that know nothing of them; and that they are never silently off."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import DynamicCache, StaticCache
 
 from demeanor.conversation import Message
 from demeanor.errors import SteeringError
@@ -102,6 +107,30 @@ def test_several_act_in_the_order_given(llama):
     torch.testing.assert_close(steered(llama, ADD, Intervention("add", LAYER, W, -2.0)), before + 3 * V - 2 * W)
 
 
+def test_the_same_object_acts_as_often_as_it_is_given(llama):
+    before = outputs(llama, rows=3)
+
+    def along(everywhere=(), rows=None):
+        with Steering(llama, everywhere, rows):
+            after = outputs(llama, rows=3)
+        assert torch.equal(after[2], before[2]) == (not everywhere)
+        return [round(float(step), 3) for step in ((after - before) @ V)[:, 0]]
+
+    assert along(rows=[[ADD, ADD], [ADD], []]) == [6, 3, 0]
+    assert along([ADD, ADD]) == [6, 6, 6]
+    assert along([ADD], [[ADD], [], []]) == [6, 3, 3]
+    assert along([ADD], [[], [ADD, ADD], []]) == [3, 9, 3]
+
+
+def test_two_rows_may_hold_the_same_objects_in_another_order(llama):
+    ablate, before = Intervention("ablate", LAYER, V), outputs(llama, rows=3)
+    with Steering(llama, rows=[[ADD, ablate], [ablate, ADD], []]):
+        after = outputs(llama, rows=3)
+    torch.testing.assert_close(after[0] @ V, torch.zeros(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(after[1] @ V, torch.full((5,), 3.0))
+    assert torch.equal(after[2], before[2])
+
+
 def test_several_layers(llama):
     everywhere = [Intervention("add", layer, V, 1.0) for layer in range(3)]
     first = outputs(llama, layer=0)
@@ -141,6 +170,35 @@ def test_pads_are_never_steered(any_model, kind):
     after = steered(any_model, Intervention(kind, LAYER, V, 9.0 if kind == "floor" else -9.0), mask=mask)
     assert torch.equal(after[mask == 0], before[mask == 0])
     assert not torch.isclose(after, before).all(-1)[mask == 1].any()
+
+
+@pytest.mark.parametrize("where", ["both", "response"])
+def test_a_mask_that_reaches_beyond_the_tokens_of_a_pass_is_read_where_they_stand(llama, where):
+    """A static cache's mask names all its places, those of the prompt first."""
+    mask = torch.zeros(3, 16, dtype=torch.long)
+    mask[:, :6], mask[0, :2] = 1, 0
+
+    def run(rows=None):
+        cache, seen = StaticCache(config=llama.config, max_cache_len=16), []
+        for first, last in ((0, 6), (6, 7)):
+            mask[:, first:last] = mask[:, first:last] if first == 0 else 1
+            context = Steering(llama, rows=rows) if rows else nullcontext()
+            ids = torch.arange(first, last).repeat(3, 1) + 5
+            with torch.no_grad(), context:
+                seen.append(llama(ids, attention_mask=mask, past_key_values=cache, output_hidden_states=True).hidden_states[LAYER + 1])
+        mask[:, 6:] = 0
+        return torch.cat(seen, 1)
+
+    plain, after = run(), run([[replace(ADD, where=where)], [replace(ADD, where=where)], []])
+    moved = ((after - plain)[:2] @ V > 1.5).int().tolist()
+    prompt = [[0, 0, 0, 0, 0, 1]] * 2 if where == "response" else [[0, 0, 1, 1, 1, 1], [1] * 6]
+    assert moved == [[*row, 1] for row in prompt]
+    assert torch.equal(after[2], plain[2])
+
+
+def test_a_mask_that_fits_no_tokens_is_refused(llama):
+    with pytest.raises(SteeringError, match="mask of 3 tokens does not fit 5"), Steering(llama, [ADD]):
+        outputs(llama, mask=torch.ones(2, 3, dtype=torch.long))
 
 
 def moved_tokens(model, where, **options):
@@ -368,6 +426,144 @@ def test_a_condition_outside_of_generation_is_refused(llama):
     condition = Condition((0,), W[None], 0.0, "below")
     with pytest.raises(SteeringError, match="token by token"):
         steered(llama, replace(ADD, condition=condition))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_beams": 3}, "generate without beams"),
+        ({"prefill_chunk_size": 4}, "token by token"),
+        ({"assistant_model": "llama"}, "token by token"),
+    ],
+)
+def test_a_condition_is_refused_where_rows_or_tokens_are_no_reply_s_own(llama, make_model, options, message):
+    """Beams move replies between rows, chunks of a prompt look like replies, and candidates come several at a time."""
+    options = options | {name: make_model(kind) for name, kind in options.items() if name == "assistant_model"}
+    ids = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]])
+    cache, condition = DynamicCache(config=llama.config), Condition((0,), W[None], 0.0, "below")
+    kept = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0, "past_key_values": cache}
+    with pytest.raises(SteeringError, match=message), Steering(llama, [replace(ADD, condition=condition)]):
+        llama.generate(ids, attention_mask=torch.ones_like(ids), **kept, **options)
+    assert cache.reorder_cache.__func__ is DynamicCache.reorder_cache  # the cache is the user's again
+
+
+def test_a_condition_is_refused_behind_a_kept_cache(llama):
+    ids = torch.tensor([[5, 6, 7, 8]])
+    cache, condition = DynamicCache(config=llama.config), Condition((0,), W[None], 0.0, "below")
+    kept = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None, "pad_token_id": 0, "past_key_values": cache}
+
+    def answer(ids):
+        return llama.generate(ids, attention_mask=torch.ones_like(ids), **kept)
+
+    with pytest.raises(SteeringError, match="token by token"), Steering(llama, [replace(ADD, condition=condition)]):
+        answer(torch.cat([answer(ids), ids], 1))
+
+
+@pytest.fixture
+def older():
+    """A thread that runs before anything is steered: `older(call)` gives the call's result.
+
+    What is to be equal to the bit is compared within one kind of thread, for each has its own number of OpenMP's.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()
+        yield lambda call: pool.submit(call).result(60)
+
+
+def newer(call):
+    """The call's result, from a thread that is started for it."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result(60)
+
+
+@pytest.mark.parametrize("begins", ["before", "halfway"])
+def test_what_an_older_thread_reads_beside_a_steered_pass_is_left_alone(llama, tokenizer, older, begins):
+    reader = ActivationReader(llama, tokenizer)
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I hear you, and I am sorry."}]
+    plain, alone, met, found = outputs(llama, rows=3), older(lambda: reader.read([talk])), [], []
+
+    def meanwhile(*_):
+        if not met:
+            met.append(True)
+            found.append(older(lambda: reader.read([talk])))
+
+    with Steering(llama, rows=[[ADD], [replace(ADD, amount=-1.0)], []]) as context:
+        if begins == "before":
+            meanwhile()
+        with decoder_blocks(llama)[LAYER].register_forward_pre_hook(meanwhile):
+            after = outputs(llama, rows=3)
+        assert context.passes == 1
+    assert torch.equal(found[0], alone)
+    torch.testing.assert_close(after[:2], plain[:2] + torch.stack([3 * V, -V])[:, None])
+    assert torch.equal(after[2], plain[2])
+
+
+def test_a_pass_that_another_thread_had_begun_before_is_left_alone(llama):
+    inside, go = threading.Event(), threading.Event()
+
+    def wait(*_):
+        handle.remove()
+        inside.set()
+        assert go.wait(60)
+
+    plain, alone = outputs(llama, rows=3), newer(lambda: outputs(llama, rows=3))
+    handle = decoder_blocks(llama)[0].register_forward_pre_hook(wait)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(outputs, llama, rows=3)
+        assert inside.wait(60)
+        with Steering(llama, rows=[[ADD], [ADD], []]):
+            after = outputs(llama, rows=3)
+            go.set()
+            assert torch.equal(reading.result(60), alone)
+    torch.testing.assert_close(after[:2], plain[:2] + 3 * V)
+    assert torch.equal(after[2], plain[2])
+
+
+def test_a_thread_that_is_started_for_it_writes_steered_and_so_does_the_next(llama, older):
+    """As a streamer's, which another one reads beside."""
+    plain, alone, met, read = newer(lambda: outputs(llama, rows=3)), older(lambda: outputs(llama)), [], []
+
+    def meanwhile(*_):
+        if not met:
+            met.append(True)
+            read.append(older(lambda: outputs(llama)))
+
+    with Steering(llama, rows=[[ADD], [ADD], []]) as context, decoder_blocks(llama)[LAYER].register_forward_pre_hook(meanwhile):
+        for passes in (1, 2):
+            after = newer(lambda: outputs(llama, rows=3))
+            torch.testing.assert_close(after[:2], plain[:2] + 3 * V)
+            assert torch.equal(after[2], plain[2])
+            assert context.passes == passes
+    assert torch.equal(read[0], alone)
+
+
+def test_steering_that_only_an_older_thread_could_have_used_says_so(llama, older):
+    with pytest.raises(SteeringError, match="only threads that ran before steering was on"), Steering(llama, [ADD]):
+        older(lambda: outputs(llama))
+
+
+def test_what_backward_computes_again_in_another_thread_is_steered_too(make_model):
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+
+    def gradient(labels, again, rows):
+        model = make_model("llama").train()
+        block = decoder_blocks(model)[LAYER]
+        if again:  # with its hooks, as older transformers do
+            whole = type(block).__call__
+            block.__class__ = type(
+                "Again", (type(block),), {"__call__": lambda s, *a, **k: checkpoint(whole, s, *a, use_reentrant=False, **k)}
+            )
+        with Steering(model, rows=rows) as context:
+            loss = model(input_ids=ids, labels=labels, use_cache=False).loss
+            newer(loss.backward)
+            assert context.passes == 1
+        return model.model.layers[0].mlp.down_proj.weight.grad.clone()
+
+    rows = [[Intervention("ablate", LAYER, V)], []]
+    torch.testing.assert_close(gradient(ids, True, rows), gradient(ids, False, rows))
+    of_the_unsteered_row = ids.clone()
+    of_the_unsteered_row[0] = -100
+    assert torch.equal(gradient(of_the_unsteered_row, True, rows), gradient(of_the_unsteered_row, False, [[], []]))
 
 
 def test_gradients_flow_through(make_model):

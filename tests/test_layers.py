@@ -10,7 +10,7 @@ from demeanor.extraction.directions import method
 from demeanor.extraction.examples import ReadExamples
 from demeanor.extraction.layers import choose_layers, default_candidates, out_of_fold
 from demeanor.scoring.metrics import auroc
-from demeanor.traits.definition import Example
+from demeanor.traits.definition import Example, TraitDefinition
 
 N_LAYERS, WIDTH, FAMILIES, PAIRS = 8, 48, 10, 6
 MEAN_DIFFERENCE = method("mean_difference")
@@ -85,6 +85,11 @@ def test_adjacent_layers_can_be_read_together(width, expected):
     assert choose_layers(with_trait_at(4), MEAN_DIFFERENCE, list(range(N_LAYERS)), width).layers == expected
 
 
+@pytest.mark.parametrize(("candidates", "expected"), [([0, 4, 7], (4,)), ([3, 4, 6, 7], (3, 4)), ([1, 2, 4, 5, 6], (4, 5, 6))])
+def test_a_gap_between_candidates_is_not_read_across(candidates, expected):
+    assert choose_layers(with_trait_at(4), MEAN_DIFFERENCE, candidates, 3).layers == expected
+
+
 def test_what_tells_the_poles_apart_only_within_a_family_is_not_chosen():
     train = with_confound_at(6, other=2)
     assert choose_layers(train, MEAN_DIFFERENCE, list(range(N_LAYERS))).layers == (2,)
@@ -133,6 +138,16 @@ def test_a_single_example_of_one_pole_falls_back_to_a_fixed_depth_and_says_so():
     choice = choose_layers(ReadExamples(lone, noise(4), tuple(range(N_LAYERS))), MEAN_DIFFERENCE, list(range(N_LAYERS)))
     assert choice.layers == (3,)
     assert "too few examples of one pole" in choice.how
+
+
+@pytest.mark.parametrize("high", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("many", [True, False])
+def test_prompts_of_one_pole_beside_a_single_one_of_the_other_fall_back_to_a_fixed_depth(high, many):
+    """As the tutorial's lists give them: the first of each pole are one family, and so on."""
+    trait = TraitDefinition("warmth", "How warm.", *([f"dear {i}" for i in range(n)] for n in ((high, 1) if many else (1, high))))
+    choice = choose_layers(ReadExamples(trait.examples(), noise(high + 1), tuple(range(N_LAYERS))), MEAN_DIFFERENCE, list(range(N_LAYERS)))
+    assert choice.layers == (3,)
+    assert "too few" in choice.how
 
 
 def test_candidates_may_come_in_any_order():

@@ -202,7 +202,7 @@ def test_a_pass_of_another_thread_through_the_same_model_takes_and_gives_nothing
 
     with readers[0].blocks[1].register_forward_pre_hook(meanwhile):
         mine = readers[0].read([TALKS[0]], LAYERS)
-    torch.testing.assert_close([mine, *found], expected, rtol=0, atol=0)
+    torch.testing.assert_close([mine, *found], expected, **CLOSE)
 
 
 OUT_OF_MEMORY = [

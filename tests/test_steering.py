@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from demeanor import PersonaVector, Scorer, VectorSet
 from demeanor.conversation import Message
 from demeanor.errors import OutputError, SteeringError, VectorSetError
+from demeanor.extraction.adaptation import without_prior
 from demeanor.model.blocks import decoder_blocks
 from demeanor.model.generation import Sampling, write_replies
 from demeanor.model.identity import identify
@@ -114,6 +115,13 @@ def test_a_layer_without_a_norm_takes_no_relative_dose():
         plan_doses(vector_set(), {"warmth": 0.1}, torch.zeros(4))
 
 
+def test_a_trait_without_a_steering_vector_is_told_how_to_get_one():
+    vectors = without_prior(vector_set(), "coin", "high")
+    for plan_it in (lambda: plan_doses(vectors, {"coin": 0.1}, NORMS), lambda: plan_projection(vectors, "coin", "ablate", NORMS)):
+        with pytest.raises(SteeringError, match=r"coin was made from labels alone and has no steering vector; .* steer calibrate"):
+            plan_it()
+
+
 @pytest.mark.parametrize(("dose", "wrong"), [(0.2, "below"), (-0.2, "above")])
 def test_a_condition_is_read_with_the_reading_vector_from_its_centre(dose, wrong):
     (made,) = plan_doses(vector_set(), {"warmth": dose}, NORMS, conditional=True).interventions
@@ -161,6 +169,46 @@ def test_rows_are_steered_by_their_own_plans_whatever_their_order_and_the_others
         with Steering(reader.model, each.interventions):
             assert write_replies(reader, [prompts[i]], greedy)[0].ids == mixed[i].reply.ids
     assert write_replies(reader, [prompts[1]], greedy)[0].ids == mixed[1].reply.ids
+
+
+def test_unsteered_requests_are_written_as_without_steering_in_every_batch(reader):
+    prompts = [[Message("user", f"{i} " + "word " * (i * 5 % 41))] for i in range(41)]  # lengths and numbers in different orders
+    sampling = Sampling(max_new_tokens=6, seed=5)
+    plain = write_replies(reader, prompts, sampling)
+    mixed = steered_replies(reader, prompts, [plan(40.0), *[Plan()] * 40], sampling)
+    assert [i for i in range(41) if mixed[i].reply != plain[i]] == [0]
+
+
+@pytest.mark.parametrize("plans", [1, 4])
+def test_each_prompt_has_a_plan(reader, plans):
+    with pytest.raises(SteeringError, match=f"{plans} plans for 3 prompts; give one for each"):
+        steered_replies(reader, PROMPTS, [Plan()] * plans)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"repetition_penalty": 9.0},
+        {"no_repeat_ngram_size": 1},
+        {"encoder_repetition_penalty": 0.1},
+        {"min_new_tokens": 8, "eos_token_id": list(range(2, 400))},
+        {"num_beams": 3},
+        {"do_sample": True, "top_k": 1},
+        {"do_sample": True, "min_p": 0.9},
+        {"do_sample": True, "typical_p": 0.01},
+        {"do_sample": True, "epsilon_cutoff": 0.9},
+    ],
+    ids=" ".join,
+)
+def test_a_model_s_own_generation_settings_do_not_change_what_is_drawn(make_model, tokenizer, own, temperature):
+    plain, other = (ActivationReader(make_model("llama"), tokenizer) for _ in range(2))
+    for name, value in own.items():
+        setattr(other.model.generation_config, name, value)
+    if "eos_token_id" in own:
+        plain.model.generation_config.eos_token_id = own["eos_token_id"]
+    sampling = Sampling(max_new_tokens=12, temperature=temperature, seed=3)
+    assert write_replies(other, PROMPTS, sampling) == write_replies(plain, PROMPTS, sampling)
 
 
 def test_a_reply_says_what_was_applied(reader):
@@ -530,6 +578,19 @@ def test_the_prompt_may_stand_before_or_after_the_options(command):
         (["Hello", "--trait", "a", "--trait", "b", "--sweep", "0.1,0.2"], "--sweep takes one --trait"),
         (["Hello", "--trait", "a", "--sweep", "0.1;0.2"], "cannot read --sweep"),
         (["calibrate", "--trait", "user_risk", "--save"], "--save needs the folder"),
+        (["calibrate", "--trait", "user_risk", "--n", "0"], "--n 0 leaves no prompt"),
+        (["calibrate", "--trait", "user_risk", "--n", "-1"], "--n -1 leaves no prompt"),
+        (["Hello", "-t", "a", "--operation", "floor", "--dose", "0.1"], "--dose means nothing to --operation floor"),
+        (["Hello", "-t", "a=0.1", "--operation", "ablate"], "--trait NAME=DOSE means nothing to --operation ablate"),
+        (["Hello", "-t", "a", "--operation", "floor", "--sweep", "0.1,0.2"], "--sweep means nothing"),
+        (["Hello", "-t", "a", "--operation", "ceiling", "--while-wrong"], "--while-wrong means nothing"),
+        (["Hello", "-t", "a", "--operation", "ablate", "--raw"], "--raw means nothing"),
+        (["Hello", "-t", "a", "--operation", "ablate", "--force"], "--force means nothing"),
+        (["Hello", "-t", "a=0.1", "--tau", "3"], "--tau means nothing to --operation add"),
+        (["Hello", "-t", "a", "--operation", "ablate", "--tau", "3"], "--tau means nothing to --operation ablate"),
+        (["Hello", "-t", "a", "--sweep", "0.1,0.2", "--dose", "0.1"], "--dose beside it is one too many"),
+        (["Hello", "-t", "a=0.1", "--sweep", "0.1,0.2"], "--trait NAME=DOSE beside it"),
+        (["--vectors", "v", "calibrate", "-t", "user_risk"], "calibrate is a command and stands before its options"),
         (["axis", "--questions", "2", "--output", "nowhere", "--model", "no such model"], "unknown model"),
     ],
 )

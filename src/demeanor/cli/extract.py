@@ -50,7 +50,7 @@ def extract(
     Example: demeanor extract --model Qwen/Qwen2.5-7B-Instruct --traits all --output vectors
     """
     from demeanor.cli.tables import traits_table
-    from demeanor.errors import ExtractionError
+    from demeanor.errors import ExtractionError, OutputError
     from demeanor.extraction.directions import method as known_method
     from demeanor.traits import load_many
     from demeanor.vectors.exports import export_control_vector, save_tutorial
@@ -62,6 +62,10 @@ def extract(
         raise ExtractionError(f"unknown pooling {pooling!r}; use mean, last or max")
     console.check_layers(layers)
     refuse_foreign(output)
+    console.check_places({}, {"--report": report})
+    for folder in (tutorial, control_vectors):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder} is a file, and a folder is wanted there; name another one")
     reader = console.load_reader(model, quantization, device, dtype, blocks)
     chosen = console.parse_layers(layers, reader.n_layers)
 

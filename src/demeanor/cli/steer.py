@@ -33,7 +33,11 @@ class _Steer(TyperGroup):
             return super().parse_args(ctx, args)
         ctx.allow_interspersed_args = True
         super().parse_args(ctx, args)
-        ctx.meta[WORDS] = [*ctx._protected_args, *ctx.args]
+        ctx.meta[WORDS] = words = [*ctx._protected_args, *ctx.args]
+        if words and words[0] in self.commands:
+            raise SteeringError(
+                f"{words[0]} is a command and stands before its options: demeanor steer {words[0]} ...; quote a prompt that begins so"
+            )
         ctx._protected_args, ctx.args = [], []
         return []
 
@@ -84,6 +88,7 @@ def steer(
     prompt = " ".join(ctx.meta.get(WORDS, [])).strip()
     if not prompt:
         raise SteeringError('no prompt to answer; give one: demeanor steer --trait NAME --dose 0.1 "I feel alone."')
+    _refuse_contradictions(trait or [], dose, sweep, operation, tau, while_wrong, raw, force)
     doses = parse_doses(trait or [], dose if operation == "add" else 0.0, needed=sweep is None)
     steps = parse_sweep(sweep, doses)
     console.check_layers(layers)
@@ -147,6 +152,9 @@ def calibrate(
     from demeanor.vectors.storage import refuse_foreign
 
     console.check_layers(layers)
+    console.check_places({} if prompts is None else {"--prompts": prompts}, {"--report": report})
+    if n < 1:
+        raise SteeringError(f"--n {n} leaves no prompt to answer; give at least 1")
     strengths = _numbers(doses, "--doses")
     pack = load(trait)
     asked = _read_prompts(prompts) if prompts is not None else None
@@ -304,6 +312,20 @@ def parse_doses(traits: list[str], dose: float | None, needed: bool = True) -> d
     if bad := [name for name, value in found.items() if not math.isfinite(value)]:
         raise SteeringError(f"the dose of {bad[0]} is no finite number")
     return found
+
+
+def _refuse_contradictions(
+    traits: list[str], dose: float | None, sweep: str | None, operation: str, tau: float | None, while_wrong: bool, raw: bool, force: bool
+) -> None:
+    """Raise SteeringError for options of which one would go unheard beside another."""
+    doses = {"--dose": dose is not None, "--trait NAME=DOSE": any("=" in text for text in traits)}
+    of_adding = {**doses, "--sweep": sweep is not None, "--while-wrong": while_wrong, "--raw": raw, "--force": force}
+    if operation != "add" and (idle := [name for name, given in of_adding.items() if given]):
+        raise SteeringError(f"{idle[0]} means nothing to --operation {operation}, which adds no dose; leave one of them out")
+    if operation in ("add", "ablate") and tau is not None:
+        raise SteeringError(f"--tau means nothing to --operation {operation}; it is where --operation floor or ceiling caps")
+    if sweep is not None and (idle := [name for name, given in doses.items() if given]):
+        raise SteeringError(f"--sweep names the doses, so {idle[0]} beside it is one too many; leave one of them out")
 
 
 def parse_sweep(sweep: str | None, doses: dict[str, float]) -> list[dict[str, float]]:

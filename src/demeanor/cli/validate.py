@@ -24,6 +24,9 @@ def validate(
 ) -> None:
     """Measure a vector set on the held-out pairs of its traits, against length, words, random directions and chance.
 
+    Pairs are held out by the split that the pack gives their family. A pack that was changed since the extraction may call pairs
+    held out that were trained on, so that its results come with a caution.
+
     Exits with 1 when a vector fails to beat its baselines, and says which.
     """
     from demeanor.cli.tables import group_line, matrix_table
@@ -43,6 +46,7 @@ def validate(
     from demeanor.extraction.validation import cosines, on_other_traits, validate_vector
     from demeanor.model.identity import identify
     from demeanor.scoring import Calibration
+    from demeanor.traits.packs import fingerprint
 
     for warning in vector_set.check_model(identify(reader.model, reader.tokenizer)):
         console.note(f"warning: the vectors were {warning}")
@@ -52,7 +56,9 @@ def validate(
         results = {}
         for name in shared:
             entry = vector_set[name]
-            results[name] = validate_vector(entry.reading, Calibration.from_record(entry.calibration), reads[name])
+            results[name] = found = validate_vector(entry.reading, Calibration.from_record(entry.calibration), reads[name])
+            if found and entry.pack_hash not in ("", fingerprint(definitions[name])):
+                found["caution"] = "this is not the pack that the vector was extracted from: pairs held out here may have been trained on"
             steps(1)
     matrix = on_other_traits({name: vector_set[name].reading for name in shared}, reads)
     angles = cosines(reads, vector_set.layers[len(vector_set.layers) // 2])
@@ -66,6 +72,8 @@ def validate(
             colour = "green" if found["beats_baselines"] else "bold red"
             hard = found["hard"]
             console.out.print(f"[bold]{name}[/]: [{colour}]{found['verdict']}[/]")
+            if "caution" in found:
+                console.out.print(f"  [yellow]caution:[/] {found['caution']}")
             console.out.print(
                 f"  pairs the right way round {found['paired_accuracy']['value']:.0%} "
                 f"({found['paired_accuracy']['low']:.0%} to {found['paired_accuracy']['high']:.0%}), "

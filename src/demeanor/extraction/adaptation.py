@@ -39,6 +39,7 @@ PENALTIES = (np.inf, 3.0, 1.0, 0.3, 0.1)
 FOLDS = 5
 CURVE = (10, 20, 40, 80, 160, 320)
 FEWEST_GROUPS = 3  # prompts from which on cross-validation keeps them together
+ALONE = "labels alone"  # where a trait comes from that no pack defines
 FEWEST = 6  # labelled rows under which nothing is fitted
 OF_CALIBRATION = {"scores", "thresholds", "ordinary", "ece", "brier"}
 """The parts of a validation that rest on the calibration, not on the direction alone."""
@@ -114,9 +115,11 @@ class Adaptation:
 def adapt(reader: ActivationReader, vectors: VectorSet, trait: str, labelled: Labelled, progress: Progress | None = None) -> Adaptation:
     """A vector set whose `trait` is fitted to its pack and to labelled replies.
 
-    Raises ExtractionError where the labels cannot be used (one kind only, too few rows).
+    Raises ExtractionError where the labels cannot be used (one kind only, too few rows), or the trait was adapted already: a
+    prior that has learnt from some of these rows would make their cross-validated figures too good.
     """
     entry = vectors[trait]
+    _refuse_adapted(entry)
     activations = reader.read(labelled.conversations, entry.reading.layers, entry.reads, vectors.pooling, progress).numpy()
     return adapt_activations(vectors, trait, activations, labelled)
 
@@ -129,6 +132,7 @@ def adapt_activations(vectors: VectorSet, trait: str, activations: Array, labell
 
 def _adapt(vectors: VectorSet, trait: str, activations: Array, labelled: Labelled) -> Adaptation:
     entry = vectors[trait]
+    _refuse_adapted(entry)
     problem = _Problem.of(vectors, entry, activations, labelled)
     choice, folded = _choose_penalty(problem)
     alpha, u, _ = _fit(problem, choice)
@@ -173,6 +177,20 @@ def _adapt(vectors: VectorSet, trait: str, activations: Array, labelled: Labelle
     reading = PersonaVector(trait, tensor[0] if len(tensor) == 1 else tensor, entry.reading.layer_idx, entry.reading.strength, metadata)
     adapted = replace(entry, reading=reading, calibration=calibration.to_record(), metrics={})
     return replace(measured, vectors=replace(vectors, traits={**vectors.traits, trait: adapted}))
+
+
+def _refuse_adapted(entry: TraitEntry) -> None:
+    about = entry.reading.metadata
+    if "adapted" in about:
+        way = (
+            "begin with the set before it held this trait (--new)"
+            if about.get("from") == ALONE
+            else "begin with the set that was extracted"
+        )
+        raise ExtractionError(
+            f"{entry.reading.trait_name} was fitted to labelled replies already, so figures on such replies would be too good; "
+            f"{way}, and give all labelled rows together"
+        )
 
 
 @dataclass(frozen=True)
@@ -399,12 +417,20 @@ def without_prior(vectors: VectorSet, trait: str, safe_pole: Literal["high", "lo
     the middle.
     """
     if trait in vectors.traits:
+        _refuse_adapted(vectors[trait])
         raise ExtractionError(f"the vector set holds {trait} already; leave --new out to adapt it")
     if not NAME.fullmatch(trait):
         raise ExtractionError(f"{trait!r} is no trait name: use lower-case letters, digits, '_' and '-'")
     pattern = sorted(vectors.traits.values(), key=lambda e: e.reading.layer_idx)[len(vectors.traits) // 2]
     shape, hidden = pattern.reading.rows.shape, vectors.model.hidden_size
-    metadata = {"method": "logistic", "from": "labels alone", "layers": list(pattern.reading.layers), "layer_curve": {}}
+    metadata = {
+        "method": "logistic",
+        "from": ALONE,
+        "reads": "response",
+        "pooling": vectors.pooling,
+        "layers": list(pattern.reading.layers),
+        "layer_curve": {},
+    }
     none = PersonaVector(trait, torch.zeros(shape), pattern.reading.layer_idx, 0.0, metadata)
     entry = TraitEntry(
         reading=none,

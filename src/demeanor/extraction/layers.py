@@ -43,13 +43,15 @@ def choose_layers(train: ReadExamples, fit: Fit, candidates: list[int], width: i
 
     The curve is smoothed over neighbours first: a single layer that sticks out is chance. It is flat over many layers, and what
     is read in the middle of a model depends less on the words at hand than what is read near its end.
-    With too few families to cross-validate, half the depth is taken, and `how` says so.
+    With too few families to cross-validate, half the depth is taken, and `how` says so. Candidates with gaps between them are
+    read over fewer layers than `width`: only those next to the chosen one are adjacent.
     """
     groups, candidates = len(set(train.families.tolist())), sorted(candidates)
     middle = candidates[(len(candidates) - 1) // 2]
     if groups < 3:
         return LayerChoice(_around(middle, candidates, width), {}, f"half the depth: {groups} families are too few to cross-validate")
-    if groups == len(train) and any(len({*train.high[inside].tolist()}) < 2 for inside, _ in _folds(train)):
+    alone = len(set(zip(train.families.tolist(), train.high.tolist(), strict=True))) == len(train)
+    if alone and any(len({*train.high[inside].tolist()}) < 2 for inside, _ in _folds(train)):
         return LayerChoice(_around(middle, candidates, width), {}, "half the depth: too few examples of one pole to cross-validate")
     curve = {}
     for layer in candidates:
@@ -90,5 +92,7 @@ def _folds(train: ReadExamples) -> list[tuple[NDArray[Any], NDArray[Any]]]:
 
 
 def _around(layer: int, candidates: list[int], width: int) -> tuple[int, ...]:
-    near = sorted(candidates, key=lambda c: (abs(c - layer), c))[:width]
+    """The candidates next to `layer`, at most `width` with itself; a gap between candidates ends them."""
+    beside = [c for c in candidates if set(range(min(c, layer), max(c, layer))) <= set(candidates)]
+    near = sorted(beside, key=lambda c: (abs(c - layer), c))[:width]
     return tuple(sorted(near))

@@ -19,12 +19,29 @@ from demeanor.errors import ModelError
 from demeanor.model.chat import PLAIN_STOP
 from demeanor.model.reader import ActivationReader, Progress
 
+PLAIN: dict[str, Any] = {
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "min_new_tokens": 0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "guidance_scale": 1.0,
+}
+"""What a model's own generation config would otherwise set."""
+UNCUT: dict[str, Any] = {"top_k": 0, "min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
+"""Likewise, of which tokens are drawn from."""
 ROWS = 32  # replies written side by side
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn."""
+    """How tokens are drawn: by these settings alone, for any model.
+
+    Penalties, least lengths, cuts and beams that a model's own generation config sets are off; tokens that it forbids or forces
+    stay so.
+    """
 
     max_new_tokens: int = 160
     temperature: float = 0.7
@@ -40,7 +57,7 @@ class Sampling:
             raise ModelError(f"cannot sample with {self}; tokens at least 1, temperature at least 0, top_p above 0 and at most 1")
         drawn: dict[str, Any] = {"do_sample": False}
         if self.temperature > 0:
-            drawn = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+            drawn = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, **UNCUT}
         if not reader.encoder.has_template:
             drawn["stop_strings"] = [PLAIN_STOP]
         ends = end_tokens(reader)
@@ -49,6 +66,7 @@ class Sampling:
             eos_token_id=ends or None,
             pad_token_id=_pad(reader),
             return_dict_in_generate=True,
+            **PLAIN,
             **drawn,
         )
 

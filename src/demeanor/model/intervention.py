@@ -21,11 +21,16 @@ steered keeps its value bit for bit.
 
 Nested contexts all act, the innermost first. A context may be used again once it is closed, not while it is open.
 A four-dimensional mask of one's own names no padding, so that all its tokens are steered.
+
+A context steers the thread that opened it and those that are started while it is open (a streamer's). What threads that
+ran before do with the model meanwhile is left alone, neither steered nor counted.
 """
 
 from __future__ import annotations
 
 import inspect
+import threading
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -49,7 +54,8 @@ class Condition:
 
     The score of a token is the sum over `layers` of its (steered) activation times `directions` [k, hidden], minus
     `centre`. It is averaged over the last `window` tokens of the reply. Before the reply has a token nothing is
-    steered, and a token's own score decides from the next token on.
+    steered, and a token's own score decides from the next token on. So a reply has to keep its row and come token by token:
+    no beams, no prompt in chunks or behind a kept cache, no assistant model.
     """
 
     layers: tuple[int, ...]
@@ -117,6 +123,7 @@ class Steering:
         self._handles: list[RemovableHandle] = []
         self._pass: _Pass | None = None
         self._rolling: dict[int, _Rolling] = {}
+        self._caches: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def _check(self, used: Sequence[Intervention], width: int) -> None:
         for each in used:
@@ -132,6 +139,9 @@ class Steering:
         if self._handles:
             raise SteeringError("this steering context is open already; close it first, or make another one to nest")
         self._pass, self.passes, self._rolling = None, 0, {id(c): _Rolling(c) for c in self._conditions}
+        # autograd's threads, dummies to Python, compute again what was steered
+        self._older = {t for t in threading.enumerate() if not isinstance(t, threading._DummyThread)} - {threading.current_thread()}
+        self._older_ran = False
         try:
             for rank, owner in enumerate(self._owners):
                 self._handles.append(owner.register_forward_pre_hook(self._before(rank), with_kwargs=True))
@@ -150,17 +160,27 @@ class Steering:
             return
         self._check_pass()
         if self.passes == 0:
-            raise SteeringError("nothing was steered: no forward pass of this model ran while steering was on; was another model run?")
+            raise SteeringError(
+                "nothing was steered: only threads that ran before steering was on ran the model; open the context in the thread that does"
+                if self._older_ran
+                else "nothing was steered: no forward pass of this model ran while steering was on; was another model run?"
+            )
 
     def _remove(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        for cache in self._caches:
+            vars(cache).pop("reorder_cache", None)
+        self._caches.clear()
 
     def _before(self, rank: int) -> Callable[..., None]:
         names = list(inspect.signature(self._owners[rank].forward).parameters)
 
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if threading.current_thread() in self._older:
+                self._older_ran = True
+                return
             given = {**dict(zip(names, args, strict=False)), **kwargs}
             current = self._pass
             if current is None or current.done or rank <= max(current.owners):  # else it is the same pass, further in
@@ -169,11 +189,16 @@ class Steering:
                 self._pass = current = _Pass()
             current.owners.append(rank)
             current.learn(given)
+            if self._conditions and hasattr(cache := given.get("past_key_values"), "reorder_cache"):
+                cache.reorder_cache = _no_beams  # type: ignore[union-attr]
+                self._caches.add(cache)
 
         return hook
 
     def _after(self, rank: int) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, _output: Any) -> None:
+            if threading.current_thread() in self._older:
+                return
             if self._pass is not None and rank == self._pass.owners[0]:
                 self._pass.done = True
                 self._check_pass()
@@ -197,6 +222,8 @@ class Steering:
         reads = [c for c in self._conditions if layer in c.layers]
 
         def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+            if threading.current_thread() in self._older:
+                return output
             hidden = output[0] if isinstance(output, tuple) else output
             current = self._pass
             if current is None:
@@ -251,10 +278,11 @@ class _Pass:
 
     def _mask(self, where: Where, hidden: Tensor) -> Tensor:
         batch, tokens = hidden.shape[:2]
-        if self.attention is None:
-            real = torch.ones(batch, tokens, device=hidden.device)
-        else:
-            real = (self.attention[:, -tokens:] != 0).float().to(hidden.device)
+        real = (
+            torch.ones(batch, tokens, device=hidden.device)
+            if self.attention is None
+            else self._real(self.attention, tokens).to(hidden.device)
+        )
         if where == "both":
             return real
         if self.labels is not None:
@@ -271,6 +299,18 @@ class _Pass:
             writes = (counted == counted[:, -1:]).float() * real
         return real * (writes if where == "response" else 1 - writes)
 
+    def _real(self, attention: Tensor, tokens: int) -> Tensor:
+        """1 at the tokens that run and are no padding; the mask may name those in the cache too, and places yet to come."""
+        width, past = attention.shape[1], self.past
+        if past is not None and width >= past + tokens:
+            return (attention[:, past : past + tokens] != 0).float()
+        if width != tokens:
+            before = "" if past is None else f" after {past} in the cache"
+            raise SteeringError(
+                f"an attention mask of {width} tokens does not fit {tokens}{before}, so it cannot say which of them are padding"
+            )
+        return (attention != 0).float()
+
 
 class _Rolling:
     """A trait's rolling score of each row's reply, and whether it is on the wrong side."""
@@ -284,8 +324,11 @@ class _Rolling:
 
     def gate(self, current: _Pass, hidden: Tensor) -> Tensor:
         """1 for the rows to steer at this token, else 0 [batch]."""
-        if current.past is None or current.labels is not None:
-            raise SteeringError("steering on a condition needs a reply that is generated token by token, with a cache; leave it out here")
+        if current.past is None or current.labels is not None or (current.past > 0 and hidden.shape[1] > 1):
+            raise SteeringError(
+                "steering on a condition needs a reply that is generated token by token, with a cache that begins with its prompt; "
+                "leave the condition out here, or generate without chunks, candidates and kept caches"
+            )
         if current.past == 0:
             self.scores, self.newest = [], None
         self._count(current)
@@ -339,13 +382,20 @@ class _Operation:
 
 
 def _operations(everywhere: Sequence[Intervention], rows: Sequence[Sequence[Intervention]] | None) -> list[_Operation]:
-    """In the order given; a row's own come after those for all. Neighbouring additions become one."""
-    members: dict[int, tuple[Intervention, list[float]]] = {id(i): (i, [1.0]) for i in everywhere}
-    for at, row in enumerate(rows or ()):
-        for each in row:
-            members.setdefault(id(each), (each, [0.0] * len(rows or ())))[1][at] = 1.0
+    """In the order given; a row's own come after those for all. Neighbouring additions become one.
+
+    Where several rows hold the same object at the same place of their lists, it is one operation on these rows.
+    """
+    rows = rows or ()
+    members = [(each, [1.0]) for each in everywhere]
+    for place in range(max(map(len, rows), default=0)):
+        shared: dict[int, tuple[Intervention, list[float]]] = {}
+        for at, row in enumerate(rows):
+            if place < len(row):
+                shared.setdefault(id(row[place]), (row[place], [0.0] * len(rows)))[1][at] = 1.0
+        members += shared.values()
     found: list[_Operation] = []
-    for each, chosen in members.values():
+    for each, chosen in members:
         direction = each.direction.detach().float().cpu()
         on = torch.tensor(chosen)
         amount = torch.full_like(on, float(each.amount))
@@ -365,3 +415,11 @@ def _owners(model: nn.Module, blocks: nn.ModuleList) -> list[nn.Module]:
         raise SteeringError("these blocks are no part of this model; leave blocks out, or take them from the model that is run")
     parts = path.split(".")
     return [model.get_submodule(".".join(parts[:k])) for k in range(len(parts))]
+
+
+def _no_beams(*_: Any) -> None:
+    """Stands for a cache's `reorder_cache` under a condition, whose scores stay in their rows."""
+    raise SteeringError(
+        "steering on a condition reads each row's own reply, and beam search moves replies between rows; generate without beams, "
+        "or leave the condition out"
+    )

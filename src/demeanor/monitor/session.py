@@ -43,7 +43,7 @@ class Monitor:
     """What all conversations with one chatbot share: scorer, policy, reviewed replies, audit log.
 
     Its sessions may be used from several threads; their passes take turns. So make one Monitor for a model: what else runs
-    through it at the same time slows it down, and a steering acts on all passes while it is open.
+    through it at the same time slows both down.
     """
 
     def __init__(

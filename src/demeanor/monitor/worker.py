@@ -1,8 +1,8 @@
 """One thread that runs calls in the order given, so that whoever waits for one may stop waiting.
 
 A forward pass cannot be interrupted: a caller that has waited long enough goes on without it. What it gives later is
-discarded, and a call that nobody waits for any more when its turn comes is not begun. Only one pass runs at a time: two
-would share the same cores, and one that writes with a steering would steer the other.
+discarded, and a call that nobody waits for any more when its turn comes is not begun. Only one pass runs at a time,
+as two would share the same cores.
 """
 
 from __future__ import annotations

@@ -127,7 +127,12 @@ class Sweep:
 
 
 def default_prompts(trait: TraitDefinition, n: int = PROMPTS) -> list[Prompt]:
-    """What users say in the trait's calibration and test examples, which made no direction; each once, spread over both."""
+    """What users say in the trait's calibration and test examples, which made no direction; each once, spread over both.
+
+    Raises SteeringError where they say nothing, or for fewer than one prompt.
+    """
+    if n < 1:
+        raise SteeringError(f"a sweep takes at least one prompt, not {n}")
     examples = [*trait.examples("calibration"), *trait.examples("test")] or trait.examples()
     contexts = list(dict.fromkeys(e.conversation.messages[:-1] for e in examples))
     found = [c for c in contexts if c and c[-1].role == "user"]

@@ -20,6 +20,7 @@ from torch import Tensor
 from demeanor.errors import SteeringError
 from demeanor.model.intervention import Condition, Intervention, Kind, Where
 from demeanor.scoring.calibration import Calibration
+from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import VectorSet
 
 WARN, REFUSE = 0.5, 1.5
@@ -98,9 +99,7 @@ def plan_doses(
         raise SteeringError("no trait is given to steer; name one with its dose (--trait NAME --dose 0.4, or --trait NAME=0.4)")
     interventions, applied, warnings = [], [], []
     for name, dose in doses.items():
-        vector = vectors[name].steering
-        if vector.direction.ndim != 1:
-            raise SteeringError(f"{name}: its steering vector spans several layers; steer with a vector of one layer")
+        vector = _steering(vectors, name)
         for layer in layers if layers is not None else [vector.layer_idx]:
             norm = norm_at(norms, layer)
             a = dose if raw else dose * norm
@@ -128,7 +127,7 @@ def plan_projection(
     tau is in activation units; by default what was measured with the vector (its metadata "floor" or "ceiling").
     Raises SteeringError where there is neither.
     """
-    vector = vectors[trait].steering
+    vector = _steering(vectors, trait)
     if kind != "ablate" and tau is None:
         tau = vector.metadata.get(kind)
         if tau is None:
@@ -142,6 +141,19 @@ def plan_projection(
     at = [vector.layer_idx] if layers is None else layers
     made = tuple(Intervention(kind, layer, vector.direction, tau, where) for layer in at)
     return Plan(made, tuple(Applied(trait, tau / norm_at(norms, layer), tau, layer, where, kind=kind) for layer in at))
+
+
+def _steering(vectors: VectorSet, name: str) -> PersonaVector:
+    """A trait's steering vector. Raises SteeringError where it has none of one layer."""
+    vector = vectors[name].steering
+    if vector.direction.ndim != 1:
+        raise SteeringError(f"{name}: its steering vector spans several layers; steer with a vector of one layer")
+    if not vector.direction.any():
+        raise SteeringError(
+            f"{name} was made from labels alone and has no steering vector; write contrast pairs of it as a pack, then "
+            "`demeanor steer calibrate --trait PACK.yaml --vectors FOLDER --save` makes one"
+        )
+    return vector
 
 
 def norm_at(norms: Tensor, layer: int) -> float:

@@ -1,6 +1,6 @@
 """Replies written under steering, each with what was applied to it.
 
-Requests of one batch may carry different plans; a row with an empty plan is written as if nothing were steered.
+Requests of one batch may carry different plans; a row with an empty plan is written as `write_replies` would write it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from demeanor.conversation import Message
+from demeanor.errors import SteeringError
 from demeanor.model.generation import ROWS, Reply, Sampling, prompt_ids, write_replies
 from demeanor.model.intervention import Steering
 from demeanor.model.reader import ActivationReader, Progress
@@ -38,16 +39,18 @@ def steered_replies(
     """A reply to each conversation so far under its own plan, in the order given.
 
     Raises:
-        SteeringError: a plan does not fit the model, or steering was off in a forward pass.
+        SteeringError: not one plan for each prompt, a plan does not fit the model, or steering was off in a forward pass.
         ModelError, ChatTemplateError: as `write_replies`.
     """
+    if len(plans) != len(prompts):
+        raise SteeringError(f"{len(plans)} plans for {len(prompts)} prompts; give one for each, Plan() for one that is not steered")
     sampling = sampling or Sampling()
     # shortest first, as write_replies will put them, so that row i of a batch is request i of it
     order = sorted(range(len(prompts)), key=lambda i: len(prompt_ids(reader, prompts[i], sampling)))
     found: dict[int, SteeredReply] = {}
     for at in range(0, len(order), ROWS):
         batch = order[at : at + ROWS]
-        seeded = replace(sampling, seed=sampling.seed + at)
+        seeded = replace(sampling, seed=sampling.seed + min(batch))  # as write_replies
         rows = [plans[i].interventions for i in batch]
         asked = [prompts[i] for i in batch]
         if any(rows):
