@@ -52,11 +52,12 @@ def adapt(
     from demeanor.scoring import Calibration
 
     base = without_prior(scorer.vectors, trait, safe_pole) if safe_pole else scorer.vectors
-    base[trait]  # an unknown trait is refused before anything is read
+    reads = base[trait].reads
     if labelled is None:
         base.save(output)
         console.note(f"no row of {input_file} has a label: the pack's vector was written unchanged")
         return
+    labelled = read_labelled(input_file, reads)  # again, now that it is known what no row may lack
     note_size(labelled)
     with console.stages() as stage:
         made = fit(scorer.reader, base, trait, labelled, stage("reading labelled replies", len(labelled.conversations)))
