@@ -309,8 +309,8 @@ class ActivationReader:
 
     @contextmanager
     def passes(self, layers: Sequence[int], take: Callable[[int, Tensor], None], whole: bool = False) -> Iterator[None]:
-        """As `capture`, with the whole model in evaluation mode; each of its modules is then in its own mode again."""
-        training = [module for module in self.model.modules() if module.training]
+        """As `capture`; a model in training mode is in evaluation mode meanwhile, and each of its modules then in its own again."""
+        training = [module for module in self.model.modules() if module.training] if self.model.training else []
         try:
             for module in training:
                 module.training = False
