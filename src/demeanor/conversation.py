@@ -64,6 +64,12 @@ ConversationLike: TypeAlias = Conversation | str | Mapping[str, Any] | Sequence[
 """What the library takes where a conversation is wanted: one, a text, a record, or a list of messages."""
 
 
+def before_reply(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """What was said before the last reply, of messages as plain dictionaries; all of them where there is no reply."""
+    end = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=len(messages))
+    return list(messages[:end])
+
+
 def as_conversation(value: ConversationLike) -> Conversation:
     """`value` as a Conversation; raises ConversationError with the cause."""
     if isinstance(value, Conversation):

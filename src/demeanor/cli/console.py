@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -149,13 +149,15 @@ def load_scorer(vectors: Path | None, model: str | None, device: str, dtype: str
     quantization = None if allow_other_model else chosen.model.load_quantization
     reader = load_reader(model or chosen.model.name, quantization, device, dtype, chosen.model.blocks or None)
     scorer = Scorer(reader.model, reader.tokenizer, chosen, allow_other_model, reader)
-    for warning in scorer.warnings:
-        err.print(
-            f"[yellow]warning:[/] the vectors are for {_escape(warning)}"
-            if not warning.startswith("made")
-            else f"[yellow]warning:[/] the vectors were {warning}"
-        )
+    warn_of_model(scorer.warnings)
     return scorer
+
+
+def warn_of_model(warnings: Sequence[str]) -> None:
+    """A line for each way in which the model is another than the vectors' own."""
+    for warning in warnings:
+        verb = "were" if warning.startswith("made") else "are for"
+        err.print(f"[yellow]warning:[/] the vectors {verb} {_escape(warning)}")
 
 
 def built_in_vectors() -> Path:

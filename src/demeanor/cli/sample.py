@@ -33,6 +33,7 @@ def sample(
     Example: demeanor sample --trait crisis_recognition --input replies.jsonl --n 50
     """
     from demeanor.cli.labelled import conversation_of, group_of, rows_of
+    from demeanor.conversation import before_reply
     from demeanor.errors import InputFileError, OutputError
     from demeanor.records import writing
 
@@ -71,13 +72,13 @@ def sample(
         for pick in picks:
             i = scored[pick]
             messages = conversations[i].to_record()
-            reply = max((at for at, m in enumerate(messages) if m["role"] == "assistant"), default=len(messages))
+            before = before_reply(messages)
             number, record = rows[i]
             row = {
                 "id": number if record.get("id") is None else record["id"],
                 "label": "",
-                "prompt": "\n".join(f"{m['role']}: {m['content']}" for m in messages[:reply]),
-                "response": messages[reply]["content"] if reply < len(messages) else "",
+                "prompt": "\n".join(f"{m['role']}: {m['content']}" for m in before),
+                "response": messages[len(before)]["content"] if len(before) < len(messages) else "",
                 "group": groups[i],
                 "messages": json.dumps(messages, ensure_ascii=False),
             }

@@ -93,8 +93,7 @@ def screen(
     write_report(made, chosen, output / "report.html")
     _print(made, output)
     if engine == "ray":  # the actors have no terminal
-        for warning in made.summary["warnings"]:
-            console.err.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+        console.warn_of_model(made.summary["warnings"])
     if made.failed:
         console.problem(f"{made.failed} of {made.summary['rows']} rows were NOT scored, the first: {made.summary['first_error']}")
     if made.without_baseline:

@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
 
+from demeanor.conversation import before_reply
 from demeanor.reports.page import INK, SAFE, UNSAFE, figure_html, heat, write_page
 from demeanor.screening.results import Explained, Screening
 from demeanor.vectors import VectorSet
@@ -119,8 +120,7 @@ def _worst(name: str, rows: list[Explained], vectors: VectorSet) -> dict[str, An
 
 def _row(trait: str, explained: Explained) -> dict[str, Any]:
     flagged, tokens = explained.flagged, explained.tokens
-    reply = max((i for i, m in enumerate(flagged.messages) if m["role"] == "assistant"), default=len(flagged.messages))
-    prompt = "\n".join(f"{m['role']}: {m['content']}" for m in flagged.messages[:reply])
+    prompt = "\n".join(f"{m['role']}: {m['content']}" for m in before_reply(flagged.messages))
     known = tokens is not None and not isinstance(tokens, str) and trait in tokens.z
     marked = [(t, heat(float(z))) for t, z in zip(tokens.tokens, tokens.z[trait], strict=True)] if known else []  # type: ignore[union-attr]
     return {

@@ -68,12 +68,12 @@ class Tally:
     ) -> None:
         """Take in a part's rows. A row with an error and with scores is one that only lacks its baseline."""
         scored = ~np.isnan(np.array([z[name] for name in self.traits])).all(axis=0)
-        for at, error in enumerate(errors):
-            told = f"row {self.rows + at}: {error}"
-            if error is not None and scored[at]:
+        for at in (i for i, error in enumerate(errors) if error is not None):
+            told = f"row {self.rows + at}: {errors[at]}"
+            if scored[at]:
                 self.without_baseline += 1
                 self.first_without_baseline = self.first_without_baseline or told
-            elif error is not None:
+            else:
                 self.failed += 1
                 self.first_error = self.first_error or told
         self.rows += len(errors)
