@@ -34,7 +34,7 @@ def calibrate(
     """Fit centre, spread, probability and thresholds of a trait to your own labelled replies.
 
     The direction stays. Do not use the replies that the vector was adapted to: they are no longer fresh. A threshold
-    that the sample is too small to support is refused, with the number needed.
+    that the sample is too small to support is refused, with the number needed, and so are labels that go against the trait.
 
     Example: demeanor calibrate --vectors vectors --trait crisis_recognition --input labelled.jsonl --miss-rate 0.05
     """

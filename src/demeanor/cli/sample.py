@@ -18,7 +18,9 @@ COLUMNS = ("id", "label", "prompt", "response", "group", "messages")
 def sample(
     trait: Annotated[str, typer.Option("--trait", "-t", help="The trait that will be labelled.")],
     input_file: Annotated[Path, typer.Option("--input", "-i", help="Unlabelled replies: rows as for `score`.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The sheet to fill in.")] = Path("to-label.csv"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The sheet to fill in; a file that is there is left alone.")] = Path(
+        "to-label.csv"
+    ),
     n: Annotated[int, typer.Option("--n", min=1, help="How many replies.")] = 50,
     vectors: Vectors = None,
     device: Device = "auto",

@@ -41,7 +41,7 @@ def screen(
     ] = "mean",
     threshold: Annotated[
         list[str] | None,
-        typer.Option("--threshold", "-t", help="One of the calibration, as 'miss 0.1', or TRAIT=Z; repeat it. Default: false_alarm 0.05."),
+        typer.Option("--threshold", "-t", help="For all traits, as 'miss 0.1', or TRAIT=Z for one; repeat it. Default: false_alarm 0.05."),
     ] = None,
     output_format: Annotated[Literal["parquet", "jsonl"], typer.Option("--format", help="How the scored rows are written.")] = "parquet",
     explain: Annotated[int, typer.Option("--explain", help="How many flagged rows, from the worst on, name the tokens that pushed.")] = 200,
