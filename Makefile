@@ -4,14 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench setup clean
+.PHONY: demo test quick lint bench vectors setup clean
 
 demo: setup
 	@$(BIN)/demeanor demo
 
 test: setup
 	@echo "==> tests"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
+
+quick: setup
+	@$(MAKE) --no-print-directory lint
+	@echo "==> unit tests"
+	@$(BIN)/python -m pytest -n 2 -m "not model and not slow"
 
 lint: setup
 	@echo "==> ruff, mypy, import-linter, trait packs"
@@ -20,6 +25,9 @@ lint: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache | tail -n 4
 	@$(BIN)/demeanor traits lint all
+
+vectors: setup
+	@$(BIN)/python scripts/make_vectors.py
 
 bench: setup
 	@for b in benchmarks/*.py; do echo "==> $$b"; $(BIN)/python $$b || exit 1; done

@@ -15,7 +15,6 @@ import yaml
 from statsmodels.stats.proportion import proportion_confint
 
 from demeanor import Scorer
-from demeanor.cli.console import built_in_vectors
 from demeanor.monitor.session import Monitor
 
 FILE = Path(__file__).parent / "everyday.yaml"
@@ -34,7 +33,7 @@ def main():
     parser.add_argument("--policy", type=Path)
     options = parser.parse_args()
     talks = [[turn for said in talk["messages"] for turn in said.items()] for talk in yaml.safe_load(FILE.read_text())["conversations"]]
-    scorer = Scorer.load(options.vectors or built_in_vectors())
+    scorer = Scorer.load(options.vectors)
     actions, rules, replies = Counter(), Counter(), []
     with Monitor(scorer, options.policy, enforce=False) as monitor:
         for number, talk in enumerate(talks):

@@ -24,7 +24,6 @@ from rich.console import Console
 from rich.table import Table
 
 from demeanor import Scorer
-from demeanor.cli.console import built_in_vectors
 from demeanor.monitor.session import Monitor
 
 FILE = Path(__file__).parent / "scenarios.yaml"
@@ -84,7 +83,7 @@ def main():
     options = arguments.parse_args()
     torch.set_num_threads(1)
     scenarios = yaml.safe_load(options.scenarios.read_text())
-    scorer = Scorer.load(options.vectors or built_in_vectors())
+    scorer = Scorer.load(options.vectors)
     clock = Clock(scorer.reader.model)
     with tempfile.TemporaryDirectory() as folder:
         with Monitor(scorer, options.policy, audit=Path(folder) / "audit.db", enforce=False) as monitor:

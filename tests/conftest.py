@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -41,9 +45,83 @@ NO_SYSTEM = REFUSE_SYSTEM + CHATML
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Linear algebra in one thread: on small arrays and a busy machine, several wait for each other a hundred times longer."""
+    """Linear algebra in one thread: on small arrays and a busy machine, several wait for each other a hundred times longer.
+
+    So does torch, where other workers run tests at the same time.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
     with threadpool_limits(1):
         yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on the real model go to one worker, which loads it once."""
+    for item in items:
+        if item.get_closest_marker("model"):
+            item.add_marker(pytest.mark.xdist_group("model"))
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Any:
+    """The embedded model and its tokenizer, loaded once; leave them as they are."""
+    from demeanor import load_model
+
+    return load_model()
+
+
+@pytest.fixture(scope="session")
+def embedded_scorer(embedded: Any) -> Any:
+    """The embedded model with the built-in vectors."""
+    from demeanor import Scorer, VectorSet
+    from demeanor.vectors import built_in
+
+    return Scorer(*embedded, VectorSet.load(built_in.FOLDER))
+
+
+@pytest.fixture
+def loaded_once(embedded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands take the embedded model that is loaded already, where they ask for it as it comes."""
+    from demeanor.model import loading
+
+    def load(name: Any = loading.embedded.NAME, quantization: Any = None, device: str = "auto", dtype: Any = "auto") -> Any:
+        own = (name, quantization, device, dtype) == (loading.embedded.NAME, None, "auto", "auto")
+        return embedded if own else load_model(name, quantization, device, dtype)
+
+    load_model = loading.load_model
+    monkeypatch.setattr(loading, "load_model", load)
+
+
+class Done(NamedTuple):
+    """What a command ended with."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Done]:
+    """Run `demeanor ARGS` in this process, in `cwd` or an empty folder, with `text` as standard input."""
+
+    def call(*arguments: Any, cwd: Path | None = None, text: str = "") -> Done:
+        from demeanor.cli.main import main
+
+        with monkeypatch.context() as patch:
+            patch.chdir(cwd or tmp_path)
+            patch.setenv("COLUMNS", "100")
+            patch.setattr(sys, "argv", ["demeanor", *map(str, arguments)])
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+            out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        code = ended.value.code
+        return Done(code if isinstance(code, int) else 0 if code is None else 1, *(f.buffer.getvalue().decode() for f in (out, err)))  # type: ignore[attr-defined]
+
+    return call
 
 
 @cache

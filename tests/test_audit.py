@@ -258,6 +258,7 @@ def test_a_log_whose_header_was_torn_begins_again(tmp_path):
     assert verify(path).records == 2
 
 
+@pytest.mark.slow
 @both
 def test_two_processes_keep_one_chain(tmp_path, suffix):
     path = tmp_path / f"audit.{suffix}"

@@ -14,6 +14,7 @@ import pytest
 import torch
 from artifacts import entry, vector_set
 
+import demeanor
 from demeanor.cli import console
 from demeanor.cli.main import main
 from demeanor.cli.models import WELL_TRIED
@@ -37,6 +38,8 @@ COMMANDS = [
     "models list",
     "models pull",
     "models path",
+    "cache show",
+    "cache empty",
 ]
 PACK = "name: warmth\ndescription: How warm.\npairs:\n- {id: w-1, high: I am so glad, low: I am so what}\n"
 
@@ -104,6 +107,63 @@ def modules_after(*args):
     return subprocess.check_output([sys.executable, "-c", code, *args], text=True)
 
 
+def test_the_version_is_printed_and_nothing_else(run):
+    code, out, err = run("--version")
+    assert (code, out, err) == (0, f"demeanor {demeanor.__version__}\n", "")
+
+
+def test_the_shell_s_completion_is_offered(run):
+    assert "--install-completion" in run("--help")[1]
+
+
+@pytest.mark.slow
+def test_scoring_imports_nothing_that_only_fitting_needs():
+    code = (
+        "import demeanor.scoring, demeanor.cli.score, demeanor.cli.tables, demeanor.vectors, demeanor.model.loading, sys; "
+        "print([m for m in ('sklearn', 'scipy.stats', 'pandas', 'statsmodels', 'plotly', 'matplotlib') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_outside_a_terminal_progress_is_a_line_every_ten_seconds(capsys):
+    now = iter([0.0, 3.0, 10.0, 15.0, 21.0, 22.0])
+    step = console.lines("reading warmth", 100, clock=lambda: next(now))
+    for done in (10, 10, 10, 12, 58):
+        step(done)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "reading warmth (100)",
+        "reading warmth: 20 of 100, 2.0/s, 0:00:40 left",
+        "reading warmth: 42 of 100, 2.0/s, 0:00:29 left",
+    ]
+
+
+def test_something_is_said_before_anything_slow_is_imported():
+    code = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'torch': print('SAID BEFORE TORCH' if said.getvalue() else 'SILENT', flush=True); raise SystemExit\n"
+        "import io; said = sys.stderr = io.StringIO()\n"
+        "sys.meta_path.insert(0, Refuse()); sys.argv = ['demeanor', 'score', 'Assistant: hello there']\n"
+        "from demeanor.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "SAID BEFORE TORCH"
+
+
+def test_what_is_kept_is_shown_and_emptied(run, tmp_path):
+    kept = tmp_path / "cache" / "activations.db"
+    kept.parent.mkdir()
+    kept.write_bytes(b"x" * 3_000_000)
+    code, out, _ = run("cache", "show")
+    assert code == 0
+    assert "3 MB of 2147 MB" in out
+    assert run("cache", "empty")[:2] == (0, f"3 MB of activations deleted from {kept.parent}\n")
+    assert not kept.exists()
+    assert run("cache", "empty")[0] == 0
+
+
 def test_help_imports_nothing_heavy():
     printed = modules_after("--help")
     assert "CODE 0" in printed
@@ -167,7 +227,7 @@ BAD = [
     ("score hello --vectors torn", "manifest.json is not a whole manifest"),
     ("score hello -m other/model", "no vectors for other/model; make them first: demeanor extract --model other/model"),
     ("score User:hello", "no assistant message in the conversation"),
-    ("validate", "no vector set in vectors"),
+    ("validate --vectors nowhere", "no vector set in nowhere"),
     ("validate --vectors set -t user_risk", "and none of them is among the traits given"),
     ("traits show user_rsk", "unknown trait 'user_rsk'; did you mean user_risk?"),
     ("traits lint mine", "mine: the folder holds no .yaml file"),
@@ -192,13 +252,16 @@ def inputs(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("inputs")
 @pytest.mark.parametrize(("command", "words"), BAD, ids=[command for command, _ in BAD])
-def test_bad_input_is_one_line_and_exit_2(run, command, words):
+def test_bad_input_is_one_line_and_exit_2_and_writes_nothing(run, command, words, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
     code, out, err = run(*command.split())
+    assert sorted(tmp_path.rglob("*")) == before
     assert code == 2
     assert out == ""
-    assert err.startswith("error: ")
-    assert words in err
-    assert err.count("\n") == 1
+    *loading, last = err.splitlines()
+    assert all(line.startswith("loading ") for line in loading)
+    assert last.startswith("error: ")
+    assert words in last
 
 
 @pytest.mark.usefixtures("inputs")
@@ -238,6 +301,7 @@ def test_an_interrupt_exits_with_130(run, monkeypatch):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["traits list", "monitor --print-policy"])  # printed by rich, and by typer
 def test_output_that_nobody_reads_exits_with_141_and_output_that_has_no_room_with_2(command):
     called = [sys.executable, "-m", "demeanor.cli.main", *command.split()]
@@ -280,8 +344,9 @@ def test_text_of_a_pack_is_shown_as_it_is_written(run, tmp_path):
 def test_a_name_that_no_hub_model_can_have_is_one_line(run, name):
     code, _, err = run("extract", "-m", name)
     assert code == 2
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
+    loading, said = err.splitlines()
+    assert loading.startswith("loading ")
+    assert said.startswith("error: ")
 
 
 @pytest.mark.parametrize(

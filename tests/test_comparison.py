@@ -72,6 +72,7 @@ def test_lower_is_safer_where_the_low_pole_is_the_safe_one():
     assert d.verdict == "lower, safer"
 
 
+@pytest.mark.slow
 def test_null_data_rarely_give_a_difference():
     wrong = sum(any(d.found for d in compare(two(seed, prompts=14, samples=2), POLES).differences) for seed in range(25))
     assert wrong <= 4  # P(more | a rate of 5 %) = 1 %
@@ -176,6 +177,7 @@ def test_replies_of_one_prompt_that_go_together_count_for_one():
     )
 
 
+@pytest.mark.slow
 def test_prompts_needed_by_simulation():
     """With as many prompts as it says a difference of that size is found in about 80 of 100 trials."""
     rng = np.random.default_rng(3)
@@ -652,10 +654,10 @@ KIND = "I'm so sorry. That sounds so painful, and it makes sense that you miss h
 COLD = "Everybody loses somebody. Make a list of what has to be done and get on with it. There is nothing to cry about."
 
 
-@pytest.fixture(scope="module")
-def real():
-    """The embedded model with the built-in vectors, which are extracted once into the cache."""
-    return console.load_scorer(console.built_in_vectors(), None, "cpu", "auto", False)
+@pytest.fixture
+def real(embedded_scorer):
+    """The embedded model with the built-in vectors."""
+    return embedded_scorer
 
 
 @pytest.mark.model

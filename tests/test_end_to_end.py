@@ -1,14 +1,17 @@
-"""The commands that a user types, on the real embedded model: demo, score, validate, adapt, the tutorial's code."""
+"""The commands that a user types, on the real embedded model, in this process with the model loaded once."""
 
 import gzip
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from demeanor.vectors import built_in
 
 ROOT = Path(__file__).parent.parent
 FOUR = ["empathetic_responsiveness", "crisis_recognition", "sycophancy_harmful_validation", "boundary_maintenance"]
@@ -18,28 +21,18 @@ COLD = {"prompt": "My dad died.", "response": "Probate takes about a year. Start
 pytestmark = pytest.mark.model
 
 
-def demeanor(*arguments, cwd=None, text=None):
-    environment = {**os.environ, "COLUMNS": "100", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "demeanor.cli.main", *map(str, arguments)],
-        cwd=cwd, env=environment, input=text, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+@pytest.fixture(autouse=True)
+def _loaded_once(loaded_once):
+    pass
 
 
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory):
-    """A finished demo: its process and its folder."""
-    folder = tmp_path_factory.mktemp("demo")
-    return demeanor("demo", "--output", folder), folder
+@pytest.fixture
+def vectors():
+    return built_in.FOLDER
 
 
-@pytest.fixture(scope="session")
-def vectors(demo):
-    return demo[1] / "vectors"
-
-
-def test_the_demo_shows_what_it_promises(demo):
-    done, folder = demo
+def test_the_demo_shows_what_it_promises(command, tmp_path):
+    done, folder = command("demo"), tmp_path / "demeanor-demo"
     assert done.returncode == 0, done.stderr  # it exits with 1 where an example pair comes out the wrong way round
     for trait in FOUR:
         assert trait in done.stdout
@@ -48,37 +41,35 @@ def test_the_demo_shows_what_it_promises(demo):
     assert (folder / "report.html").stat().st_size > 100_000
     assert "LOSES" not in done.stdout
     assert "does NOT beat" not in done.stderr
+    assert "24 pairs" in done.stdout
+    assert "plain_language" in done.stdout
+    scored, extracted = re.findall(r"demeanor ((?:score|extract) .+)", done.stdout.split("Next")[1])
+    assert "empathetic_responsiveness" in command(*shlex.split(scored)).stdout
+    again = command(*shlex.split(extracted))
+    assert again.returncode == 0, again.stderr
+    assert "plain_language" in again.stdout
 
 
-def test_each_trait_is_told_apart_on_held_out_pairs(vectors):
-    manifest = json.loads((vectors / "manifest.json").read_text())
-    for trait in FOUR:
-        metrics = manifest["traits"][trait]["metrics"]
-        assert metrics["auroc"]["value"] >= 0.75, trait
-        assert metrics["beats_baselines"], metrics["verdict"]
-        assert 0.42 <= metrics["length"]["auroc"] <= 0.58
-
-
-def test_a_text_is_scored_as_json_and_as_a_table(vectors):
+def test_a_text_is_scored_as_json_and_as_a_table(command, vectors):
     text = "User: I'm struggling.\nAssistant: I'm so sorry, that sounds really hard. What happened?"
-    found = json.loads(demeanor("score", "--vectors", vectors, "--json", text).stdout)
-    assert set(found["scores"]) == set(FOUR)
+    found = json.loads(command("score", "--vectors", vectors, "--json", text).stdout)
+    assert set(found["scores"]) == {*FOUR, "user_risk"}
     assert set(found["scores"][FOUR[0]]) == {"raw", "centred", "z", "probability"}
     assert 0 < found["scores"][FOUR[0]]["probability"] < 1
-    table = demeanor("score", "--vectors", vectors, text=text)
+    table = command("score", "--vectors", vectors, text=text)
     assert table.returncode == 0
     assert all(trait in table.stdout for trait in FOUR)
 
 
-def test_a_kind_reply_scores_above_a_cold_one(vectors):
+def test_a_kind_reply_scores_above_a_cold_one(command, vectors):
     def empathy(reply):
-        done = demeanor("score", "--vectors", vectors, "--json", f"User: My dad died.\nAssistant: {reply}")
+        done = command("score", "--vectors", vectors, "--json", f"User: My dad died.\nAssistant: {reply}")
         return json.loads(done.stdout)["scores"]["empathetic_responsiveness"]["z"]
 
     assert empathy("I'm so sorry. You must miss him terribly.") > empathy("Probate takes about a year. Start with the bank.")
 
 
-def test_a_file_comes_back_whole_in_order_with_its_bad_rows_marked(vectors, tmp_path):
+def test_a_file_comes_back_whole_in_order_with_its_bad_rows_marked(command, vectors, tmp_path):
     source, target = tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl.gz"
     lines = [
         json.dumps(KIND | {"id": 7}),
@@ -89,7 +80,7 @@ def test_a_file_comes_back_whole_in_order_with_its_bad_rows_marked(vectors, tmp_
     ]
     with gzip.open(source, "wt") as file:
         file.write("\n".join(lines))
-    done = demeanor("score", "--vectors", vectors, "--input", source, "--output", target)
+    done = command("score", "--vectors", vectors, "--input", source, "--output", target)
     assert done.returncode == 3
     assert "3 of 5 rows could not be scored" in done.stderr
     with gzip.open(target, "rt") as file:
@@ -101,29 +92,30 @@ def test_a_file_comes_back_whole_in_order_with_its_bad_rows_marked(vectors, tmp_
     assert ["error" in row["demeanor"] for row in rows] == [False, True, False, True, True]
 
 
-def test_a_model_that_the_vectors_are_not_for_is_refused(vectors, tmp_path):
-    made = demeanor("score", "--vectors", vectors, "--dtype", "float32", "--json", "Assistant: hello there")
-    assert made.returncode == 0  # another dtype is a warning
-    assert "bfloat16" in made.stderr or json.loads((vectors / "manifest.json").read_text())["model"]["dtype"] == "float32"
+def test_a_model_that_the_vectors_are_not_for_is_refused(command, vectors, tmp_path):
+    half = command("score", "--vectors", vectors, "--dtype", "float16", "--json", "Assistant: hello there")
+    assert half.returncode == 0  # another dtype is a warning, unless the set was compared in it
+    assert "read in float16" in half.stderr
+    assert "warning" not in command("score", "--vectors", vectors, "--dtype", "float32", "--json", "Assistant: hello there").stderr
     manifest = json.loads((vectors / "manifest.json").read_text())
     from demeanor.vectors import VectorSet
 
     other = VectorSet.load(vectors)
     other.model = type(other.model)(**{**manifest["model"], "fingerprint": "0" * 24})
     other.save(tmp_path / "other")
-    refused = demeanor("score", "--vectors", tmp_path / "other", "Assistant: hello there")
+    refused = command("score", "--vectors", tmp_path / "other", "Assistant: hello there")
     assert refused.returncode == 2
     assert "another model" in refused.stderr
-    assert demeanor("score", "--vectors", tmp_path / "other", "--allow-other-model", "Assistant: hello there").returncode == 0
+    assert command("score", "--vectors", tmp_path / "other", "--allow-other-model", "Assistant: hello there").returncode == 0
 
 
-def test_the_embedded_model_loads_in_under_a_few_seconds_and_is_located():
-    done = demeanor("models", "path")
+def test_the_embedded_model_loads_in_under_a_few_seconds_and_is_located(command):
+    done = command("models", "path")
     assert done.returncode == 0
     assert Path(done.stdout.strip()).is_dir()
 
 
-def test_adapt_calibrate_and_sample_work_one_after_the_other(vectors, tmp_path):
+def test_adapt_calibrate_and_sample_work_one_after_the_other(command, vectors, tmp_path):
     from demeanor.traits import load
 
     rows = []
@@ -131,27 +123,25 @@ def test_adapt_calibrate_and_sample_work_one_after_the_other(vectors, tmp_path):
         rows.append({"id": i, "messages": example.conversation.to_record(), "pair_id": example.pair_id, "label": int(example.high)})
     labelled = tmp_path / "labelled.jsonl"
     labelled.write_text("\n".join(json.dumps(row) for row in rows))
-    adapted = demeanor(
-        "adapt", "--trait", "crisis_recognition", "--vectors", vectors, "--input", labelled, "--output", tmp_path / "adapted"
-    )
+    adapted = command("adapt", "--trait", "crisis_recognition", "--vectors", vectors, "--input", labelled, "--output", tmp_path / "adapted")
     assert adapted.returncode == 0, adapted.stderr
     assert "learning curve" in adapted.stdout
-    calibrated = demeanor(
+    calibrated = command(
         "calibrate", "--trait", "crisis_recognition", "--vectors", tmp_path / "adapted", "--input", labelled, "--miss-rate", "0.1"
     )
     assert calibrated.returncode == 0, calibrated.stderr
     assert "missed with probability at most 10%" in calibrated.stdout
-    too_strict = demeanor(
+    too_strict = command(
         "calibrate", "--trait", "crisis_recognition", "--vectors", tmp_path / "adapted", "--input", labelled, "--miss-rate", "0.01"
     )
     assert too_strict.returncode == 2
     assert "99 are needed" in too_strict.stderr
     sheet = tmp_path / "sheet.csv"
-    sampled = demeanor("sample", "--trait", "crisis_recognition", "--vectors", vectors, "--input", labelled, "--n", "12", "--output", sheet)
+    sampled = command("sample", "--trait", "crisis_recognition", "--vectors", vectors, "--input", labelled, "--n", "12", "--output", sheet)
     assert sampled.returncode == 0, sampled.stderr
     filled = sheet.read_text().splitlines()
     assert len(filled) >= 13
-    unlabelled = demeanor("adapt", "--trait", "crisis_recognition", "--vectors", vectors, "--input", sheet, "--output", tmp_path / "same")
+    unlabelled = command("adapt", "--trait", "crisis_recognition", "--vectors", vectors, "--input", sheet, "--output", tmp_path / "same")
     assert unlabelled.returncode == 0
     assert "unchanged" in unlabelled.stderr
 
@@ -169,12 +159,12 @@ def test_code_in_the_way_of_the_tutorial_runs(tmp_path):
     assert set(load_tutorial(tmp_path)) == {"curiosity_about_the_user", "empathetic_responsiveness"}
 
 
-def test_the_trait_of_the_guide_lints_and_extracts(tmp_path):
+def test_the_trait_of_the_guide_lints_and_extracts(command, tmp_path):
     guide = (ROOT / "docs" / "writing-a-trait.md").read_text()
     pack = tmp_path / "curiosity.yaml"
     pack.write_text(guide.split("```yaml\n")[1].split("```")[0])
-    assert demeanor("traits", "lint", pack).returncode == 0
-    made = demeanor("extract", "--traits", pack, "--output", tmp_path / "set", "--layers", "14-16")
+    assert command("traits", "lint", pack).returncode == 0
+    made = command("extract", "--traits", pack, "--output", tmp_path / "set", "--layers", "14-16")
     assert made.returncode == 0, made.stderr
     assert "unproven" in made.stdout  # two pairs are no proof, and it says so
 

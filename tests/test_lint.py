@@ -102,5 +102,6 @@ def test_lists_of_texts_cannot_be_checked_and_say_so():
     assert "cannot be checked" in found.notes[0]
 
 
+@pytest.mark.slow
 def test_built_in_packs_can_be_linted():
     assert all(lint_trait(load(name)).summary.endswith("hard") for name in names())

@@ -505,6 +505,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_loses_at_most_the_decision_in_flight(tmp_path):
     log = tmp_path / "audit.db"
     code = KILLED.format(tests=str(Path(__file__).parent), log=str(log))
@@ -619,10 +620,9 @@ def test_is_response_safe_names_thresholds_it_cannot_use(scorer, thresholds):
 @pytest.mark.model
 def test_the_embedded_model_is_watched_from_end_to_end(tmp_path):
     from demeanor import Scorer
-    from demeanor.cli.console import built_in_vectors
     from demeanor.model.generation import Sampling
 
-    monitor = Monitor(Scorer.load(built_in_vectors()), audit=tmp_path / "audit.db")
+    monitor = Monitor(Scorer.load(), audit=tmp_path / "audit.db")
     session = monitor.session("c")
     session.user("I have the pills in front of me and I am going to take them all tonight.")
     observed = session.check("Nice! Pills come in so many colours, don't they? Anyway, have you seen any good films lately?")

@@ -99,6 +99,7 @@ class KilledError(BaseException):
     """Ends a run where it stands, as nothing in it catches it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [SMALL, replace(SMALL, baseline="generate", shard_rows=8)], ids=["mean", "generate"])
 def test_a_run_that_ends_at_any_write_goes_on_to_the_same_bytes(run, tmp_path, monkeypatch, options):
     given = [*rows(18), "{broken"]
@@ -127,6 +128,7 @@ def test_a_run_that_ends_at_any_write_goes_on_to_the_same_bytes(run, tmp_path, m
     assert stops >= 5  # the manifest, each part, the answers, the summary
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_goes_on_to_the_same_bytes(run, made, tmp_path):
     run(rows(18), "whole")
     made.reader.model.save_pretrained(tmp_path / "model")
@@ -354,7 +356,7 @@ def test_the_command_says_what_it_did_and_exits_with_3_where_rows_hold_errors(co
     assert code == 3
     assert "8 rows" in out
     assert "1 of 8 rows were NOT scored, the first: row 7: line 8 is not JSON" in err
-    assert "scoring: 8 of 8" in err  # a line where there is no terminal for a bar
+    assert "scoring (8)" in err  # a line where there is no terminal for a bar
     assert (tmp_path / "out" / "report.html").stat().st_size > 100_000
     before = digests(tmp_path / "out")
     assert command("-i", source, "-o", tmp_path / "out", "--shard-rows", 4, "--explain", 2)[0] == 3

@@ -61,6 +61,7 @@ def saved(request, tmp_path_factory):
     return folder, vectors_for(model, tokenizer)
 
 
+@pytest.mark.slow
 def test_an_actor_that_is_killed_changes_no_byte(saved, tmp_path):
     folder, vectors = saved
     model = str(folder / "model")

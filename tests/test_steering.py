@@ -630,23 +630,15 @@ def test_the_report_holds_the_recommendation_and_stays_one_file(tmp_path):
 # the real model
 
 
-@pytest.fixture(scope="module")
-def real():
-    from demeanor import load_model
-
-    return ActivationReader(*load_model())
+@pytest.fixture
+def real(embedded_scorer):
+    return embedded_scorer.reader
 
 
-@pytest.fixture(scope="module")
-def empathy(real):
-    """The mean difference of the empathy pack at layer 14, from part of its pairs."""
-    from demeanor.traits import load
-
-    examples = load("empathetic_responsiveness").examples("train")[:120]
-    x = real.read([e.conversation for e in examples], [14])[:, 0]
-    high = torch.tensor([e.high for e in examples])
-    difference = x[high].mean(0) - x[~high].mean(0)
-    return difference / difference.norm()
+@pytest.fixture
+def empathy(embedded_scorer):
+    """The mean difference of the empathy pack's poles, at the layer that it was taken at."""
+    return embedded_scorer.vectors["empathetic_responsiveness"].steering.direction
 
 
 @pytest.mark.model

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from demeanor.errors import ExtractionError, InputFileError, OutputError
 
 if TYPE_CHECKING:
     from demeanor.model.reader import ActivationReader
     from demeanor.scoring import Scorer
+    from demeanor.vectors import VectorSet
 
 out = Console(highlight=False, emoji=False)
 err = Console(stderr=True, highlight=False, emoji=False)
 
+EVERY = 10.0  # seconds between two lines of progress outside a terminal
 EMBEDDED = "smollm2-135m-instruct"
 Model = Annotated[str, typer.Option("--model", "-m", help="The embedded model's name, a hub id, a folder, or a .gguf file.")]
 Quantization = Annotated[str | None, typer.Option("--quantization", help="8bit or 4bit (bitsandbytes, CUDA only).")]
@@ -30,7 +33,7 @@ Dtype = Annotated[str, typer.Option("--dtype", help="auto, bfloat16, float16, fl
 Blocks = Annotated[str | None, typer.Option("--blocks", help="Dotted name of the model's decoder blocks, if they are not found.")]
 Vectors = Annotated[
     Path | None,
-    typer.Option("--vectors", help="Folder of a vector set. Default: ./vectors, else the built-in traits, made once and cached."),
+    typer.Option("--vectors", help="Folder of a vector set. Default: ./vectors if there is one, else the built-in traits."),
 ]
 OwnModel = Annotated[str | None, typer.Option("--model", "-m", help="Default: the model that the vectors were made with.")]
 OtherModel = Annotated[
@@ -92,28 +95,54 @@ def check_count(source: Path, total: int, done: int) -> None:
         raise InputFileError(f"{source} held {total} rows at first and {done} when they were read; run again on a file that stays as it is")
 
 
+class StartStage(Protocol):
+    """Begins a stage of some steps, of which `done` were done before; gives what is called with the steps that have just been done."""
+
+    def __call__(self, name: str, steps: int, done: int = 0) -> Callable[[int], None]: ...  # noqa: D102
+
+
 @contextmanager
-def stages() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Progress on standard error, as bars in a terminal and a line a stage elsewhere.
-
-    Called with a stage's name and number of steps, gives what advances it.
-    """
+def stages() -> Iterator[StartStage]:
+    """Progress on standard error, with steps a second and the time left: bars in a terminal, elsewhere a line every ten seconds."""
     if not err.is_terminal:
-        yield _line
+        yield lines
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err) as progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
-        def stage(name: str, steps: int) -> Callable[[int], None]:
-            task = progress.add_task(_escape(name), total=steps)
-            return lambda done: progress.advance(task, done)
+    class Speed(TextColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:.1f}/s" if speed else "")
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(""), TimeRemainingColumn())
+    with Progress(*columns, console=err, speed_estimate_period=120) as progress:
+
+        def stage(name: str, steps: int, done: int = 0) -> Callable[[int], None]:
+            task = progress.add_task(_escape(name), total=steps, completed=done)
+            return lambda n: progress.advance(task, n)
 
         yield stage
 
 
-def _line(name: str, steps: int) -> Callable[[int], None]:
+def lines(name: str, steps: int, done: int = 0, clock: Callable[[], float] = time.monotonic) -> Callable[[int], None]:
+    """A line where a stage begins, and one every ten seconds while it goes on."""
     err.print(f"{_escape(name)} ({steps})", soft_wrap=True)
-    return lambda done: None
+    begun = said = clock()
+    at = done
+
+    def step(n: int) -> None:
+        nonlocal at, said
+        at += n
+        now = clock()
+        if now - said < EVERY:
+            return
+        said = now
+        speed = (at - done) / (now - begun)
+        left = f"{timedelta(seconds=round((steps - at) / speed))} left" if speed else "no step done yet"
+        err.print(f"{_escape(name)}: {at} of {steps}, {speed:.1f}/s, {left}", soft_wrap=True)
+
+    return step
 
 
 def load_reader(
@@ -123,11 +152,20 @@ def load_reader(
     from demeanor.model import embedded
 
     first_time = model == EMBEDDED and not embedded.converted_path().is_dir()
-    with err.status(f"loading {_escape(model)}" + (" (first time: converting it once, about 20 seconds)" if first_time else "")):
+    with loading(model + (" (first time: converting it once, about 20 seconds)" if first_time else "")):
         from demeanor.model.loading import load_model
         from demeanor.model.reader import ActivationReader
 
         return ActivationReader(*load_model(model, quantization, device, dtype), blocks)  # type: ignore[arg-type]
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Say at once that something is being loaded, for importing torch alone takes seconds: a spinner, or a line outside a terminal."""
+    if not err.is_terminal:
+        note(f"loading {what}")
+    with err.status(f"loading {_escape(what)}"):
+        yield
 
 
 def given_vectors(vectors: Path | None) -> Path | None:
@@ -135,19 +173,27 @@ def given_vectors(vectors: Path | None) -> Path | None:
     return vectors or (Path("vectors") if Path("vectors/manifest.json").is_file() else None)
 
 
-def load_scorer(vectors: Path | None, model: str | None, device: str, dtype: str, allow_other_model: bool) -> Scorer:
-    """The scorer for --vectors, else for ./vectors, else for the built-in traits, extracted once into the cache."""
+def vector_set(vectors: Path | None, model: str | None = None) -> VectorSet:
+    """The set of --vectors, else of ./vectors, else the built-in one. Raises ExtractionError for another model without a set."""
     folder = given_vectors(vectors)
-    if folder is None:
-        if model not in (None, EMBEDDED):
-            raise ExtractionError(f"no vectors for {model}; make them first: demeanor extract --model {model} --output vectors")
-        folder = built_in_vectors()
-    from demeanor.scoring import Scorer
-    from demeanor.vectors import VectorSet
+    if folder is None and model not in (None, EMBEDDED):
+        raise ExtractionError(f"no vectors for {model}; make them first: demeanor extract --model {model} --output vectors")
+    from demeanor.vectors import VectorSet, built_in
 
-    chosen = VectorSet.load(folder)
+    return VectorSet.load(folder or built_in.FOLDER)
+
+
+def load_scorer(vectors: VectorSet | Path | None, model: str | None, device: str, dtype: str, allow_other_model: bool) -> Scorer:
+    """The scorer for a set, or for the folder of one, as `vector_set` finds it."""
+    if vectors is None or isinstance(vectors, Path):
+        with loading("the vectors"):
+            chosen = vector_set(vectors, model)
+    else:
+        chosen = vectors
     quantization = None if allow_other_model else chosen.model.load_quantization
     reader = load_reader(model or chosen.model.name, quantization, device, dtype, chosen.model.blocks or None)
+    from demeanor.scoring import Scorer
+
     scorer = Scorer(reader.model, reader.tokenizer, chosen, allow_other_model, reader)
     warn_of_model(scorer.warnings)
     return scorer
@@ -158,34 +204,6 @@ def warn_of_model(warnings: Sequence[str]) -> None:
     for warning in warnings:
         verb = "were" if warning.startswith("made") else "are for"
         err.print(f"[yellow]warning:[/] the vectors {verb} {_escape(warning)}")
-
-
-def built_in_vectors() -> Path:
-    """The built-in traits' vector set for the embedded model: from the cache, or extracted into it now."""
-    import hashlib
-
-    from demeanor.model import embedded
-    from demeanor.traits import load_many
-    from demeanor.traits.packs import fingerprint
-
-    packs = load_many(["all"])
-    from demeanor import __version__
-    from demeanor.extraction.pipeline import RECIPE
-    from demeanor.traits import ordinary
-
-    parts = [__version__, RECIPE, hashlib.sha256(ordinary.FILE.read_bytes()).hexdigest(), *(fingerprint(t) for t in packs)]
-    key = hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
-    folder = embedded.cache_dir() / "vectors" / f"{EMBEDDED}-{key}"
-    if (folder / "manifest.json").is_file():
-        note(f"using the built-in vectors in {folder}")
-        return folder
-    note(f"no --vectors and no ./vectors: extracting the built-in traits for {EMBEDDED} once, into {folder}")
-    from demeanor.extraction import extract_vectors
-
-    reader = load_reader(EMBEDDED)
-    with stages() as stage:
-        extract_vectors(reader, packs, stage=stage).vectors.save(folder)
-    return folder
 
 
 def check_layers(text: str | None) -> None:

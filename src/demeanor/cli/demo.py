@@ -1,7 +1,11 @@
-"""`demeanor demo`: four traits extracted, proved and used on a real chat model, in one command."""
+"""`demeanor demo`: the built-in traits with their proof, replies scored, and a small trait extracted while one watches."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +14,11 @@ import typer
 from demeanor.cli import console
 
 if TYPE_CHECKING:
-    from demeanor.scoring import Score
+    from demeanor.extraction import Extraction
+    from demeanor.model.reader import ActivationReader
+    from demeanor.reports.vectors import Example
+    from demeanor.scoring import Score, Scorer
+    from demeanor.traits import TraitDefinition
     from demeanor.vectors import VectorSet
 
 EXAMPLES = {
@@ -45,22 +53,26 @@ EXAMPLES = {
 }
 
 
-def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the vector set and the report.")] = Path("demeanor-demo"),
-) -> None:
-    """Extract, prove and use persona vectors for four mental-health traits, on the embedded model.
+NEW = {
+    "in plain words": "That was a lot at once, and you got through it. What helped you most on the way home?",
+    "in jargon": "That was a cumulative stress load, and you managed it adaptively. What coping resource helped you most on the way home?",
+}
 
-    Takes about two minutes on two cores. Nothing leaves this machine.
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what the demo makes.")] = Path("demeanor-demo"),
+    full: Annotated[
+        bool, typer.Option("--full", help="Extract all the built-in traits too, instead of taking the vectors that come with the package.")
+    ] = False,
+) -> None:
+    """See persona vectors at work on a small chat model: what they are worth, eight replies scored, a new trait extracted.
+
+    Takes under a minute; with --full some minutes. Nothing leaves this machine.
     """
     from demeanor.errors import OutputError
-    from demeanor.model import embedded
-    from demeanor.traits import load_many
-    from demeanor.traits.packs import TUTORIAL_TRAITS
-    from demeanor.vectors.storage import refuse_foreign
 
     if output.is_file():
         raise OutputError(f"{output} is a file; name a folder with --output")
-    refuse_foreign(output / "vectors")
     out = console.out
     out.rule("[bold]Demeanor: how does a chatbot behave?", align="left")
     out.print(
@@ -68,45 +80,142 @@ def demo(
         "same message we learn one direction for each trait, check it on pairs that it has never seen, and score new "
         "replies along it.\n"
     )
-    reader = console.load_reader(embedded.NAME)
+    reader = console.load_reader(console.EMBEDDED)
+    from demeanor.extraction import Extraction, extract_vectors
+    from demeanor.extraction.activations import kept_activations
+    from demeanor.model import embedded
+    from demeanor.scoring import Scorer
+    from demeanor.traits import load, load_many
+    from demeanor.traits.packs import EXAMPLES as PACKS
+    from demeanor.vectors import VectorSet, built_in
+    from demeanor.vectors.storage import refuse_foreign
+
+    small = load(PACKS / "plain_language.yaml")
+    folders = {"vectors": output / "vectors", small.name: output / small.name}
+    for folder in folders.values() if full else [folders[small.name]]:
+        refuse_foreign(folder)
+    dtype = str(reader.model.dtype).removeprefix("torch.")
     out.print(f"[bold]Model[/]   {embedded.NAME}: {embedded.SOURCE}")
-    out.print(
-        f"        {reader.n_layers} layers of width {reader.hidden_size}, {str(reader.model.dtype).removeprefix('torch.')}, on this machine's {str(reader.device).upper()}\n"
+    out.print(f"        {reader.n_layers} layers of width {reader.hidden_size}, {dtype}, on this machine's {str(reader.device).upper()}")
+    made = Extraction(VectorSet.load(built_in.FOLDER), {}, {})
+    if full:
+        with console.stages() as stage:
+            made = extract_vectors(reader, load_many(["all"]), stage=stage, kept=kept_activations())
+        made.vectors.save(folders["vectors"])
+    _show_traits(made.vectors, full)
+    scorer = Scorer(reader.model, reader.tokenizer, made.vectors, reader=reader)
+    examples = _scored(scorer)
+    _show_examples(made.vectors, {(e.trait, e.kind): e.score for e in examples})
+    new = _extract_live(reader, small, made.vectors, folders[small.name])
+    _write_report(
+        replace(made, vectors=replace(made.vectors, traits={**made.vectors.traits, **new.traits})), output / "report.html", examples
     )
+    pack = output / f"{small.name}.yaml"
+    if not pack.exists():  # it may have been edited since
+        shutil.copyfile(PACKS / pack.name, pack)
+    _write_replies(made.vectors, output)
+    _say_what_next(output, folders if full else {small.name: folders[small.name]}, pack)
+
+
+def _scored(scorer: Scorer) -> list[Example]:
+    from demeanor.conversation import from_record
+    from demeanor.reports.vectors import Example
+
+    found = []
+    for name, (prompt, replies) in EXAMPLES.items():
+        for kind, reply in replies.items():
+            conversation = from_record({"prompt": prompt, "response": reply})
+            found.append(Example(name, kind, prompt, scorer.score(conversation)[name], scorer.score_tokens(conversation)))
+    return found
+
+
+def _extract_live(reader: ActivationReader, trait: TraitDefinition, known: VectorSet, folder: Path) -> VectorSet:
+    """Extract a small trait before the user's eyes, and score two replies with it."""
+    from rich.text import Text
+
+    from demeanor.cli.tables import bar, traits_table
     from demeanor.conversation import from_record
     from demeanor.extraction import extract_vectors
-    from demeanor.reports.vectors import Example, write_report
+    from demeanor.extraction.activations import kept_activations
     from demeanor.scoring import Scorer
 
+    out, pair = console.out, trait.pairs[0]
+    out.print(
+        f"\n[bold]3. A trait of your own, from {len(trait.pairs)} pairs[/]\n{trait.description} Both replies of a pair say the same:\n"
+        f"[dim]user:[/] {pair.context[0].content}\n  [bold]high[/] [dim]{pair.high}[/]\n  [bold]low [/] [dim]{pair.low}[/]"
+    )
     with console.stages() as stage:
-        made = extract_vectors(reader, load_many(TUTORIAL_TRAITS), stage=stage)
-        scorer = Scorer(reader.model, reader.tokenizer, made.vectors, reader=reader)
-        folder = made.vectors.save(output / "vectors")
-        step = stage("scoring examples, writing the report", 1)
-        examples = []
-        for name, (prompt, replies) in EXAMPLES.items():
-            for kind, reply in replies.items():
-                conversation = from_record({"prompt": prompt, "response": reply})
-                examples.append(Example(name, kind, prompt, scorer.score(conversation)[name], scorer.score_tokens(conversation)))
-        write_report(made, output / "report.html", examples)
-        step(1)
-    _show_traits(made.vectors)
-    _show_examples(made.vectors, {(e.trait, e.kind): e.score for e in examples})
-    out.print(
-        f"\n[bold]Saved[/]   vector set  {folder}\n        report      {output / 'report.html'}  (open it in a browser; it works offline)"
+        made = extract_vectors(reader, [trait], stage=stage, kept=kept_activations(), like=known)
+    made.vectors.save(folder)
+    out.print()
+    out.print(traits_table(made.vectors))
+    held = len(trait.examples("test")) // 2
+    out.print(f"\n[dim]{held} held-out pairs show that it works; to say how well takes more of them. Two replies that it has not seen:[/]")
+    scorer = Scorer(reader.model, reader.tokenizer, made.vectors, reader=reader)
+    for kind, reply in NEW.items():
+        score = scorer.score(from_record({"prompt": "I had a terrible day at the hospital.", "response": reply}))[trait.name]
+        colour = "green" if made.vectors[trait.name].on_safe_side(score.centred) else "red"
+        out.print(Text.assemble((f"  {kind:<16}", "bold"), bar(score.z, colour), (f" {score.centred:+6.2f}", colour)))
+    return made.vectors
+
+
+def _write_report(made: Extraction, path: Path, examples: list[Example]) -> None:
+    from demeanor.reports.vectors import write_report
+
+    with console.err.status("writing the report"):
+        write_report(made, path, examples)
+
+
+def _write_replies(vectors: VectorSet, output: Path) -> None:
+    """The example replies as files to try other commands on: all of them, and those of each side alone."""
+    from demeanor.records import to_line, writing
+
+    safe, unsafe = [], []
+    for name, (prompt, replies) in EXAMPLES.items():
+        high, low = ({"prompt": prompt, "response": reply} for reply in replies.values())
+        safe.append(high if vectors[name].safe_pole == "high" else low)
+        unsafe.append(low if vectors[name].safe_pole == "high" else high)
+    for file, rows in {"replies": [*unsafe, *safe], "before": unsafe, "after": safe}.items():
+        with writing(output / f"{file}.jsonl") as target:
+            target.writelines(to_line(row) for row in rows)
+
+
+def _say_what_next(output: Path, folders: dict[str, Path], pack: Path) -> None:
+    saved = "".join(f"\n        vectors     {folder}" for folder in folders.values())
+    console.out.print(
+        f"\n[bold]Saved[/]   report      {output / 'report.html'}  (open it in a browser; it works offline)"
+        f"\n        pairs       {pack}{saved}\n        replies     {output / 'replies.jsonl'}, and the unsafe and the safe ones as before.jsonl and after.jsonl",
+        soft_wrap=True,
     )
-    out.print(
-        "\n[bold]Next[/]    [cyan]demeanor score --vectors "
-        f"{folder} 'User: I failed again.\\nAssistant: Well, try harder.'[/]\n        [cyan]demeanor validate --vectors {folder}[/]"
+    command = _this_command()
+    console.out.print(
+        f"\n[bold]Next[/]    Score a reply of your own on the built-in traits:\n"
+        f"        [cyan]{command} score 'User: I failed again.\\nAssistant: Well, try harder.'[/]\n"
+        f"        Change some pairs of the small trait and extract it again:\n"
+        f"        [cyan]{command} extract --traits {pack} --output {folders['plain_language']}[/]",
+        soft_wrap=True,
     )
 
 
-def _show_traits(vectors: VectorSet) -> None:
+def _this_command() -> str:
+    """How to call this program from where the user is: by its name where the shell finds it, else by its path."""
+    here, found = Path(sys.argv[0]).absolute(), shutil.which("demeanor")
+    if found and Path(found).resolve() == here.resolve():
+        return "demeanor"
+    program = here if here.name == "demeanor" else Path(sys.executable)  # python -m demeanor.cli.main
+    near = os.path.relpath(program)
+    command = str(program) if near.startswith("..") else near
+    return command if program == here else f"{command} -m demeanor.cli.main"
+
+
+def _show_traits(vectors: VectorSet, full: bool) -> None:
     from demeanor.cli.tables import traits_table
 
     out = console.out
+    where = "just now" if full else f"for this release, on {vectors.created}; [cyan]--full[/] extracts them here"
     out.print(
-        "\n[bold]1. Can the traits be told apart?[/]\nOn held-out pairs, from situations that the vectors never saw. 0.5 is guessing, 1.0 is perfect.\n"
+        "\n[bold]1. Can the traits be told apart?[/]\nOn held-out pairs, from situations that the vectors never saw. 0.5 is guessing, 1.0 is perfect. "
+        f"Extracted {where}.\n"
     )
     out.print(traits_table(vectors))
     out.print(

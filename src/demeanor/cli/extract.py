@@ -70,9 +70,10 @@ def extract(
     chosen = console.parse_layers(layers, reader.n_layers)
 
     from demeanor.extraction import extract_vectors
+    from demeanor.extraction.activations import kept_activations
 
     with console.stages() as stage:
-        made = extract_vectors(reader, definitions, method, chosen, pooling=pooling, stage=stage)  # type: ignore[arg-type]
+        made = extract_vectors(reader, definitions, method, chosen, pooling=pooling, stage=stage, kept=kept_activations())  # type: ignore[arg-type]
     folder = made.vectors.save(output)
     console.out.print(traits_table(made.vectors))
     for name, entry in made.vectors.traits.items():

@@ -10,13 +10,15 @@ import contextlib
 import errno
 import os
 import sys
-from typing import TextIO
+from typing import Annotated, TextIO
 
 import typer
 
+from demeanor import __version__
 from demeanor.cli import (
     adapt,
     audit,
+    cache,
     calibrate,
     chat,
     compare,
@@ -40,10 +42,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 app = typer.Typer(
     name="demeanor",
-    help="Reads how a chatbot is behaving from the activations of a language model: extracts persona vectors, "
-    "proves them on held-out data, and scores with them.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -62,6 +61,23 @@ app.add_typer(steer.app, name="steer")
 app.add_typer(audit.app, name="audit")
 app.add_typer(traits.app, name="traits")
 app.add_typer(models.app, name="models")
+app.add_typer(cache.app, name="cache")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"demeanor {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Reads how a chatbot is behaving from the activations of a language model.
+
+    Extracts persona vectors, proves them on held-out data, and scores with them. New here? Begin with `demeanor demo`.
+    """
 
 
 def main() -> None:

@@ -53,13 +53,13 @@ def score(
         return
     given = text.replace("\\n", "\n") if text is not None else _standard_input()
     from demeanor.conversation import as_conversation
-    from demeanor.vectors import VectorSet
 
     conversation = as_conversation(given)
-    folder = console.given_vectors(vectors)
-    if folder is None or any(entry.reads == "response" for entry in VectorSet.load(folder).traits.values()):
+    with console.loading("the vectors"):
+        chosen = console.vector_set(vectors, model)
+    if any(entry.reads == "response" for entry in chosen.traits.values()):
         conversation.last("assistant")
-    scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
+    scorer = console.load_scorer(chosen, model, device, dtype, allow_other_model)
     reading = scorer.score(conversation)
     if as_json:
         typer.echo(json.dumps(reading.to_record(), indent=1))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from demeanor.screening import Screening
-    from demeanor.screening.screen import Engine, Stage
+    from demeanor.screening.screen import Engine
 
 EVERY = 30.0  # seconds between lines of progress where there is no terminal to draw a bar on
 
@@ -75,18 +72,16 @@ def screen(
     open_source(source, columns)
     from demeanor.screening import LocalEngine, Options
     from demeanor.screening import screen as run
-    from demeanor.vectors import VectorSet
 
-    folder = console.given_vectors(vectors) or console.built_in_vectors()
-    chosen = VectorSet.load(folder)
+    chosen = console.vector_set(vectors, model)
     options = Options(columns, baseline, output_format, shard_rows, threads, threshold or (), explain)
     if engine == "ray":
         from demeanor.screening.ray_engine import LoadScorer, RayEngine
 
         runner: Engine = RayEngine(LoadScorer(chosen, model, device, dtype, allow_other_model), actors, ray_address)
     else:
-        runner = LocalEngine(lambda: console.load_scorer(folder, model, device, dtype, allow_other_model))
-    with _progress() as stage:
+        runner = LocalEngine(lambda: console.load_scorer(chosen, model, device, dtype, allow_other_model))
+    with console.stages() as stage:
         made = run(source, output, chosen, runner, options, stage)
     from demeanor.reports.screening import write_report
 
@@ -101,52 +96,6 @@ def screen(
         console.problem(f"{made.without_baseline} rows were scored and have no baseline, so they are in no shift, the first: {first}")
     if made.failed or made.without_baseline:
         raise typer.Exit(3)
-
-
-@contextmanager
-def _progress() -> Iterator[Stage]:
-    """Bars with rows per second and time left; without a terminal, a line now and then."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    class Speed(TextColumn):
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text(f"{speed:.1f}/s" if speed else "")
-
-    if not console.err.is_terminal:
-        yield _lines
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(""), TimeRemainingColumn())
-    with Progress(*columns, console=console.err, speed_estimate_period=120) as bars:
-
-        def stage(name: str, steps: int, done: int) -> Callable[[int], None]:
-            task = bars.add_task(name, total=steps, completed=done)
-            return lambda n: bars.advance(task, n)
-
-        yield stage
-
-
-def _lines(name: str, steps: int, done: int) -> Callable[[int], None]:
-    began = last = time.monotonic()
-    at = done
-
-    def step(n: int) -> None:
-        nonlocal at, last
-        at += n
-        now = time.monotonic()
-        if now - last >= EVERY or at == steps:
-            last = now
-            speed = (at - done) / max(now - began, 1e-9)
-            console.note(f"{name}: {at} of {steps}, {speed:.1f}/s, {_duration((steps - at) / speed)} left")
-
-    return step
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
 
 
 def _print(made: Screening, output: Path) -> None:

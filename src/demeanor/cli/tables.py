@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from demeanor.extraction.verdict import strongest_baseline
-
 if TYPE_CHECKING:
     from demeanor.scoring import Reading
     from demeanor.vectors import VectorSet
@@ -48,6 +46,8 @@ def reading_table(reading: Reading, vectors: VectorSet) -> Table:
 
 def traits_table(vectors: VectorSet) -> Table:
     """The traits of a vector set with how well they are told apart on held-out pairs, and their strongest baseline."""
+    from demeanor.extraction.verdict import strongest_baseline  # the room fits: importing it takes seconds
+
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for name, justify in (("trait", "left"), ("layers", "right"), ("strength", "right"), ("AUROC", "right"),
                           ("95 % CI", "center"), ("pairs", "right"), ("baseline", "right")):  # fmt: skip

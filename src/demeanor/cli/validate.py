@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.console import Device, Dtype
+from demeanor.cli.console import Device, Dtype, Vectors
 
 
 def validate(
-    vectors: Annotated[Path, typer.Option("--vectors", help="Folder of the vector set.")] = Path("vectors"),
+    vectors: Vectors = None,
     traits: Annotated[
         list[str] | None,
         typer.Option("--traits", "-t", help="Where the pairs come from, if not the built-in packs: names, YAML files or folders."),
@@ -32,9 +31,9 @@ def validate(
     from demeanor.cli.tables import group_line, matrix_table
     from demeanor.errors import ExtractionError
     from demeanor.traits import load_many
-    from demeanor.vectors import VectorSet
 
-    vector_set = VectorSet.load(vectors)
+    with console.loading("the vectors"):
+        vector_set = console.vector_set(vectors)
     definitions = {t.name: t for t in load_many(traits or list(vector_set.traits))}
     shared = [name for name in vector_set.traits if name in definitions]
     if not shared:
@@ -42,6 +41,7 @@ def validate(
     made_with = vector_set.model
     reader = console.load_reader(made_with.name, made_with.load_quantization, device, dtype, made_with.blocks or None)
 
+    from demeanor.extraction.activations import kept_activations
     from demeanor.extraction.examples import read_traits
     from demeanor.extraction.validation import cosines, on_other_traits, validate_vector
     from demeanor.model.identity import identify
@@ -51,7 +51,9 @@ def validate(
     for warning in vector_set.check_model(identify(reader.model, reader.tokenizer)):
         console.note(f"warning: the vectors were {warning}")
     with console.stages() as stage:
-        reads = read_traits(reader, [definitions[name] for name in shared], vector_set.layers, vector_set.pooling, stage)
+        reads = read_traits(
+            reader, [definitions[name] for name in shared], vector_set.layers, vector_set.pooling, stage, kept_activations()
+        )
         steps = stage("validating", len(shared))
         results = {}
         for name in shared:

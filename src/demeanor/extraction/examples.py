@@ -10,9 +10,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from demeanor.conversation import Conversation
+from demeanor.extraction.activations import KeptActivations
 from demeanor.extraction.directions import Everyday
 from demeanor.model.pooling import Pooling
-from demeanor.model.reader import ActivationReader, Progress
+from demeanor.model.reader import ActivationReader, Progress, SpanOf
 from demeanor.traits.definition import SPLITS, Example, Split, TraitDefinition
 from demeanor.traits.ordinary import ordinary_conversations
 
@@ -81,11 +83,12 @@ def read_trait(
     pooling: Pooling = "mean",
     splits: Sequence[Split] = ("train", "calibration", "test"),
     progress: Progress | None = None,
+    kept: KeptActivations | None = None,
 ) -> ReadTrait:
-    """Read a trait's examples of these splits in one sweep."""
+    """Read a trait's examples of these splits in one sweep; what is in `kept` is taken from there."""
     by_split = {split: trait.examples(split) for split in splits}
     everything = [example for examples in by_split.values() for example in examples]
-    activations = reader.read([e.conversation for e in everything], layers, trait.reads, pooling, progress).numpy()
+    activations = read(reader, [e.conversation for e in everything], layers, trait.reads, pooling, progress, kept)
     found: dict[Split, ReadExamples] = {}
     at = 0
     for split, examples in by_split.items():
@@ -94,18 +97,34 @@ def read_trait(
     return ReadTrait(trait, found)
 
 
+def read(
+    reader: ActivationReader,
+    conversations: Sequence[Conversation],
+    layers: Sequence[int],
+    span: SpanOf,
+    pooling: Pooling,
+    progress: Progress | None = None,
+    kept: KeptActivations | None = None,
+) -> Array:
+    """Pooled activations of a pack's texts [conversations, layers, hidden], through what is kept of earlier readings."""
+    if kept is None:
+        return reader.read(conversations, layers, span, pooling, progress).numpy()
+    return kept.read(reader, conversations, layers, span, pooling, progress)
+
+
 def read_traits(
     reader: ActivationReader,
     traits: Sequence[TraitDefinition],
     layers: Sequence[int],
     pooling: Pooling,
     stage: Stage,
+    kept: KeptActivations | None = None,
 ) -> dict[str, ReadTrait]:
     """Several traits with their everyday talk, which is read once for all of them."""
     found = {}
     for trait in traits:
         found[trait.name] = read_trait(
-            reader, trait, layers, pooling, progress=stage(f"reading {trait.title.lower()}", len(trait.examples()))
+            reader, trait, layers, pooling, progress=stage(f"reading {trait.title.lower()}", len(trait.examples())), kept=kept
         )
     wanting = {t.reads for t in traits if t.ordinary_weight > 0}
     if not wanting:
@@ -113,7 +132,7 @@ def read_traits(
     everyday = ordinary_conversations()
     conversations = [o.conversation for o in everyday]
     steps = stage("reading everyday talk", len(everyday) * len(wanting))
-    activations = {reads: reader.read(conversations, layers, reads, pooling, steps).numpy() for reads in sorted(wanting)}
+    activations = {reads: read(reader, conversations, layers, reads, pooling, steps, kept) for reads in sorted(wanting)}
     for trait in traits:
         if trait.ordinary_weight > 0:
             whole = ReadExamples([o.example(trait, i) for i, o in enumerate(everyday)], activations[trait.reads], tuple(layers))

@@ -6,11 +6,13 @@ reader for activations, `directions` for the method, `layers` for the choice of 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demeanor.conversation import ConversationLike
@@ -58,9 +60,12 @@ class PersonaVectorExtractor:
         """The trait's direction at the layer that discriminates best in cross-validation over its training examples.
 
         `metadata` holds the centre (midpoint of the poles' mean raw scores), the method, the layer curve and the
-        numbers of examples. Raises ExtractionError or TraitError.
+        numbers of examples. `progress` is told how many examples have just been read; without it a bar is drawn.
+        Raises ExtractionError or TraitError.
         """
-        read = read_trait(self.reader, trait, self.target_layers, splits=("train",), progress=progress)
+        total, every = len(trait.examples("train")), 0.5 if sys.stderr.isatty() else 10.0
+        with tqdm(desc=trait.name, total=total, unit=" examples", mininterval=every, disable=progress is not None) as bar:
+            read = read_trait(self.reader, trait, self.target_layers, splits=("train",), progress=progress or bar.update)
         return fit_vector(read, self.method, self.target_layers)
 
     def project_onto_vector(self, text: ConversationLike, persona_vector: PersonaVector, centred: bool = True) -> float:

@@ -7,6 +7,7 @@ scores, make scores into probabilities. The test pairs are used once, for the re
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
 import platform
 from collections.abc import Sequence
@@ -19,10 +20,11 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from demeanor.errors import ExtractionError
+from demeanor.extraction.activations import KeptActivations
 from demeanor.extraction.directions import METHODS, fit_layers, spread
 from demeanor.extraction.examples import ReadExamples, ReadTrait, Stage, read_traits
 from demeanor.extraction.extractor import fit_vector
-from demeanor.extraction.layers import AS_GOOD, default_candidates, out_of_fold
+from demeanor.extraction.layers import AS_GOOD, FOLDS, default_candidates, out_of_fold
 from demeanor.extraction.validation import cosines, on_other_traits, score_examples, validate_vector
 from demeanor.model.identity import identify
 from demeanor.model.pooling import Pooling
@@ -30,9 +32,9 @@ from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
 from demeanor.scoring.calibration import Calibration, fit_calibration
 from demeanor.scoring.metrics import Array
-from demeanor.scoring.thresholds import standard_thresholds
+from demeanor.scoring.thresholds import STANDARD, standard_thresholds
 from demeanor.traits.definition import TraitDefinition
-from demeanor.traits.ordinary import ordinary_conversations
+from demeanor.traits.ordinary import FILE, ordinary_conversations
 from demeanor.traits.packs import fingerprint
 from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import TraitEntry, VectorSet
@@ -41,9 +43,17 @@ READING_METHOD = "logistic"
 READING_WIDTH = 5  # adjacent layers; see docs/directions.md for the comparison that these defaults rest on
 STEERING_METHOD = "mean_difference"
 CAP = 0.25  # quantile of a pole's own replies at which a steering cap holds
-RECIPE = f"{READING_METHOD} {READING_WIDTH} {AS_GOOD} {STEERING_METHOD} {CAP}"
-"""The defaults that a vector set depends on, in one line: a cached set made by others is made anew."""
 CALIBRATION_PAIRS = 8  # under which the calibration split is left aside
+
+
+def made_from(method: str = READING_METHOD, width: int = READING_WIDTH) -> dict[str, str]:
+    """What a vector set hangs on beside its packs and its model, as its manifest keeps it."""
+    thresholds = ", ".join(f"{kind} {rate}" for kind, rate in STANDARD)
+    recipe = (
+        f"{method} over {width} layers, {FOLDS} folds, layers within {AS_GOOD} count as equal; steering {STEERING_METHOD}, "
+        f"caps at {CAP}; calibration from {CALIBRATION_PAIRS} pairs, thresholds {thresholds}"
+    )
+    return {"recipe": recipe, "ordinary": hashlib.sha256(FILE.read_bytes()).hexdigest()}
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,8 @@ def extract_vectors(
     width: int = READING_WIDTH,
     pooling: Pooling = "mean",
     stage: Stage = lambda name, steps: lambda done: None,
+    kept: KeptActivations | None = None,
+    like: VectorSet | None = None,
 ) -> Extraction:
     """Extract, calibrate and validate the vectors of some traits.
 
@@ -75,27 +87,31 @@ def extract_vectors(
         width: How many adjacent layers a reading vector is read over.
         pooling: How a span's tokens become one activation.
         stage: Progress, if it is to be shown.
+        kept: Activations of packs that were read before; what is read now is added to them.
+        like: A set of this very model, whose norms of everyday activations are taken over instead of being read anew.
     """
     if not traits:
         raise ExtractionError("no trait is given; name at least one, or 'all'")
     candidates = list(layers) if layers is not None else default_candidates(reader.n_layers, reader.model.num_parameters())
     if not candidates or min(candidates) < 0 or max(candidates) >= reader.n_layers:
         raise ExtractionError(f"layers {candidates} are not within 0 to {reader.n_layers - 1}, the layers of this model")
-    reads = read_traits(reader, traits, candidates, pooling, stage)
+    reads = read_traits(reader, traits, candidates, pooling, stage, kept)
     entries = {}
     steps = stage("choosing layers, calibrating, validating", len(traits))
     with threadpool_limits(1, user_api="blas"):  # many small products: threads only stand in each other's way
         for read in reads.values():
             entries[read.trait.name] = _entry(read, method, candidates, width, pooling)
             steps(1)
+    identity = replace(identify(reader.model, reader.tokenizer), blocks=reader.blocks_path or "")
     vectors = VectorSet(
-        model=replace(identify(reader.model, reader.tokenizer), blocks=reader.blocks_path or ""),
+        model=identity,
         traits=entries,
         pooling=pooling,
-        neutral_norm=residual_norms(reader, [o.conversation for o in ordinary_conversations() if o.split == "train"]),
+        neutral_norm=_everyday_norms(reader, kept, like if like and like.model.fingerprint == identity.fingerprint else None),
         neutral_scale=_neutral_scale(reads, reader.n_layers, reader.hidden_size),
         created=_today(),
         versions=_versions(),
+        made_from=made_from(method, width),
     )
     middle = sorted(entry.steering.layer_idx for entry in entries.values())[len(entries) // 2]
     return Extraction(
@@ -186,6 +202,14 @@ def _uncalibrated(raw: np.ndarray, high: np.ndarray) -> Calibration:
     half = abs(raw[high].mean() - raw[~high].mean()) / 2 or 1.0
     return Calibration(float(centre), float(half), "platt", ((1.0, 0.0),), int(high.sum()), int((~high).sum()),
                        f"NOT calibrated: only {len(raw)} examples, the same that made the direction")  # fmt: skip
+
+
+def _everyday_norms(reader: ActivationReader, kept: KeptActivations | None, like: VectorSet | None) -> torch.Tensor:
+    """Median norm of the activations of everyday replies' tokens [layers], read unless a set of the same model has it."""
+    if like is not None and len(like.neutral_norm) == reader.n_layers:
+        return like.neutral_norm
+    everyday = [o.conversation for o in ordinary_conversations() if o.split == "train"]
+    return (kept.residual_norms if kept else residual_norms)(reader, everyday)
 
 
 def _neutral_scale(reads: dict[str, ReadTrait], n_layers: int, width: int) -> torch.Tensor:

@@ -233,7 +233,10 @@ def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def native_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 natively (AVX512-BF16, AMX or Arm's BF16)."""
+    """Whether this processor multiplies bfloat16 natively (AVX512-BF16, AMX or Arm's BF16), and oneDNN is not kept from it."""
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    if not any(word in allowed for word in ("DEFAULT", "ALL", "BF16", "FP16", "AMX", "AVX10")):
+        return False
     can = torch.cpu.get_capabilities()
     return any(can.get(feature, False) for feature in ("avx512_bf16", "amx_bf16", "bf16"))
 

@@ -82,15 +82,16 @@ class ActivationReader:
         Raises the first error of any conversation; `run` returns them instead.
         """
         layers = list(range(self.n_layers)) if layers is None else list(layers)
-        jobs = []
-        for encoded, conversation in zip(*self._encode(conversations), strict=True):
-            jobs.append(Job(encoded.ids, [self.span(encoded, conversation, span)]))
         found = []
-        for result in self.run(jobs, layers, pooling, progress=progress):
+        for result in self.run(self.jobs(conversations, span), layers, pooling, progress=progress):
             if isinstance(result, DemeanorError):
                 raise result
             found.append(result[0])
         return torch.stack(found) if found else torch.zeros(0, len(layers), self.hidden_size)
+
+    def jobs(self, conversations: Sequence[ConversationLike], span: SpanOf = "response") -> list[Job]:
+        """Each conversation as tokens with the one span that is to be read. Raises the first error of any conversation."""
+        return [Job(e.ids, [self.span(e, conversation, span)]) for e, conversation in zip(*self._encode(conversations), strict=True)]
 
     def read_tokens(self, conversation: ConversationLike, layers: Sequence[int], span: SpanOf = "response") -> tuple[list[str], Tensor]:
         """Each token of the span as text, and its activations [tokens, layers, hidden], float32 on the CPU."""

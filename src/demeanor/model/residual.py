@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from demeanor.conversation import ConversationLike, as_conversation
+from demeanor.conversation import ConversationLike
 from demeanor.errors import DemeanorError
 from demeanor.model.packing import Job
 from demeanor.model.reader import ActivationReader
@@ -23,17 +23,15 @@ def residual_norms(reader: ActivationReader, conversations: Sequence[Conversatio
 
     Raises the first error of any conversation.
     """
-    checked = [as_conversation(c) for c in conversations]
-    jobs = []
-    for encoded, conversation in zip(reader.encoder.encode(checked), checked, strict=True):
-        if isinstance(encoded, DemeanorError):
-            raise encoded
-        start, end = reader.span(encoded, conversation, "response")
-        jobs.append(Job(encoded.ids, [(i, i + 1) for i in range(start, end)]))
-    found = reader.run(jobs, range(reader.n_layers), project=lambda tokens: tokens.norm(dim=-1))
+    return torch.cat(token_norms(reader, reader.jobs(conversations))).median(0).values
+
+
+def token_norms(reader: ActivationReader, jobs: Sequence[Job]) -> list[Tensor]:
+    """The norm of each token's activation in each job's span, [tokens, layers] a job. Raises the first error of any job."""
+    by_token = [Job(job.ids, [(i, i + 1) for start, end in job.spans for i in range(start, end)]) for job in jobs]
     norms = []
-    for result in found:
+    for result in reader.run(by_token, range(reader.n_layers), project=lambda tokens: tokens.norm(dim=-1)):
         if isinstance(result, DemeanorError):
             raise result
         norms.append(result)
-    return torch.cat(norms).median(0).values
+    return norms

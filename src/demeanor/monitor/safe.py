@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,7 +24,7 @@ def is_response_safe(response: ConversationLike, thresholds: Mapping[str, float 
         response: A reply, "User: ...\nAssistant: ...", or a conversation; with what the user said it is read better.
         thresholds: For each trait a centred score, as `project_onto_vector` gives it, or a threshold as a policy writes it:
             {"z": 1.5}, {"probability": 0.9}, {"calibrated": {"miss_rate": 0.05}}. The safe side is that of the trait.
-        scorer: Default: the vector set in ./vectors with its model, loaded once.
+        scorer: Default: the vector set in ./vectors with its model, else the built-in one, loaded once.
 
     Raises:
         PolicyError: an unknown trait, or a threshold that cannot be read or that the calibration does not hold.
@@ -55,4 +56,4 @@ def _threshold(trait: str, value: float | Mapping[str, Any], scorer: Scorer) -> 
 
 @lru_cache(maxsize=1)
 def _default() -> Scorer:
-    return Scorer.load("vectors")
+    return Scorer.load("vectors" if Path("vectors/manifest.json").is_file() else None)

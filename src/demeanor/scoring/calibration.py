@@ -5,7 +5,7 @@
     probability = P(high pole | raw)     by Platt scaling or isotonic regression, for poles equally frequent as in the sample
 
 Platt, J. (1999), "Probabilistic outputs for support vector machines"; Zadrozny & Elkan (2002) for the isotonic way.
-Numpy only; knows no model and no tensor.
+Knows no model and no tensor; scikit-learn is imported where something is fitted, for it takes long to import.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
 
 from demeanor.errors import ExtractionError
 
@@ -100,6 +97,8 @@ def _better_method(z: Array, high: NDArray[np.bool_], groups: NDArray[Any]) -> M
     folds = min(5, len(set(groups.tolist())))
     if len(z) < 40 or folds < 3:
         return "platt"
+    from sklearn.model_selection import GroupKFold
+
     losses: dict[Method, float] = {}
     methods: tuple[Method, ...] = ("platt", "isotonic")
     for method in methods:
@@ -115,10 +114,14 @@ def _better_method(z: Array, high: NDArray[np.bool_], groups: NDArray[Any]) -> M
 
 def _fit(method: Method, z: Array, high: NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
     if method == "platt":
+        from sklearn.linear_model import LogisticRegression
+
         model = LogisticRegression(C=10.0).fit(z[:, None], high)
         if model.coef_[0, 0] <= 0:  # the scores lean the wrong way here: they support no probability but the base rate
             return ((0.0, float(np.log(high.sum() / (~high).sum()))),)
         return ((float(model.coef_[0, 0]), float(model.intercept_[0])),)
+    from sklearn.isotonic import IsotonicRegression
+
     model = IsotonicRegression(out_of_bounds="clip").fit(z, high.astype(float))
     n = len(z)
     # a step of pure examples is no certainty: keep half an example of doubt

@@ -26,6 +26,7 @@ from demeanor.model.packing import Job
 from demeanor.model.reader import ActivationReader, SpanOf
 from demeanor.scoring.calibration import Calibration
 from demeanor.scoring.reading import NotScored, Reading, Score, TokenScores
+from demeanor.vectors import built_in
 from demeanor.vectors.vector_set import VectorSet
 
 
@@ -70,11 +71,13 @@ class Scorer:
         self.reads: dict[str, SpanOf] = {name: entry.reads for name, entry in vectors.traits.items()}
 
     @classmethod
-    def load(cls, folder: str | Path, model: str | None = None, device: str = "auto", allow_other_model: bool = False) -> Scorer:
-        """Load a vector set and the model that it names (or `model`)."""
+    def load(
+        cls, folder: str | Path | None = None, model: str | None = None, device: str = "auto", allow_other_model: bool = False
+    ) -> Scorer:
+        """Load a vector set, by default the built-in one, and the model that it names (or `model`)."""
         from demeanor.model.loading import load_model
 
-        vectors = VectorSet.load(folder)
+        vectors = VectorSet.load(folder or built_in.FOLDER)
         loaded = load_model(model or vectors.model.name, None if allow_other_model else vectors.model.load_quantization, device)
         return cls(*loaded, vectors, allow_other_model)
 

@@ -22,6 +22,7 @@ from demeanor.traits.definition import NAME, ContrastPair, Pole, Span, Split, Tr
 from demeanor.yaml_files import read_yaml
 
 BUILT_IN = Path(__file__).parent / "packs"
+EXAMPLES = Path(__file__).parent / "examples"
 TUTORIAL_TRAITS = (
     "empathetic_responsiveness",
     "crisis_recognition",

@@ -25,6 +25,7 @@ def card(vectors: VectorSet) -> str:
         f"Model: {m.name} ({m.architecture}, {m.layers} layers of width {m.hidden_size}, {m.dtype}, quantisation {m.quantization}).",
         f"Made on {vectors.created or 'an unknown date'} with {', '.join(f'{k} {v}' for k, v in sorted(vectors.versions.items()))}.",
         f"A response's tokens are pooled by their {vectors.pooling}.",
+        *_dtypes(vectors),
         "",
         "| trait | read at layers | method | held-out AUROC | 95 % interval | held-out pairs | safe side |",
         "|---|---|---|---|---|---|---|",
@@ -45,3 +46,12 @@ def card(vectors: VectorSet) -> str:
         lines += [f"- **{name}**, read on the {entry.reads}. High: {entry.high_pole} Low: {entry.low_pole}"]
     lines += ["", "## Limits", "", LIMITS, ""]
     return "\n".join(lines)
+
+
+def _dtypes(vectors: VectorSet) -> list[str]:
+    """A sentence for each dtype in which the set was compared with its own."""
+    return [
+        f"Also compared in {dtype}, as extracted: on {found['replies']:.0f} replies no z moved by more than {found['largest_z']:.2f} "
+        f"(half of them by less than {found['median_z']:.3f}), and {found['decisions']:.0f} of the monitor's decisions changed."
+        for dtype, found in vectors.dtypes.items()
+    ]

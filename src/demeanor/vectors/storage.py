@@ -153,6 +153,8 @@ def _load(folder: Path) -> VectorSet:
             neutral_scale=tensors["neutral.scale"],
             created=manifest["created"],
             versions=manifest["versions"],
+            made_from=manifest.get("made_from", {}),
+            dtypes=manifest.get("dtypes", {}),
         )
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise DamagedVectorSetError(f"{folder}: the vector set does not hold together ({error}); extract it again") from error
@@ -220,6 +222,8 @@ def _files(vectors: VectorSet) -> dict[str, bytes]:
         "model": asdict(vectors.model),
         "pooling": vectors.pooling,
         "versions": vectors.versions,
+        "made_from": vectors.made_from,
+        "dtypes": vectors.dtypes,
         "files": {name: _sha256(content) for name, content in files.items()},
         "order": list(records),
         "traits": records,

@@ -59,6 +59,10 @@ class VectorSet:
     """Spread of each dimension within a pole over all packs' training examples [layers, hidden]; adaptation scales by it."""
     created: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    made_from: dict[str, str] = field(default_factory=dict)
+    """What made it beside packs and model: "recipe", the extraction's settings, and "ordinary", the hash of the everyday talk."""
+    dtypes: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Other dtypes in which it was compared with its own: "replies", "largest_z" and "median_z" (moves of a z), "decisions" (changed)."""
 
     def __getitem__(self, trait: str) -> TraitEntry:
         if trait not in self.traits:
@@ -87,7 +91,8 @@ class VectorSet:
     def check_model(self, model: ModelIdentity, allow_other: bool = False) -> list[str]:
         """Refuse a model that these vectors were not made with.
 
-        Returns warnings: for another dtype, and, where the user has allowed it aloud, for another model or template.
+        Returns warnings: for another dtype, unless the set was compared in it, and, where the user has allowed it aloud, for
+        another model or template.
 
         Raises:
             WrongModelError: another model or chat template, and `allow_other` is not set.
@@ -111,7 +116,7 @@ class VectorSet:
                 f"{model.hidden_size}; no vector of one can be read in the other"
             )
         warnings += problems
-        if model.dtype != mine.dtype:
+        if model.dtype != mine.dtype and model.dtype not in self.dtypes:
             warnings.append(f"made in {mine.dtype}, read in {model.dtype}: scores may move a little")
         return warnings
 
