@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,15 +120,36 @@ def _line(name: str, steps: int) -> Callable[[int], None]:
 def load_reader(
     model: str, quantization: str | None = None, device: str = "auto", dtype: str = "auto", blocks: str | None = None
 ) -> ActivationReader:
-    """Load a model to be read, saying so while it takes a while."""
+    """Load a model to be read, saying so while it takes a while; where the embedded model is missing, offer to fetch it."""
     from demeanor.model import embedded
 
+    if model == EMBEDDED:
+        offer_embedded()
     first_time = model == EMBEDDED and not embedded.converted_path().is_dir()
-    with err.status(f"loading {_escape(model)}" + (" (first time: converting it once, about 20 seconds)" if first_time else "")):
+    with err.status(f"loading {_escape(model)}" + (" (first time: converting it once, about 10 seconds)" if first_time else "")):
         from demeanor.model.loading import load_model
         from demeanor.model.reader import ActivationReader
 
         return ActivationReader(*load_model(model, quantization, device, dtype), blocks)  # type: ignore[arg-type]
+
+
+def offer_embedded() -> None:
+    """Ask in a terminal whether to fetch the embedded model if it is missing; loading it then says how to get it."""
+    from demeanor.model import embedded
+
+    here = embedded.converted_path().is_dir() or embedded.gguf_path() is not None
+    if here or not (sys.stdin.isatty() and sys.stderr.isatty()) or not (hosts := embedded.offered_by()):
+        return
+    if typer.confirm(f"The embedded model (93 MB) is not on this machine. Fetch it from {hosts} now?", err=True):
+        pull_embedded()
+
+
+def pull_embedded(source: Path | None = None) -> None:
+    """Fetch the embedded model, or take it from a file, with progress."""
+    from demeanor.model import embedded
+
+    with stages() as stage:
+        embedded.pull(source, stage)
 
 
 def given_vectors(vectors: Path | None) -> Path | None:
