@@ -682,7 +682,8 @@ def pulled_and_converted(cache):
 
 
 @pytest.mark.parametrize(("text", "terminal"), [("n\n", True), ("\n", True), ("y\n", False)])
-def test_no_and_no_terminal_leave_todays_error_and_use_no_network(answer, cache, text, terminal):
+def test_no_and_no_terminal_leave_todays_error_and_use_no_network(answer, monkeypatch, text, terminal):
+    monkeypatch.setattr(embedded, "ensure", lambda: pytest.fail("the model was to be loaded"))
     index, shown, failed = answer(text, terminal)
     assert ("Fetch it" in shown) == terminal
     assert "the embedded model is not here; run `demeanor models pull`" in failed

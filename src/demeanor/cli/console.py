@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from demeanor.errors import ExtractionError, InputFileError, OutputError
+from demeanor.errors import ExtractionError, InputFileError, ModelNotFoundError, OutputError
 
 if TYPE_CHECKING:
     from demeanor.model.reader import ActivationReader
@@ -134,14 +134,15 @@ def load_reader(
 
 
 def offer_embedded() -> None:
-    """Ask in a terminal whether to fetch the embedded model if it is missing; loading it then says how to get it."""
+    """If the embedded model is missing, ask in a terminal whether to fetch it; raises ModelNotFoundError if it stays missing."""
     from demeanor.model import embedded
 
-    here = embedded.converted_path().is_dir() or embedded.gguf_path() is not None
-    if here or not (sys.stdin.isatty() and sys.stderr.isatty()) or not (hosts := embedded.offered_by()):
+    if embedded.converted_path().is_dir() or embedded.gguf_path() is not None:
         return
-    if typer.confirm(f"The embedded model (93 MB) is not on this machine. Fetch it from {hosts} now?", err=True):
-        pull_embedded()
+    hosts = embedded.offered_by() if sys.stdin.isatty() and sys.stderr.isatty() else ""
+    if not hosts or not typer.confirm(f"The embedded model (93 MB) is not on this machine. Fetch it from {hosts} now?", err=True):
+        raise ModelNotFoundError(embedded.MISSING)
+    pull_embedded()
 
 
 def pull_embedded(source: Path | None = None) -> None:

