@@ -701,3 +701,10 @@ def test_nothing_is_asked_if_every_index_is_switched_off(answer, monkeypatch):
     _, shown, failed = answer("y\n")
     assert "Fetch it" not in shown
     assert "demeanor models pull" in failed
+
+
+def test_scoring_without_the_model_says_so_before_vectors_are_made_for_it(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "built_in_vectors", lambda: pytest.fail("vectors were to be extracted"))
+    with pytest.raises(ModelNotFoundError, match="the embedded model is not here; run `demeanor models pull`"):
+        console.load_scorer(None, None, "auto", "auto", False)

@@ -164,6 +164,7 @@ def load_scorer(vectors: Path | None, model: str | None, device: str, dtype: str
     if folder is None:
         if model not in (None, EMBEDDED):
             raise ExtractionError(f"no vectors for {model}; make them first: demeanor extract --model {model} --output vectors")
+        offer_embedded()
         folder = built_in_vectors()
     from demeanor.scoring import Scorer
     from demeanor.vectors import VectorSet
