@@ -213,3 +213,22 @@ def test_a_model_without_weights_on_the_hub_is_not_taken_for_whole(hub, monkeypa
 def test_the_path_of_what_is_no_hub_id_is_one_clear_line(name):
     with pytest.raises(ModelNotFoundError, match=f"'{name}' is no hub id"):
         path(name)
+
+
+def test_a_gguf_file_is_parsed_once_and_read_as_ever(tmp_path):
+    import gguf
+
+    writer = gguf.GGUFWriter(tmp_path / "tiny.gguf", "llama")
+    writer.add_token_list(["a", "bc", "d"])
+    writer.add_tensor("output.weight", torch.arange(6.0).reshape(2, 3).numpy())
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    plain, path = gguf.GGUFReader, str(tmp_path / "tiny.gguf")
+    with loading._read_once():
+        read = gguf.GGUFReader(path)
+        assert gguf.GGUFReader(path) is read
+        assert gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2) is gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+    assert gguf.GGUFReader is plain
+    expected = plain(path)
+    assert {n: f.contents() for n, f in read.fields.items()} == {n: f.contents() for n, f in expected.fields.items()}
+    assert read.tensors[0].data.tolist() == expected.tensors[0].data.tolist() == [[0, 1, 2], [3, 4, 5]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from demeanor.errors import ExtractionError, InputFileError, OutputError
+from demeanor.errors import ExtractionError, InputFileError, ModelNotFoundError, OutputError
 
 if TYPE_CHECKING:
     from demeanor.model.reader import ActivationReader
@@ -148,11 +149,13 @@ def lines(name: str, steps: int, done: int = 0, clock: Callable[[], float] = tim
 def load_reader(
     model: str, quantization: str | None = None, device: str = "auto", dtype: str = "auto", blocks: str | None = None
 ) -> ActivationReader:
-    """Load a model to be read, saying so while it takes a while."""
+    """Load a model to be read, saying so while it takes a while; where the embedded model is missing, offer to fetch it."""
     from demeanor.model import embedded
 
+    if model == EMBEDDED:
+        offer_embedded()
     first_time = model == EMBEDDED and not embedded.converted_path().is_dir()
-    with loading(model + (" (first time: converting it once, about 20 seconds)" if first_time else "")):
+    with loading(model + (" (first time: converting it once, about 10 seconds)" if first_time else "")):
         from demeanor.model.loading import load_model
         from demeanor.model.reader import ActivationReader
 
@@ -168,6 +171,26 @@ def loading(what: str) -> Iterator[None]:
         yield
 
 
+def offer_embedded() -> None:
+    """If the embedded model is missing, ask in a terminal whether to fetch it; raises ModelNotFoundError if it stays missing."""
+    from demeanor.model import embedded
+
+    if embedded.converted_path().is_dir() or embedded.gguf_path() is not None:
+        return
+    hosts = embedded.offered_by() if sys.stdin.isatty() and sys.stderr.isatty() else ""
+    if not hosts or not typer.confirm(f"The embedded model (93 MB) is not on this machine. Fetch it from {hosts} now?", err=True):
+        raise ModelNotFoundError(embedded.MISSING)
+    pull_embedded()
+
+
+def pull_embedded(source: Path | None = None) -> None:
+    """Fetch the embedded model, or take it from a file, with progress."""
+    from demeanor.model import embedded
+
+    with stages() as stage:
+        embedded.pull(source, stage)
+
+
 def given_vectors(vectors: Path | None) -> Path | None:
     """The folder of --vectors, else ./vectors where a set stands there; None: the built-in traits."""
     return vectors or (Path("vectors") if Path("vectors/manifest.json").is_file() else None)
@@ -176,20 +199,19 @@ def given_vectors(vectors: Path | None) -> Path | None:
 def vector_set(vectors: Path | None, model: str | None = None) -> VectorSet:
     """The set of --vectors, else of ./vectors, else the built-in one. Raises ExtractionError for another model without a set."""
     folder = given_vectors(vectors)
-    if folder is None and model not in (None, EMBEDDED):
-        raise ExtractionError(f"no vectors for {model}; make them first: demeanor extract --model {model} --output vectors")
-    from demeanor.vectors import VectorSet, built_in
+    if folder is None:
+        if model not in (None, EMBEDDED):
+            raise ExtractionError(f"no vectors for {model}; make them first: demeanor extract --model {model} --output vectors")
+        offer_embedded()
+    with loading("the vectors"):
+        from demeanor.vectors import VectorSet, built_in
 
-    return VectorSet.load(folder or built_in.FOLDER)
+        return VectorSet.load(folder or built_in.FOLDER)
 
 
 def load_scorer(vectors: VectorSet | Path | None, model: str | None, device: str, dtype: str, allow_other_model: bool) -> Scorer:
     """The scorer for a set, or for the folder of one, as `vector_set` finds it."""
-    if vectors is None or isinstance(vectors, Path):
-        with loading("the vectors"):
-            chosen = vector_set(vectors, model)
-    else:
-        chosen = vectors
+    chosen = vector_set(vectors, model) if vectors is None or isinstance(vectors, Path) else vectors
     quantization = None if allow_other_model else chosen.model.load_quantization
     reader = load_reader(model or chosen.model.name, quantization, device, dtype, chosen.model.blocks or None)
     from demeanor.scoring import Scorer

@@ -25,7 +25,7 @@ def extract(
     ] = "logistic",
     layers: Annotated[
         str | None,
-        typer.Option("--layers", help="Layers to choose from: all, 10-20, or 8,12,16. Default: all; the middle half of a large model."),
+        typer.Option("--layers", help="Layers to choose from: all, 10-20, or 8,12,16. Default: the middle half."),
     ] = None,
     pooling: Annotated[
         str, typer.Option("--pooling", help="How a reply's tokens become one activation: mean, last, or max (of rolling means).")

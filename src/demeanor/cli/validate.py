@@ -32,8 +32,7 @@ def validate(
     from demeanor.errors import ExtractionError
     from demeanor.traits import load_many
 
-    with console.loading("the vectors"):
-        vector_set = console.vector_set(vectors)
+    vector_set = console.vector_set(vectors)
     definitions = {t.name: t for t in load_many(traits or list(vector_set.traits))}
     shared = [name for name in vector_set.traits if name in definitions]
     if not shared:

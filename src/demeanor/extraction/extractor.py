@@ -12,17 +12,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demeanor.conversation import ConversationLike
 from demeanor.extraction.directions import Array, fit_layers, method
-from demeanor.extraction.examples import ReadTrait, read_trait
-from demeanor.extraction.layers import choose_layers, default_candidates
+from demeanor.extraction.examples import ReadExamples, ReadTrait, read_trait
+from demeanor.extraction.layers import LayerChoice, choose_layers, default_candidates
 from demeanor.model.pooling import Pooling
 from demeanor.model.reader import ActivationReader, Progress, SpanOf
-from demeanor.traits.definition import TraitDefinition
+from demeanor.traits.definition import Example, TraitDefinition
 from demeanor.vectors.persona_vector import PersonaVector
+
+LAYER_PAIRS = 48
+"""Pairs that choose the layer where a trait has at least twice as many: the others are then read up to that layer only."""
 
 
 class PersonaVectorExtractor:
@@ -32,7 +36,7 @@ class PersonaVectorExtractor:
         model: A transformers causal language model.
         tokenizer: Its fast tokenizer.
         device: Accepted as in the tutorial; the model is read where it already is.
-        target_layers: 0-based layers to choose from. By default all of them, and the middle half of a large model.
+        target_layers: 0-based layers to choose from. By default the middle half.
         method: One of extraction.directions.METHODS; the tutorial's mean difference by default.
         blocks: Dotted name of the list of decoder blocks, for models where it is not found by itself.
     """
@@ -53,20 +57,36 @@ class PersonaVectorExtractor:
         self.device = str(self.reader.device)
         self.n_layers = self.reader.n_layers
         self.hidden_size = self.reader.hidden_size
-        self.target_layers = default_candidates(self.n_layers, model.num_parameters()) if target_layers is None else list(target_layers)
+        self.target_layers = default_candidates(self.n_layers) if target_layers is None else list(target_layers)
         self.method = method
 
     def extract_persona_vector(self, trait: TraitDefinition, progress: Progress | None = None) -> PersonaVector:
-        """The trait's direction at the layer that discriminates best in cross-validation over its training examples.
+        """The trait's direction at the layer that discriminates best in cross-validation over its training examples, or 48 pairs of many.
 
         `metadata` holds the centre (midpoint of the poles' mean raw scores), the method, the layer curve and the
         numbers of examples. `progress` is told how many examples have just been read; without it a bar is drawn.
         Raises ExtractionError or TraitError.
         """
-        total, every = len(trait.examples("train")), 0.5 if sys.stderr.isatty() else 10.0
-        with tqdm(desc=trait.name, total=total, unit=" examples", mininterval=every, disable=progress is not None) as bar:
-            read = read_trait(self.reader, trait, self.target_layers, splits=("train",), progress=progress or bar.update)
-        return fit_vector(read, self.method, self.target_layers)
+        examples, every = trait.examples("train"), 0.5 if sys.stderr.isatty() else 10.0
+        some = _some_pairs(examples)
+        with tqdm(desc=trait.name, total=len(examples), unit=" examples", mininterval=every, disable=progress is not None) as bar:
+            told = progress or bar.update
+            if len(self.target_layers) == 1 or some.all():
+                read = read_trait(self.reader, trait, self.target_layers, splits=("train",), progress=told)
+                return fit_vector(read, self.method, self.target_layers)
+            few = self._read(examples, some, self.target_layers, trait, told)
+            choice = choose_layers(few, method(self.method), self.target_layers)
+            rest = self._read(examples, ~some, choice.layers, trait, told)
+        joined = np.empty((len(examples), len(choice.layers), self.hidden_size), np.float32)
+        joined[some], joined[~some] = few.at(choice.layers), rest.activations
+        return fit_vector(ReadTrait(trait, {"train": ReadExamples(examples, joined, choice.layers)}), self.method, choice=choice)
+
+    def _read(
+        self, examples: list[Example], chosen: NDArray[np.bool_], layers: Sequence[int], trait: TraitDefinition, progress: Progress
+    ) -> ReadExamples:
+        these = [e for e, wanted in zip(examples, chosen, strict=True) if wanted]
+        activations = self.reader.read([e.conversation for e in these], layers, trait.reads, progress=progress)
+        return ReadExamples(these, activations.numpy(), tuple(layers))
 
     def project_onto_vector(self, text: ConversationLike, persona_vector: PersonaVector, centred: bool = True) -> float:
         """Score of a text: activation · direction, less the vector's centre unless `centred=False`.
@@ -81,20 +101,29 @@ class PersonaVectorExtractor:
         return raw - persona_vector.centre if centred else raw
 
 
+def _some_pairs(examples: list[Example]) -> NDArray[np.bool_]:
+    """Which examples choose the layer [examples]: all of few; of many those of LAYER_PAIRS pairs, spread evenly over the pack."""
+    pairs = list(dict.fromkeys(e.pair_id for e in examples))
+    step = len(pairs) / LAYER_PAIRS
+    chosen = set(pairs) if step < 2 else {pairs[int(i * step)] for i in range(LAYER_PAIRS)}
+    return np.array([e.pair_id in chosen for e in examples], bool)
+
+
 def fit_vector(
     read: ReadTrait,
     method_name: str,
-    candidates: Sequence[int],
+    candidates: Sequence[int] = (),
     width: int = 1,
     pooling: Pooling = "mean",
+    choice: LayerChoice | None = None,
 ) -> PersonaVector:
-    """Choose the layer (or `width` adjacent ones) by the training pairs, and fit the direction there.
+    """Choose the layer (or `width` adjacent ones) among the candidates by the training pairs, unless `choice` names it, and fit there.
 
     Everyday talk, where the trait was read with it, helps to fit the direction but has no say in the layer.
     """
     fit = method(method_name)
     trait, train = read.trait, read["train"]
-    choice = choose_layers(train, fit, list(candidates), width)
+    choice = choice or choose_layers(train, fit, list(candidates), width)
     activations = train.at(choice.layers)
     high, low = activations[train.high], activations[~train.high]
     direction = fit_layers(high, low, fit, read.everyday(choice.layers))

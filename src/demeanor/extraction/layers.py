@@ -20,7 +20,6 @@ from demeanor.scoring.metrics import auroc
 
 FOLDS = 5
 AS_GOOD = 0.02  # AUROC by which layers may differ and still count as equally good: one standard error with 150 pairs, about
-LARGE = 1_000_000_000  # parameters from which on only the middle half of the layers is searched
 
 
 class LayerChoice(NamedTuple):
@@ -31,10 +30,8 @@ class LayerChoice(NamedTuple):
     how: str
 
 
-def default_candidates(n_layers: int, parameters: int) -> list[int]:
-    """All layers of a small model; the middle half of a large one."""
-    if parameters < LARGE:
-        return list(range(n_layers))
+def default_candidates(n_layers: int) -> list[int]:
+    """The middle half of the layers: traits read worse near the ends, and the blocks above need not be run."""
     return list(range(n_layers // 4, n_layers - n_layers // 4))
 
 

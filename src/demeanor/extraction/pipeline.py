@@ -50,8 +50,8 @@ def made_from(method: str = READING_METHOD, width: int = READING_WIDTH) -> dict[
     """What a vector set hangs on beside its packs and its model, as its manifest keeps it."""
     thresholds = ", ".join(f"{kind} {rate}" for kind, rate in STANDARD)
     recipe = (
-        f"{method} over {width} layers, {FOLDS} folds, layers within {AS_GOOD} count as equal; steering {STEERING_METHOD}, "
-        f"caps at {CAP}; calibration from {CALIBRATION_PAIRS} pairs, thresholds {thresholds}"
+        f"{method} over {width} of the middle half of the layers, {FOLDS} folds, layers within {AS_GOOD} count as equal; "
+        f"steering {STEERING_METHOD}, caps at {CAP}; calibration from {CALIBRATION_PAIRS} pairs, thresholds {thresholds}"
     )
     return {"recipe": recipe, "ordinary": hashlib.sha256(FILE.read_bytes()).hexdigest()}
 
@@ -83,7 +83,7 @@ def extract_vectors(
         traits: What to extract; each name once.
         method: How the reading vectors are made; one of extraction.directions.METHODS. Steering vectors are always
             mean differences.
-        layers: 0-based candidates; by default all, and the middle half of a large model.
+        layers: 0-based candidates; by default the middle half.
         width: How many adjacent layers a reading vector is read over.
         pooling: How a span's tokens become one activation.
         stage: Progress, if it is to be shown.
@@ -92,7 +92,7 @@ def extract_vectors(
     """
     if not traits:
         raise ExtractionError("no trait is given; name at least one, or 'all'")
-    candidates = list(layers) if layers is not None else default_candidates(reader.n_layers, reader.model.num_parameters())
+    candidates = list(layers) if layers is not None else default_candidates(reader.n_layers)
     if not candidates or min(candidates) < 0 or max(candidates) >= reader.n_layers:
         raise ExtractionError(f"layers {candidates} are not within 0 to {reader.n_layers - 1}, the layers of this model")
     reads = read_traits(reader, traits, candidates, pooling, stage, kept)

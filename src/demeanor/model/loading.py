@@ -6,6 +6,7 @@ id is named that is not in the local hub cache.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 import json
@@ -15,6 +16,7 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -86,7 +88,7 @@ def full_name(name: str | os.PathLike[str]) -> str:
 def load_gguf(path: Path) -> LoadedModel:
     """A GGUF file, dequantised to float32, saveable as an ordinary model."""
     where: dict[str, Any] = {"gguf_file": path.name}
-    with quiet():
+    with quiet(), _read_once():
         tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)
         model = _pretrained(path.parent, dtype=torch.float32, **where)
     if hasattr(model.config, "quantization_config"):
@@ -95,6 +97,30 @@ def load_gguf(path: Path) -> LoadedModel:
         if leftover in vars(model):
             delattr(model, leftover)
     return LoadedModel(model, tokenizer)
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """Let transformers parse a GGUF file once and not three times, and its table of tensor names once and not for each weight.
+
+    It imports both from gguf at each use, so what stands there meanwhile is what it calls.
+    """
+    library: Any = importlib.import_module("gguf")
+
+    class Reader(library.GGUFReader):  # type: ignore[misc]
+        data: Any
+
+        def _get(self, *args: Any, **options: Any) -> Any:
+            if type(self.data) is np.memmap:  # a plain view of the same memory, of which a slice costs a third
+                self.data = self.data.view(np.ndarray)
+            return super()._get(*args, **options)
+
+    reader, names = library.GGUFReader, library.get_tensor_name_map
+    library.GGUFReader, library.get_tensor_name_map = functools.cache(Reader), functools.cache(names)
+    try:
+        yield
+    finally:
+        library.GGUFReader, library.get_tensor_name_map = reader, names
 
 
 def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
