@@ -65,7 +65,7 @@ def test_the_repr_of_an_entry_says_how_well_it_was_measured_and_on_what():
 def test_the_repr_of_a_set_has_a_line_a_trait_and_an_end():
     shown = repr(vector_set())
     assert shown.splitlines() == [
-        "VectorSet of tiny-chat (float32), 2 trait(s), pooling mean, made 2026-01-31",
+        "VectorSet of tiny-chat (float32), 2 traits, pooling mean, made 2026-01-31",
         "  warmth   layers 1-2, AUROC 0.90 (0.80 to 0.97) on 6 held-out pairs, safe pole high",
         "  candour  layers 1-2, not measured, safe pole high",
     ]
@@ -83,7 +83,7 @@ def test_the_repr_of_a_trait_counts_its_pairs_and_shows_none():
     plain = TraitDefinition("calm", "", ["User: a\nAssistant: b"], ["User: a\nAssistant: c", "Assistant: d"], safe_pole="low", reads="user")
     assert repr(plain) == "TraitDefinition(calm: 1 high and 2 low texts, safe pole low, reads the user's message)"
     few = TraitDefinition("calm", "", pairs=(ContrastPair("1", (Message("user", "a"),), "b", "c", "loss"),))
-    assert repr(few) == "TraitDefinition(calm: 1 pairs (1 train), safe pole high)"
+    assert repr(few) == "TraitDefinition(calm: 1 pair (1 train), safe pole high)"
 
 
 def test_the_repr_of_a_reading_has_a_line_a_trait_and_calls_nothing_certain():

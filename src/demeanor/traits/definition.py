@@ -96,7 +96,7 @@ class TraitDefinition:
     def __repr__(self) -> str:
         if self.pairs:
             counts = [(split, sum(self.splits[p.family] == split for p in self.pairs)) for split in SPLITS]
-            size = f"{len(self.pairs)} pairs ({', '.join(f'{n} {split}' for split, n in counts if n)})"
+            size = f"{len(self.pairs)} pair{'' if len(self.pairs) == 1 else 's'} ({', '.join(f'{n} {split}' for split, n in counts if n)})"
         else:
             size = f"{len(self.high_trait_prompts)} high and {len(self.low_trait_prompts)} low texts"
         reads = "" if self.reads == "response" else f", reads the {self.reads}'s message"

@@ -139,12 +139,14 @@ class VectorSet:
 
     def __repr__(self) -> str:
         m = self.model
-        width = max(map(len, self.traits), default=0)
+        width, count = max(map(len, self.traits), default=0), len(self.traits)
         lines = [f"  {name:<{width}}  {entry._words}" for name, entry in list(self.traits.items())[:SHOWN]]
-        if len(self.traits) > SHOWN:
-            lines.append(f"  and {len(self.traits) - SHOWN} more")
+        if count > SHOWN:
+            lines.append(f"  and {count - SHOWN} more")
         made = f", made {self.created}" if self.created else ""
-        return "\n".join([f"VectorSet of {m.name} ({m.dtype}), {len(self.traits)} trait(s), pooling {self.pooling}{made}", *lines])
+        return "\n".join(
+            [f"VectorSet of {m.name} ({m.dtype}), {count} trait{'' if count == 1 else 's'}, pooling {self.pooling}{made}", *lines]
+        )
 
     def only(self, names: Iterable[str]) -> VectorSet:
         """The same set with these traits only."""
