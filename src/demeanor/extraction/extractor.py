@@ -20,10 +20,11 @@ from demeanor.conversation import ConversationLike
 from demeanor.extraction.directions import Array, fit_layers, method
 from demeanor.extraction.examples import ReadExamples, ReadTrait, read_trait
 from demeanor.extraction.layers import LayerChoice, choose_layers, default_candidates
+from demeanor.model.identity import in_words
 from demeanor.model.pooling import Pooling
 from demeanor.model.reader import ActivationReader, Progress, SpanOf
 from demeanor.traits.definition import Example, TraitDefinition
-from demeanor.vectors.persona_vector import PersonaVector
+from demeanor.vectors.persona_vector import PersonaVector, layer_words
 
 LAYER_PAIRS = 48
 """Pairs that choose the layer where a trait has at least twice as many: the others are then read up to that layer only."""
@@ -59,6 +60,9 @@ class PersonaVectorExtractor:
         self.hidden_size = self.reader.hidden_size
         self.target_layers = default_candidates(self.n_layers) if target_layers is None else list(target_layers)
         self.method = method
+
+    def __repr__(self) -> str:
+        return f"PersonaVectorExtractor({in_words(self.model)}; {self.method} at {layer_words(self.target_layers)})"
 
     def extract_persona_vector(self, trait: TraitDefinition, progress: Progress | None = None) -> PersonaVector:
         """The trait's direction at the layer that discriminates best in cross-validation over its training examples, or 48 pairs of many.

@@ -64,6 +64,9 @@ class Extraction:
     on_traits: dict[str, dict[str, float]]
     cosines: dict[str, dict[str, float]]
 
+    def __repr__(self) -> str:
+        return f"Extraction of {self.vectors!r}"
+
 
 def extract_vectors(
     reader: ActivationReader,

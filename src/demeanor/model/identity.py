@@ -63,6 +63,14 @@ def identify(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Mode
     )
 
 
+def in_words(model: PreTrainedModel) -> str:
+    """A loaded model for a person: name, kind, size, dtype or quantisation, device. Looks at no weights."""
+    config, quantized = text_config(model), _quantization(model)
+    kept = str(model.dtype).removeprefix("torch.") if quantized == "none" else quantized
+    name = model.config._name_or_path or type(model).__name__
+    return f"{name} ({config.model_type}, {config.num_hidden_layers} layers of width {config.hidden_size}, {kept} on {model.device})"
+
+
 @torch.no_grad()
 def fingerprint(model: PreTrainedModel) -> str:
     """Hash of the architecture's shape and of evenly spaced values of each weight."""

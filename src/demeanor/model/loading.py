@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from demeanor.errors import MissingExtraError, ModelError, ModelNotFoundError, nearest
 from demeanor.model import embedded
+from demeanor.model.identity import in_words
 
 Quantization = Literal["8bit", "4bit"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,6 +34,9 @@ class LoadedModel(NamedTuple):
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+
+    def __repr__(self) -> str:
+        return f"LoadedModel({in_words(self.model)})"
 
 
 def load_model(

@@ -16,6 +16,7 @@ from demeanor.scoring import Calibration, Score, TokenScores
 from demeanor.scoring.metrics import reliability
 from demeanor.vectors import VectorSet
 from demeanor.vectors.card import LIMITS
+from demeanor.vectors.curves import layer_figure
 
 
 class Example(NamedTuple):
@@ -107,18 +108,7 @@ def _baselines(measured: dict[str, Any]) -> Markup:
 
 
 def _curves(vectors: VectorSet) -> Markup:
-    figure = go.Figure()
-    for name, entry in vectors.traits.items():
-        curve = entry.reading.metadata["layer_curve"]
-        layers = sorted(int(k) for k in curve)
-        figure.add_scatter(x=layers, y=[curve[str(k)] for k in layers], mode="lines", name=name)
-        chosen = [k for k in entry.reading.layers if str(k) in curve]
-        figure.add_scatter(
-            x=chosen, y=[curve[str(k)] for k in chosen], mode="markers", showlegend=False, marker={"size": 8, "color": INK},
-            hovertemplate=f"{name}: chosen layer %{{x}}<extra></extra>",
-        )  # fmt: skip
-    figure.update_xaxes(title="layer (dots: chosen)")
-    figure.update_yaxes(title="AUROC, cross-validated")
+    figure = layer_figure({name: entry.reading for name, entry in vectors.traits.items()})
     return figure_html(figure, 380, "Cross-validated AUROC by layer, one line a trait")
 
 

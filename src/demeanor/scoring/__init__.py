@@ -2,7 +2,7 @@
 
 from demeanor.scoring.calibration import Calibration
 from demeanor.scoring.live import ConversationScorer
-from demeanor.scoring.reading import NotScored, Reading, Score, TokenScores
+from demeanor.scoring.reading import NotScored, Reading, Score, TokenScores, to_frame
 from demeanor.scoring.scorer import Scorer
 
-__all__ = ["Calibration", "ConversationScorer", "NotScored", "Reading", "Score", "Scorer", "TokenScores"]
+__all__ = ["Calibration", "ConversationScorer", "NotScored", "Reading", "Score", "Scorer", "TokenScores", "to_frame"]

@@ -49,6 +49,11 @@ class Calibration:
         """Calibrated chance of the high pole, strictly between 0 and 1."""
         return _apply(self.method, self.points, self.z(raw))
 
+    def __repr__(self) -> str:
+        kept = f", thresholds: {', '.join(self.thresholds)}" if self.thresholds else ""
+        on = f"on {self.n_high} high and {self.n_low} low ({self.source})"
+        return f"Calibration(centre {self.centre:.3g}, spread {self.spread:.3g}, {self.method} {on}{kept})"
+
     def to_record(self) -> dict[str, Any]:
         """As plain data."""
         return {

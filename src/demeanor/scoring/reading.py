@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Score(NamedTuple):
@@ -16,6 +20,9 @@ class Score(NamedTuple):
     centred: float
     z: float
     probability: float
+
+    def __repr__(self) -> str:
+        return f"Score(z {self.z:+.2f}, probability {_chance(self.probability)}, centred {self.centred:+.2f}, raw {self.raw:+.2f})"
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,20 @@ class Reading:
 
     def __getitem__(self, trait: str) -> Score:
         return self.scores[trait]
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.scores), default=0)
+        lines = [f"  {trait:<{width}}  z {s.z:+.2f}, probability {_chance(s.probability)}" for trait, s in self.scores.items()]
+        windows = f", in {self.windows} windows" if self.windows > 1 else ""
+        return "\n".join([f"Reading by {self.model}{windows}", *lines])
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a trait: raw, centred, z and probability. Needs pandas."""
+        import pandas as pd
+
+        return pd.DataFrame.from_dict(
+            {trait: score._asdict() for trait, score in self.scores.items()}, orient="index", columns=list(Score._fields), dtype=float
+        ).rename_axis("trait")
 
     def to_record(self) -> dict[str, Any]:
         """As plain data, the form that files of scores hold under "demeanor"."""
@@ -61,3 +82,30 @@ class TokenScores:
 
     tokens: list[str]
     z: dict[str, NDArray[np.float64]]
+
+
+def to_frame(readings: Iterable[Reading | NotScored]) -> pd.DataFrame:
+    """The results of `score_many` as one table, a row a response in the order given.
+
+    For each trait T there are T_raw, T_z and T_probability, as `demeanor screen` names them; `error` says why a response was not
+    scored and is missing where it was. Numbers of a response that was not scored, or of a trait that was not read in it, are NaN.
+    NaN is beyond no threshold: keep rows by what is safe (`T_z > 0`), never by what is not unsafe, and look at `error`.
+    """
+    import pandas as pd
+
+    rows = list(readings)
+    scored = [row.scores if isinstance(row, Reading) else {} for row in rows]
+    nothing = Score(*[float("nan")] * len(Score._fields))
+    columns: dict[str, Any] = {}
+    for trait in dict.fromkeys(trait for scores in scored for trait in scores):
+        for what in ("raw", "z", "probability"):
+            columns[f"{trait}_{what}"] = [getattr(scores.get(trait, nothing), what) for scores in scored]
+    errors = [row.error if isinstance(row, NotScored) else None for row in rows]
+    return pd.DataFrame(columns | {"error": pd.array(errors, dtype="string")})
+
+
+def _chance(probability: float) -> str:
+    """Two places, without calling anything certain."""
+    if probability < 0.005:
+        return "<0.01"
+    return ">0.99" if probability > 0.995 else f"{probability:.2f}"

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from demeanor.conversation import Conversation, ConversationLike, as_conversation
 from demeanor.errors import ConversationError, DemeanorError
 from demeanor.model.chat import Encoded
-from demeanor.model.identity import identify
+from demeanor.model.identity import identify, in_words
 from demeanor.model.packing import Job
 from demeanor.model.reader import ActivationReader, SpanOf
 from demeanor.scoring.calibration import Calibration
@@ -69,6 +69,10 @@ class Scorer:
         self.calibrations = {n: Calibration.from_record(e.calibration) for n, e in vectors.traits.items()}
         self._directions = _stack(vectors, self.layers).to(self.reader.device)
         self.reads: dict[str, SpanOf] = {name: entry.reads for name, entry in vectors.traits.items()}
+
+    def __repr__(self) -> str:
+        warned = "".join(f"\n  warning: {warning}" for warning in self.warnings)
+        return f"Scorer({in_words(self.reader.model)}; traits: {', '.join(self.traits)}){warned}"
 
     @classmethod
     def load(

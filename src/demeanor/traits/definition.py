@@ -93,6 +93,15 @@ class TraitDefinition:
             if not any(p.strip() for p in prompts):
                 raise TraitError(f"trait {self.name}: the {pole} pole is empty; give at least one {pole}-trait example")
 
+    def __repr__(self) -> str:
+        if self.pairs:
+            counts = [(split, sum(self.splits[p.family] == split for p in self.pairs)) for split in SPLITS]
+            size = f"{len(self.pairs)} pair{'' if len(self.pairs) == 1 else 's'} ({', '.join(f'{n} {split}' for split, n in counts if n)})"
+        else:
+            size = f"{len(self.high_trait_prompts)} high and {len(self.low_trait_prompts)} low texts"
+        reads = "" if self.reads == "response" else f", reads the {self.reads}'s message"
+        return f"TraitDefinition({self.name}: {size}, safe pole {self.safe_pole}{reads})"
+
     def examples(self, split: Split | None = None) -> list[Example]:
         """The labelled examples of a split (all of them by default), high and low of a pair side by side."""
         if self.pairs:

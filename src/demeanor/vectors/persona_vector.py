@@ -7,13 +7,17 @@ as a whole, and the raw score is summed over the layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from demeanor.errors import VectorSetError
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 
 @dataclass(eq=False)
@@ -58,3 +62,33 @@ class PersonaVector:
     def raw(self, activations: Tensor) -> Tensor:
         """Raw scores of activations [..., k, hidden] read at `layers`: [...]."""
         return (activations * self.rows.to(activations)).sum((-2, -1))
+
+    def curve(self) -> dict[int, float]:
+        """The layer curve: cross-validated AUROC of each candidate layer, ascending; empty if none was measured."""
+        found = self.metadata.get("layer_curve") or {}
+        return dict(sorted((int(layer), float(value)) for layer, value in found.items()))
+
+    def plot_layers(self) -> go.Figure:
+        """The layer curve as a Plotly figure, the layers that it is read at as dots. Raises VectorSetError if there is no curve."""
+        if not self.curve():
+            why = self.metadata.get("layer_choice")
+            raise VectorSetError(
+                f"{self.trait_name} has no layer curve{f' ({why})' if why else ''}; extract it from pairs of at least three families"
+            )
+        from demeanor.vectors.curves import layer_figure
+
+        return layer_figure({self.trait_name: self})
+
+    def __repr__(self) -> str:
+        method = f", {self.metadata['method']}" if "method" in self.metadata else ""
+        at = f"{layer_words(self.layers)} of width {self.direction.shape[-1]}"
+        return f"PersonaVector({self.trait_name}: {at}, strength {self.strength:.2f}{method})"
+
+
+def layer_words(layers: Sequence[int]) -> str:
+    """Layers for a person: "layer 12", "layers 12-16", "layers 4, 8, 12"."""
+    if len(layers) == 1:
+        return f"layer {layers[0]}"
+    if list(layers) == list(range(layers[0], layers[0] + len(layers))):
+        return f"layers {layers[0]}-{layers[-1]}"
+    return f"layers {', '.join(map(str, layers))}"

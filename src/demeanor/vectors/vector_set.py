@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +22,25 @@ from demeanor.errors import VectorSetError, WrongModelError, nearest
 from demeanor.model.identity import ModelIdentity
 from demeanor.model.pooling import Pooling
 from demeanor.traits.definition import Pole, Span
-from demeanor.vectors.persona_vector import PersonaVector
+from demeanor.vectors.persona_vector import PersonaVector, layer_words
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+SHOWN = 12  # traits that a repr names
+
+
+class Measured(NamedTuple):
+    """How well a trait's poles are told apart, and on what; NaN and "not measured" where that is unknown."""
+
+    auroc: float
+    low: float
+    high: float
+    on: str
+
+    def __str__(self) -> str:
+        return self.on if math.isnan(self.auroc) else f"AUROC {self.auroc:.2f} ({self.low:.2f} to {self.high:.2f}) on {self.on}"
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,24 @@ class TraitEntry:
     def on_safe_side(self, centred: float) -> bool:
         """Whether a centred score lies on the pole that one wants to see."""
         return (centred > 0) == (self.safe_pole == "high")
+
+    @property
+    def measured(self) -> Measured:
+        """The AUROC with its 95 % interval: on held-out pairs, or of an adapted vector on its labelled replies."""
+        if held := self.metrics.get("auroc"):
+            return Measured(held["value"], held["low"], held["high"], f"{held['pairs']} held-out pairs")
+        if adapted := self.reading.metadata.get("adapted"):
+            found = adapted["auroc"]
+            return Measured(found["value"], found["low"], found["high"], f"{adapted['rows']} labelled replies, cross-validated")
+        return Measured(math.nan, math.nan, math.nan, "not measured")
+
+    def __repr__(self) -> str:
+        return f"TraitEntry({self.reading.trait_name}: {self._words})"
+
+    @property
+    def _words(self) -> str:
+        reads = "" if self.reads == "response" else f", reads the {self.reads}'s message"
+        return f"{layer_words(self.reading.layers)}, {self.measured}, safe pole {self.safe_pole}{reads}"
 
 
 @dataclass
@@ -73,6 +110,47 @@ class VectorSet:
     def layers(self) -> list[int]:
         """All layers that its reading vectors need, ascending."""
         return sorted({layer for entry in self.traits.values() for layer in entry.reading.layers})
+
+    def plot_layers(self) -> go.Figure:
+        """The layer curves of all traits as one Plotly figure, which names those without. Raises VectorSetError if none has one."""
+        vectors = {name: entry.reading for name, entry in self.traits.items()}
+        if not any(vector.curve() for vector in vectors.values()):
+            raise VectorSetError("no trait of this vector set has a layer curve; extract from pairs of at least three families")
+        from demeanor.vectors.curves import layer_figure
+
+        return layer_figure(vectors)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a trait: where it is read and steered, how well it is told apart (NaN: not measured), its safe pole."""
+        import pandas as pd
+
+        rows = {
+            name: {
+                "layers": layer_words(entry.reading.layers).split(" ", 1)[1],
+                "method": entry.reading.metadata.get("method", "unknown"),
+                "auroc": entry.measured.auroc,
+                "auroc_low": entry.measured.low,
+                "auroc_high": entry.measured.high,
+                "measured_on": entry.measured.on,
+                "safe_pole": entry.safe_pole,
+                "reads": entry.reads,
+                "steered_at": entry.steering.layer_idx,
+                "strength": entry.steering.strength,
+            }
+            for name, entry in self.traits.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trait")
+
+    def __repr__(self) -> str:
+        m = self.model
+        width, count = max(map(len, self.traits), default=0), len(self.traits)
+        lines = [f"  {name:<{width}}  {entry._words}" for name, entry in list(self.traits.items())[:SHOWN]]
+        if count > SHOWN:
+            lines.append(f"  and {count - SHOWN} more")
+        made = f", made {self.created}" if self.created else ""
+        return "\n".join(
+            [f"VectorSet of {m.name} ({m.dtype}), {count} trait{'' if count == 1 else 's'}, pooling {self.pooling}{made}", *lines]
+        )
 
     def only(self, names: Iterable[str]) -> VectorSet:
         """The same set with these traits only."""
