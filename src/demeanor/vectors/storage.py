@@ -19,6 +19,7 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from demeanor.vectors.vector_set import TraitEntry, VectorSet
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+ADAPTED = "adapted"  # in the metadata of a reading vector that was fitted to labelled replies: at which size, how well
 _HASHED = ("vectors.safetensors", "calibration.json")
 _ENTRY_TEXT = ("title", "description", "high_pole", "low_pole", "safe_pole", "reads", "pack_hash", "metrics")
 
@@ -42,6 +44,7 @@ _ENTRY_TEXT = ("title", "description", "high_pole", "low_pole", "safe_pole", "re
 def save(vectors: VectorSet, folder: Path) -> Path:
     """Write `vectors` to `folder`, replacing a vector set that is there. Raises OutputError; leaves no half set."""
     refuse_foreign(folder)
+    refuse_unadapted(folder, adapted_traits(vectors))
     place = _real(folder)
     staging = place.parent / f".{place.name}-{secrets.token_hex(4)}"  # named before it is made: an interrupt finds it
     try:
@@ -112,6 +115,28 @@ def refuse_foreign(folder: Path) -> None:
     ours = (folder / MANIFEST).is_file() and any((folder / name).is_file() for name in _HASHED)  # even a damaged one
     if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder} exists and is not a vector set; name another folder")
+
+
+def refuse_unadapted(folder: Path, adapted: Iterable[str]) -> None:
+    """Raise OutputError where saving to `folder` would lose what was learnt of labels: a trait that is adapted there and not in `adapted`.
+
+    To be called before the work that makes the set, too.
+    """
+    try:
+        traits = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["traits"]
+        there = {name for name, record in traits.items() if ADAPTED in record["reading"]["metadata"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no set, or one too damaged to lose anything
+        return
+    if lost := sorted(there - set(adapted)):
+        raise OutputError(
+            f"{folder} holds {', '.join(lost)} adapted to labelled replies, and what is to be saved does not; name another folder with "
+            "--output, or remove that one first"
+        )
+
+
+def adapted_traits(vectors: VectorSet) -> list[str]:
+    """The traits that were fitted to labelled replies."""
+    return [name for name, entry in vectors.traits.items() if ADAPTED in entry.reading.metadata]
 
 
 def load(folder: Path) -> VectorSet:
