@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from demeanor.cli.terminal import TextConsole
 from demeanor.errors import ExtractionError, InputFileError, OutputError
 
 if TYPE_CHECKING:
     from demeanor.model.reader import ActivationReader
     from demeanor.scoring import Scorer
 
-out = Console(highlight=False, emoji=False)
-err = Console(stderr=True, highlight=False, emoji=False)
+out = TextConsole(highlight=False, emoji=False)
+err = TextConsole(stderr=True, highlight=False, emoji=False)
 
 EMBEDDED = "smollm2-135m-instruct"
 Model = Annotated[str, typer.Option("--model", "-m", help="The embedded model's name, a hub id, a folder, or a .gguf file.")]

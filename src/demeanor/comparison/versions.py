@@ -20,6 +20,7 @@ from demeanor.conversation import Message, from_messages
 from demeanor.errors import DemeanorError, InputFileError
 from demeanor.records import read_rows
 from demeanor.scoring.calibration import Calibration
+from demeanor.scoring.thresholds import reached
 from demeanor.traits.definition import Pole
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _where_conditions_hold(
                 if isinstance(reading, Reading) and other in reading.scores:
                     high = reading[other].probability
                     found.setdefault(reply.key, []).append(high if observers[name].vectors[other].safe_pole == "low" else 1 - high)
-        out[trait] = {key for key, risks in found.items() if sum(risks) / len(risks) < least}
+        out[trait] = {key for key, risks in found.items() if not reached(sum(risks) / len(risks), least)}
     return out
 
 
