@@ -289,7 +289,7 @@ def test_a_row_that_was_learnt_from_is_known_however_it_is_typed_again(tmp_path,
 
 
 def test_only_the_trait_that_has_learnt_from_rows_leaves_them_out_and_an_old_set_none(tmp_path, make_model, tokenizer):
-    reader, vectors, (texts, labels, groups) = learnt(tmp_path, make_model, tokenizer)
+    _, vectors, (texts, labels, groups) = learnt(tmp_path, make_model, tokenizer)
     labelled = as_labelled(texts, labels, groups)
     assert fresh(entry("candour"), labelled) is labelled
     del vectors["warmth"].reading.metadata[LEARNT_FROM]  # as before it was kept

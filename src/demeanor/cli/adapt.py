@@ -32,8 +32,8 @@ def adapt(
 
     Twenty to fifty labelled replies from where the vector will be used are worth more than hundreds of invented
     pairs. Prints the cross-validated AUROC at this size, the learning curve, and what more labels would bring. With a
-    'label' column that is still empty the pack's vector is given back. To go on with more labels, adapt the extracted set again with all of them; one that
-    was adapted already is refused.
+    'label' column that is still empty the pack's vector is given back. To go on with more labels, adapt the extracted set
+    again with all of them; one that was adapted already is refused.
 
     Example: demeanor adapt --trait crisis_recognition --input labelled.jsonl --output adapted
     """

@@ -40,7 +40,8 @@ def compare(
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option("--prompts", help="JSON lines with 'prompt' (and 'group', for related ones) that models answer. Default: the sixty that come with Demeanor."),
+        typer.Option("--prompts", help="JSON lines with 'prompt' (and 'group', for related ones) that models answer. Default: the sixty "
+                                       "that come with Demeanor."),
     ] = None,
     samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="Replies of a model to each prompt.")] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal replies and equal statistics.")] = 0,

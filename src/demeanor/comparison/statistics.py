@@ -69,7 +69,7 @@ def _by_group(d: Array, groups: NDArray[Any] | None) -> tuple[Array, Array]:
         return np.asarray(d, float), np.ones(len(d))
     _, first, at = np.unique(groups, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    return np.bincount(at, d)[order], np.bincount(at)[order].astype(float)
+    return np.asarray(np.bincount(at, d)[order], float), np.asarray(np.bincount(at)[order], float)
 
 
 def _mean_of_sums(sums: Array, sizes: Array, axis: int = -1) -> Array:
@@ -162,8 +162,8 @@ def at_equal_length(d: Array, log_ratio: Array, groups: NDArray[Any] | None = No
     if len(sums) < 10 or log_ratio.std() < 0.02 or np.ptp(d) == 0:
         return None
     errors: dict[str, Any] = {"cov_type": "HC3"}
-    if len(sums) < len(d):
-        errors = {"cov_type": "cluster", "cov_kwds": {"groups": np.unique(groups, return_inverse=True)[1]}}  # type: ignore[arg-type]
+    if groups is not None and len(sums) < len(d):
+        errors = {"cov_type": "cluster", "cov_kwds": {"groups": np.unique(groups, return_inverse=True)[1]}}
     with np.errstate(all="ignore"):
         fitted = sm.OLS(d, sm.add_constant(log_ratio, has_constant="add")).fit(use_t=True, **errors)
         low, high = fitted.conf_int(ALPHA)[0]

@@ -73,9 +73,9 @@ def _tutorial_vector(file: Path) -> PersonaVector:
             raise ValueError(f"{str(name)[:80]!r} is no trait name")
         direction = torch.as_tensor(content["direction"])
         check_direction(direction.float() if direction.is_floating_point() else direction, "its direction")
-        record = {"layer_idx": int(content["layer_idx"]), "strength": float(content["strength"]), "metadata": metadata}
-        VectorRecord.model_validate(record)
-        return PersonaVector(name, direction.float(), record["layer_idx"], record["strength"], dict(metadata))
+        layer, strength = int(content["layer_idx"]), float(content["strength"])
+        VectorRecord.model_validate({"layer_idx": layer, "strength": strength, "metadata": metadata})
+        return PersonaVector(name, direction.float(), layer, strength, dict(metadata))
     except ValidationError as error:
         raise VectorSetError(f"{file} is not a tutorial vector file: {in_a_line(error)}") from error
     except (RuntimeError, KeyError, TypeError, ValueError, OverflowError) as error:
