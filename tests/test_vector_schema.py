@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import shutil
 import warnings
 
 import pytest
@@ -310,6 +311,7 @@ def test_any_field_with_anything_in_it_loads_as_it_is_or_is_refused(folder, tmp_
             assert 0 <= float(calibration.probability(calibration.centre + calibration.spread)) <= 1
             assert calibration.spread > 0
     assert card(loaded)
+    shutil.rmtree(tmp_path / "again", ignore_errors=True)
     again = json.loads((loaded.save(tmp_path / "again") / "manifest.json").read_text())
     assert (again["traits"], again["model"], again["pooling"], again["order"]) == (
         before["traits"], before["model"] | {"blocks": before["model"].get("blocks", "")}, before["pooling"], before["order"]
