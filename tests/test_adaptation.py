@@ -8,7 +8,7 @@ from artifacts import CALIBRATION, entry, vector, vector_set
 from demeanor import PersonaVectorExtractor, Scorer, VectorSet
 from demeanor.conversation import from_text
 from demeanor.errors import ExtractionError
-from demeanor.extraction.adaptation import adapt, adapt_activations, as_labelled, recalibrate, without_prior
+from demeanor.extraction.adaptation import LEARNT_FROM, adapt, adapt_activations, as_labelled, fresh, recalibrate, without_prior
 from demeanor.extraction.sampling import choose_to_label
 from demeanor.model.identity import identify
 from demeanor.model.reader import ActivationReader
@@ -248,3 +248,55 @@ def test_the_sheet_spans_the_scores_and_the_prompts_without_duplicates():
     assert scores[picks].min() < np.quantile(scores, 0.05)
     assert scores[picks].max() > np.quantile(scores, 0.95)
     assert len({groups[i] for i in picks}) >= 25
+
+
+def learnt(tmp_path, make_model, tokenizer, reads="response"):
+    """A reader, a set whose trait has learnt from twenty replies, and these with twenty more."""
+    model = make_model("llama")
+    reader = ActivationReader(model, tokenizer)
+    direction = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(0)), dim=0)
+    kept = entry(
+        "warmth", reading=PersonaVector("warmth", direction, 1, 1.0), steering=PersonaVector("warmth", direction, 1, 1.0), reads=reads
+    )
+    texts = [from_text(f"User: question {i // 2}\nAssistant: {'yes ' * (i % 5 + 1)}{i}") for i in range(40)]
+    labels, groups = [(i + i // 4) % 2 for i in range(40)], [str(i // 2) for i in range(40)]
+    made = adapt(
+        reader,
+        vector_set(kept, model=identify(model, tokenizer), neutral_norm=torch.zeros(0)),
+        "warmth",
+        as_labelled(texts[:20], labels[:20], groups[:20]),
+    )
+    return reader, VectorSet.load(made.vectors.save(tmp_path / "adapted")), (texts, labels, groups)
+
+
+@pytest.mark.parametrize("reads", ["response", "user"])
+def test_what_a_vector_has_learnt_from_is_left_out_of_its_calibration(tmp_path, make_model, tokenizer, reads):
+    reader, vectors, (texts, labels, groups) = learnt(tmp_path, make_model, tokenizer, reads)
+    both, rest = (recalibrate(reader, vectors, "warmth", as_labelled(texts[a:], labels[a:], groups[a:])) for a in (0, 20))
+    assert (both.left_out, rest.left_out) == (20, 0)
+    assert (both.calibration, both.rows) == (rest.calibration, 20)
+
+
+def test_a_row_that_was_learnt_from_is_known_however_it_is_typed_again(tmp_path, make_model, tokenizer):
+    _, vectors, (texts, labels, groups) = learnt(tmp_path, make_model, tokenizer)
+    again = [from_text(f"User: QUESTION {i // 2} \nAssistant:  {'yes ' * (i % 5 + 1)}{i}\nUser: thanks") for i in range(20)]
+    left = fresh(vectors["warmth"], as_labelled([*again, *texts[20:]], labels, groups))
+    assert left.conversations == texts[20:]
+    with pytest.raises(ExtractionError, match=r"adapted to 20 of these 20 labelled replies, so they are not fresh, and none is left"):
+        fresh(vectors["warmth"], as_labelled(again, labels[:20], groups[:20]))
+    with pytest.raises(ExtractionError, match=r"the 1 that are left are all of one kind"):
+        fresh(vectors["warmth"], as_labelled([*again, texts[20]], labels[:21], groups[:21]))
+
+
+def test_only_the_trait_that_has_learnt_from_rows_leaves_them_out_and_an_old_set_none(tmp_path, make_model, tokenizer):
+    _, vectors, (texts, labels, groups) = learnt(tmp_path, make_model, tokenizer)
+    labelled = as_labelled(texts, labels, groups)
+    assert fresh(entry("candour"), labelled) is labelled
+    del vectors["warmth"].reading.metadata[LEARNT_FROM]  # as before it was kept
+    assert fresh(VectorSet.load(vectors.save(tmp_path / "old"))["warmth"], labelled) is labelled
+
+
+def test_a_saved_set_holds_hashes_of_what_it_has_learnt_and_no_text(tmp_path, make_model, tokenizer):
+    _, vectors, _ = learnt(tmp_path, make_model, tokenizer)
+    assert len(vectors["warmth"].reading.metadata[LEARNT_FROM]) == 20
+    assert not any("question" in path.read_text(errors="replace") for path in (tmp_path / "adapted").iterdir())

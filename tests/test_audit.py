@@ -478,6 +478,7 @@ def test_the_report_counts_by_month_and_names_nobody(tmp_path, suffix):
         "referrals": {"risk_disclosed": 1},
         "not_scored": 0,
         "overridden": 1,
+        "only_tried": 0,
     }
     assert found["months"]["2027-01"]["not_scored"] == 1
     with AuditLog(path) as log:
@@ -499,3 +500,85 @@ def test_the_commands_say_whole_or_where_it_broke(tmp_path):
         shown = runner.invoke(app, [command, str(path)])
         assert shown.exit_code == 1
         assert "record 2 was changed" in shown.output
+
+
+@both
+def test_a_noted_head_is_found_in_a_log_that_goes_on(tmp_path, suffix):
+    path = tmp_path / f"audit.{suffix}"
+    heads = []
+    for n in range(4):
+        fill(path, n)
+        heads.append(verify(path))
+    assert [(found.records, verify(path, found.head).noted_at) for found in heads] == [(0, 0), (1, 1), (3, 3), (6, 6)]
+    assert verify(path, heads[1].head.upper() + "\n").noted_at == 1
+    assert verify(path).noted_at is None
+
+
+@both
+def test_a_tail_that_was_cut_off_is_noticed_by_the_head_that_was_noted(tmp_path, suffix):
+    path = fill(tmp_path / f"audit.{suffix}", 5)
+    head = verify(path).head
+    drop_last(path, 2)
+    fill(path, 4)  # and the log goes on, longer than before
+    found = verify(path, head)
+    assert (found.whole, found.records, found.noted_at) == (True, 7, None)
+    anew = fill(tmp_path / f"anew.{suffix}", 7)
+    assert verify(anew, head).noted_at is None
+
+
+@pytest.mark.parametrize("head", ["", "abc", "z" * 64, "0" * 63])
+def test_what_is_no_head_is_refused(tmp_path, head):
+    with pytest.raises(AuditError, match="is no head of a log; give the 64 hexadecimal digits"):
+        verify(fill(tmp_path / "audit.db"), head)
+
+
+def drop_last(path, n):
+    """Cut off the last records of a log, as somebody may who can write to it."""
+    if path.suffix == ".jsonl":
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-n]))
+        return
+    connection = sqlite3.connect(path)
+    (table,) = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'") if name != "sqlite_sequence"]
+    for (trigger,) in connection.execute("SELECT name FROM sqlite_master WHERE type='trigger'").fetchall():
+        connection.execute(f"DROP TRIGGER {trigger}")
+    connection.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} ORDER BY rowid DESC LIMIT {n})")
+    connection.commit()
+    connection.close()
+
+
+@both
+def test_the_command_exits_with_1_where_a_noted_head_or_records_are_missing(tmp_path, suffix):
+    path = fill(tmp_path / f"audit.{suffix}", 5)
+    head = verify(path).head
+    fill(path, 2)
+    runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
+
+    def shown(*options):
+        found = runner.invoke(app, ["verify", str(path), *options])
+        return found.exit_code, " ".join(found.output.split())
+
+    code, said = shown("--head", head, "--at-least", "7")
+    assert code == 0
+    assert "the noted head is in the chain, after record 5; 2 came since" in said
+    code, said = shown("--at-least", "8")
+    assert code == 1
+    assert "it holds 7 records, and at least 8 are wanted" in said
+    code, said = shown("--head", "0" * 64)
+    assert code == 1
+    assert "the noted head is not in the chain: records that were there have been cut off" in said
+
+
+def test_a_trial_run_counts_no_replacement_that_did_not_happen(tmp_path):
+    read = reply(crisis_recognition=-3.0)
+    outcome = decide(DEFAULT, read, user(3.0))
+    tried = Decision.of(outcome, read, "the reply itself", "observed", instead="the reviewed reply")
+    path = tmp_path / "audit.jsonl"
+    with AuditLog(path) as log:
+        for taken in (None, "flag", "substitute"):
+            log.append(AuditRecord.of(tried, "alice", "m", "v", "1", taken=taken))
+        log.append(AuditRecord.of(decision(-3.0, 3.0), "alice", "m", "v", "1"))
+    (month,) = report(path)["months"].values()
+    assert (month["action"], month["only_tried"], month["overridden"]) == ({"flag": 3, "substitute": 1}, 3, 0)
+    assert (month["severity"], month["referrals"]) == ({"red": 4}, {"risk_disclosed": 1})
+    shown = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, ["report", str(path)])
+    assert "a trial run showed 3 replies that the policy would have replaced" in " ".join(shown.output.split())

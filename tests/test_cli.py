@@ -21,6 +21,7 @@ from demeanor.cli.models import WELL_TRIED
 from demeanor.conversation import as_conversation
 from demeanor.errors import ActivationError, DemeanorError
 from demeanor.extraction import extract_vectors
+from demeanor.keys import row_hash
 from demeanor.model import embedded
 from demeanor.model.reader import ActivationReader
 from demeanor.scoring import NotScored, Reading, Score
@@ -400,11 +401,12 @@ def test_rows_that_cannot_be_scored_keep_their_place_and_exit_with_3(run, tmp_pa
     (tmp_path / "talks.jsonl").write_text("\n".join(lines))
     code, _, err = run("score", "-i", "talks.jsonl", "-o", "out.jsonl")
     assert code == 3
-    assert "error: 3 of 5 rows could not be scored" in err
+    assert "error: 2 of 5 rows could not be scored" in err
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     errors = [row["demeanor"].get("error", "") for row in rows]
-    assert [error.split(":")[0][:6] for error in errors] == ["", "line 2", "line 3", "line 4", ""]
+    assert [error.split(":")[0][:6] for error in errors] == ["", "line 2", "line 3", "", ""]
     assert rows[2]["response"] == ""
+    assert rows[3]["z"] is None  # nobody reads it, and JSON holds no NaN
 
 
 @pytest.mark.usefixtures("fake_scorer")
@@ -533,3 +535,36 @@ def test_a_labelled_row_without_a_reply_is_named_before_any_is_read(run, tmp_pat
     code, _, err = run("adapt", "-t", "warmth", "-i", "labelled.jsonl", "-o", "adapted")
     assert code == 2
     assert "labelled.jsonl: line 10: the assistant message to score is empty" in err
+
+
+@pytest.mark.usefixtures("fake_scorer")
+@pytest.mark.parametrize("rows", [[{"level": 1}, {"level": 0}], [{"label": ""}, {"label": None}]])
+def test_an_adapted_set_is_not_written_over_by_rows_without_labels(run, tmp_path, rows):
+    kept = entry("warmth")
+    kept.reading.metadata["adapted"] = {"rows": 20, "prompts": 10, "auroc": {"value": 0.8, "low": 0.7, "high": 0.9}}
+    vector_set(kept).save(tmp_path / "adapted")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "adapted").iterdir()}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"response": "a", **row}) + "\n" for row in rows))
+    code, out, err = run("adapt", "-t", "warmth", "-i", "rows.jsonl", "-o", "adapted")
+    assert (code, out) == (2, "")
+    assert ("'level' is it" if "level" in rows[0] else "holds warmth adapted to labelled replies") in " ".join(err.split())
+    assert {p.name: p.read_bytes() for p in (tmp_path / "adapted").iterdir()} == before
+
+
+@pytest.mark.usefixtures("fake_scorer")
+def test_a_sheet_that_is_not_filled_in_yet_gives_the_packs_vector(run, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"response": "a", "Label": ""}\n{"response": "b", "label": null}\n')
+    code, _, err = run("adapt", "-t", "warmth", "-i", "rows.jsonl", "-o", "adapted")
+    assert code == 0
+    assert "no row of rows.jsonl has its 'label' filled in: the pack's vector was written unchanged" in " ".join(err.split())
+
+
+def test_calibrate_says_how_many_replies_were_learnt_from_and_stops_where_none_is_fresh(run, tmp_path):
+    kept = entry("warmth")
+    rows = [{"prompt": f"question {i}", "response": f"reply {i}", "label": i % 2} for i in range(6)]
+    kept.reading.metadata["learnt_from"] = [row_hash(as_conversation({k: r[k] for k in ("prompt", "response")})) for r in rows]
+    vector_set(kept).save(tmp_path / "vectors")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, err = run("calibrate", "-t", "warmth", "-i", "rows.jsonl")
+    assert code == 2
+    assert "warmth was adapted to 6 of these 6 labelled replies, so they are not fresh, and none is left" in " ".join(err.split())

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from demeanor.cli.compare import _details, _differences, parse_versions
 from demeanor.cli.compare import compare as command
 from demeanor.comparison import (
     Scored,
+    answer,
     bundled_prompts,
     compare,
     judge,
@@ -31,8 +33,10 @@ from demeanor.comparison import (
     statistics,
 )
 from demeanor.comparison.statistics import prompts_needed, smallest_p
+from demeanor.comparison.versions import prompt_groups
 from demeanor.conversation import Message, as_conversation
 from demeanor.errors import DemeanorError, InputFileError, VectorSetError
+from demeanor.model.generation import Sampling
 from demeanor.reports.comparison import write_report
 from demeanor.scoring import NotScored, Reading, Score
 
@@ -362,6 +366,112 @@ def test_a_gzipped_file_and_a_malformed_row(tmp_path):
     assert [bool(r.error) for r in found] == [False, True, True]
     assert found[1].error.startswith("line 2 is not JSON")
     assert found[2].error == "line 3: the assistant message to score is empty; give it some text"
+
+
+def related(rows, families):
+    """The same replies, with the family of their prompt as a group."""
+    return [replace(row, group=f"family {int(row.key.removeprefix('p')) % families}") for row in rows]
+
+
+def test_related_prompts_reject_a_true_null_no_more_often_than_others():
+    rng = np.random.default_rng(11)
+    groups = np.repeat(np.arange(20), 5)
+    found = {True: 0, False: 0}
+    for run in range(240):
+        d = (rng.normal(size=(20, 1)) + rng.normal(size=(20, 5))).ravel()
+        found[True] += statistics.permutation_p(d, run, groups) < 0.05
+        found[False] += statistics.permutation_p(d, run) < 0.05
+    assert 0.02 <= found[True] / 240 <= 0.085
+    assert found[False] / 240 > 0.18  # what it would be if the families were passed over
+
+
+def test_what_is_given_per_group_is_what_groups_of_their_means_would_give():
+    rng = np.random.default_rng(4)
+    means = rng.normal(0.3, 1, 12)
+    d, groups = np.repeat(means, 3), np.repeat(np.arange(12), 3)
+    shuffled = rng.permutation(36)
+    for some, of in ((d, groups), (d[shuffled], groups[shuffled])):
+        assert statistics.permutation_p(some, 0, of) == pytest.approx(statistics.permutation_p(means))
+        by_group, alone = statistics.bootstrap_interval(some, 0, of), statistics.bootstrap_interval(means)
+        assert by_group == pytest.approx(alone, abs=0.03)
+        assert prompts_needed(some, 0.5, 1, of) == 3 * prompts_needed(means, 0.5)
+    alone = np.arange(36)
+    assert statistics.permutation_p(d, 0, alone) == statistics.permutation_p(d)
+    assert statistics.bootstrap_interval(d, 0, alone) == statistics.bootstrap_interval(d)
+
+
+def test_groups_of_unequal_size_leave_every_prompt_counting_once():
+    d, groups = np.array([1.0, 1.0, 1.0, 1.0, -1.0, 0.5, -0.5, 2.0]), np.array(list("aaaabcde"))
+    interval = statistics.bootstrap_interval(d, 0, groups)
+    assert interval.low < d.mean() < interval.high
+    assert statistics.permutation_p(d, 0, groups) > statistics.permutation_p(d)
+    assert statistics.bootstrap_interval(d, 0, np.array(["a"] * 8)) is None
+    assert statistics.permutation_p(d, 0, np.array(["a"] * 8)) == 1.0
+
+
+def test_a_comparison_draws_and_flips_by_group_and_says_what_it_assumes():
+    versions = two(prompts=40, shift={"warmth": -0.4})
+    alone = compare(versions, POLES)
+    grouped = compare({name: related(rows, 8) for name, rows in versions.items()}, POLES)
+    (before,), (after,) = alone.of("warmth"), grouped.of("warmth")
+    assert (before.prompts, before.groups, after.prompts, after.groups) == (40, 40, 40, 8)
+    assert after.difference == before.difference
+    assert after.p > before.p
+    assert "prompts are taken to be unrelated; give paraphrases and other related ones a common 'group'" in alone.assumption
+    assert "groups of related prompts are drawn and flipped as wholes (40 prompts in 8 groups)" in grouped.assumption
+    record = grouped.to_record()
+    assert (record["assumption"], record["differences"][0]["groups"]) == (grouped.assumption, 8)
+    assert (grouped.lengths[0].interval, grouped.lengths[0].p) != (alone.lengths[0].interval, alone.lengths[0].p)
+    assert after.unsafe_after.interval != before.unsafe_after.interval
+
+
+def test_too_few_groups_can_fail_no_condition_however_many_prompts_they_have():
+    versions = {name: related(rows, 3) for name, rows in two(prompts=40, shift={"warmth": -2.0}).items()}
+    with pytest.raises(InputFileError, match="3 groups of related prompts are too few for warmth: no change of any size could fail it"):
+        judge(parse_condition("warmth drops more than 0.2"), compare(versions, POLES))
+
+
+def test_prompts_that_were_typed_anew_are_one_prompt_and_read_after_the_same_words(tmp_path):
+    typed = ["I cannot sleep.", " i CANNOT  sleep. ", "I can\u200bnot sleep."]
+    write(tmp_path / "a.jsonl", [{"prompt": typed[0], "response": "one"}])
+    write(tmp_path / "b.jsonl", [{"prompt": text, "response": f"two {i}"} for i, text in enumerate(typed[1:])])
+    keyed = matched({name: read_replies(tmp_path / f"{name}.jsonl") for name in "ab"})
+    assert {r.key for rows in keyed.values() for r in rows} == {keyed["a"][0].key}
+    assert {r.asked for rows in keyed.values() for r in rows} == {"I cannot sleep."}
+
+
+def test_one_prompt_under_two_ids_is_no_evidence_twice(tmp_path):
+    rows = [{"id": i, "prompt": ("Question 1", "question 1 ", "Question 2")[i], "response": f"reply {i}"} for i in range(3)]
+    write(tmp_path / "a.jsonl", rows)
+    found = matched({name: read_replies(tmp_path / "a.jsonl") for name in "ab"}, "id")["a"]
+    assert [r.key for r in found] == ["0", "1", "2"]
+    assert found[0].group == found[1].group != found[2].group
+
+
+def test_a_group_is_read_from_the_rows_of_whichever_version_has_it(tmp_path):
+    write(tmp_path / "a.jsonl", [asked(i, id=i, Group=f"Family {i // 2} ") for i in range(4)])
+    write(tmp_path / "b.jsonl", [asked(i, id=i, group=" ") for i in range(4)])
+    for rows in matched({name: read_replies(tmp_path / f"{name}.jsonl") for name in "ab"}).values():
+        assert [r.group for r in rows] == ["group family 0", "group family 0", "group family 1", "group family 1"]
+
+
+def test_one_prompt_in_two_groups_is_an_error(tmp_path):
+    write(tmp_path / "a.jsonl", [asked(1, id="q", group="sleep")])
+    write(tmp_path / "b.jsonl", [asked(1, id="q", group="work")])
+    with pytest.raises(InputFileError, match=r"the prompt 'q' is in the groups 'sleep' and 'work' in a and b; give it one 'group'"):
+        matched({name: read_replies(tmp_path / f"{name}.jsonl") for name in "ab"})
+
+
+def test_groups_of_a_file_of_prompts_go_with_what_a_model_answers_and_are_saved(tmp_path, monkeypatch):
+    write(tmp_path / "prompts.jsonl", [{"prompt": f"question {i}", "group": "one" if i < 2 else ""} for i in range(3)])
+    prompts, groups = read_prompts(tmp_path / "prompts.jsonl"), prompt_groups(tmp_path / "prompts.jsonl")
+    assert groups == {"1": "one", "2": "one"}
+    said = SimpleNamespace(text="a reply")
+    monkeypatch.setattr("demeanor.model.generation.write_replies", lambda _reader, asked, *_: [said] * len(asked))
+    written = answer(None, prompts, Sampling(8), groups=groups)
+    assert [r.group for r in written] == ["one", "one", None]
+    again = read_replies(write(tmp_path / "saved.jsonl", [r.to_record() for r in written]))
+    assert [r.group for r in again] == ["one", "one", None]
 
 
 # --- the command --------------------------------------------------------------------------------------------------

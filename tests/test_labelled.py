@@ -3,10 +3,14 @@
 import gzip
 import json
 
+import numpy as np
 import pytest
+from artifacts import CALIBRATION, entry, unit, vector_set
 
 from demeanor.cli.labelled import read_labelled
 from demeanor.errors import InputFileError
+from demeanor.extraction.adaptation import adapt_activations
+from demeanor.vectors import PersonaVector
 
 
 def write(path, rows):
@@ -72,3 +76,88 @@ def test_a_folder_is_one_clear_line(tmp_path):
     (tmp_path / "d.csv").mkdir()
     with pytest.raises(InputFileError, match="cannot be read"):
         read_labelled(tmp_path / "d.csv")
+
+
+def spaced(i):
+    """A prompt that is typed anew for each of its replies."""
+    return ("I cannot sleep.", "I cannot sleep. ", "I  cannot sleep.", "i cannot sleep.", "I can\u200bnot sleep.")[i % 5]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_a_prompt_that_differs_by_white_space_case_or_what_nobody_sees_is_one_prompt(tmp_path, suffix):
+    rows = [{"prompt": spaced(i), "response": f"reply {i}", "label": i % 2} for i in range(10)]
+    file = tmp_path / f"a.{suffix}"
+    if suffix == "jsonl":
+        write(file, rows)
+    else:
+        file.write_text("prompt,response,label\n" + "".join(f'"{r["prompt"]}",{r["response"]},{r["label"]}\n' for r in rows))
+    assert read_labelled(file).prompts == 1
+
+
+@pytest.mark.parametrize("column", ["group", "pair_id", "Group"])
+def test_a_group_is_one_however_it_is_typed(tmp_path, column):
+    rows = [talk(f"question {i}", "reply", label=i % 2, **{column: ("family 1", "Family 1 ", "family\u00a01")[i % 3]}) for i in range(6)]
+    assert read_labelled(write(tmp_path / "a.jsonl", rows)).prompts == 1
+
+
+def noise(tmp_path, folds, seed=0, prompts=24):
+    """AUROC that `adapt` reports where replies hold nothing of their label, and much of their prompt, which decides the label."""
+    rng = np.random.default_rng(seed)
+    rows, x = [], []
+    for prompt in range(prompts):
+        own = rng.normal(0, 1, 8)
+        for i in range(5):
+            text = f"question {prompt}"
+            text = (text, text + " ", text.upper(), f" {text}", f"{text}\u200b")[i] if folds == "typed anew" else text
+            rows.append(talk(text, f"reply {i}", label=prompt % 2))
+            x.append(own + rng.normal(0, 0.1, 8))
+    labelled = read_labelled(write(tmp_path / "noise.jsonl", rows))
+    wide = np.array(x, np.float32)[:, None, :]
+    calibration = {**CALIBRATION, "centre": 0.0, "spread": 1.0}
+    kept = entry("warmth", reading=PersonaVector("warmth", unit(3), 1, 1.0), calibration=calibration)
+    return adapt_activations(vector_set(kept), "warmth", wide, labelled).auroc
+
+
+def test_pure_noise_is_not_learnt_from_copies_of_a_prompt_that_were_typed_anew(tmp_path):
+    found = [noise(tmp_path, "typed anew", seed) for seed in range(3)]
+    assert found == [noise(tmp_path, "alike", seed) for seed in range(3)]
+    assert max(found) < 0.75
+
+
+@pytest.mark.parametrize("column", ["Label", "LABEL", " label ", "label\u200b"])
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_a_label_is_found_whatever_the_case_of_its_column(tmp_path, column, suffix):
+    file = tmp_path / f"a.{suffix}"
+    if suffix == "jsonl":
+        write(file, [talk("Hi", f"reply {i}", **{column: i % 2}) for i in range(4)])
+    else:
+        file.write_text(f"prompt,response,{column}\n" + "".join(f"Hi,reply {i},{i % 2}\n" for i in range(4)))
+    assert read_labelled(file).high.tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize("column", ["level", "labels", "lable", "Score"])
+def test_a_label_under_another_name_is_an_error_that_names_the_columns(tmp_path, column):
+    rows = [{"prompt": "Hi", "response": f"reply {i}", column: i % 2} for i in range(4)]
+    with pytest.raises(InputFileError, match=rf"no column 'label', only 'prompt', 'response', '{column}'; if '{column}' is it, rename it"):
+        read_labelled(write(tmp_path / "a.jsonl", rows))
+
+
+def test_a_few_labels_under_another_name_are_not_passed_over(tmp_path):
+    rows = [*(talk("Hi", f"reply {i}", label=i % 2) for i in range(4)), talk("Hi", "last", lable=1)]
+    with pytest.raises(InputFileError, match="line 5 has no 'label', and 'lable' is not read as one"):
+        read_labelled(write(tmp_path / "a.jsonl", rows))
+    rows[-1]["lable"] = "perhaps"  # a note, no label
+    assert len(read_labelled(write(tmp_path / "a.jsonl", rows)).target) == 4
+
+
+def test_two_columns_that_disagree_are_an_error(tmp_path):
+    rows = [talk("Hi", "one", label=1, Label=0), talk("Hi", "two", label=0)]
+    with pytest.raises(InputFileError, match="line 1 has both 'label' and 'Label'; keep one of them"):
+        read_labelled(write(tmp_path / "a.jsonl", rows))
+    rows[0]["Label"] = ""
+    assert len(read_labelled(write(tmp_path / "a.jsonl", rows)).target) == 2
+
+
+def test_a_sheet_without_a_single_label_filled_in_says_so(tmp_path):
+    with pytest.raises(InputFileError, match="holds no labelled row"):
+        read_labelled(write(tmp_path / "a.jsonl", [talk("Hi", "one", label=""), talk("Hi", "two", label=" ")]))

@@ -2,14 +2,16 @@
 
 import copy
 
+import numpy as np
 import pytest
 import yaml
 from artifacts import CALIBRATION, entry, vector_set
 
 from demeanor.errors import PolicyError
-from demeanor.monitor.policy import Policy, default_policy_text, load_policy
+from demeanor.monitor.policy import Cut, Policy, default_policy_text, load_policy
 from demeanor.scoring.reading import Score
-from demeanor.scoring.thresholds import standard_thresholds
+from demeanor.scoring.thresholds import reached, standard_thresholds
+from demeanor.screening.flags import Limit
 
 SAFE = {
     "crisis_recognition": "high",
@@ -22,8 +24,6 @@ SAFE = {
 
 def calibrated(safe_pole, **changes):
     """A calibration whose z is the raw score, with thresholds as extraction fits them from 120 known scores."""
-    import numpy as np
-
     z = np.concatenate([np.linspace(-3, 0, 60), np.linspace(0, 3, 60)])
     high = np.arange(120) >= 60
     thresholds = standard_thresholds(z, high, safe_pole)
@@ -226,3 +226,26 @@ def test_an_edit_that_keeps_the_version_changes_the_identity():
     assert first.version == second.version
     assert first.identity != second.identity
     assert first.identity == policy(rule()).identity
+
+
+LIMITS = [k / 1000 for k in range(1, 1000)]
+
+
+@pytest.mark.parametrize("side", ["above", "below"])
+def test_exactly_on_a_limit_of_probability_is_crossed_and_just_short_of_it_is_not(side):
+    for limit in LIMITS:
+        cut = Cut("probability", limit, side, "set in the policy")
+        for on in (limit, 1 - (1 - limit), float(np.nextafter(limit, 1))):
+            probability = on if side == "above" else 1 - on
+            assert cut.crossed(Score(0.0, 0.0, 0.0, probability)), (limit, on)
+        short = limit - 1e-6
+        assert not cut.crossed(Score(0.0, 0.0, 0.0, short if side == "above" else 1 - short)), limit
+
+
+def test_a_screening_and_a_comparison_ask_the_same_of_a_probability():
+    for limit in LIMITS:
+        on = Limit("crisis_recognition", "given", 0.0, False, condition=("user_risk", limit, False))
+        (far,) = on.beyond({"crisis_recognition": np.array([-1.0])}, {"user_risk": np.array([1 - limit])})
+        assert far == 1.0
+        assert reached(1 - (1 - limit), limit)
+        assert not reached(limit - 1e-6, limit)

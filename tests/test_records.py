@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from demeanor.errors import InputFileError, OutputError
+from demeanor.conversation import from_record
+from demeanor.errors import ConversationError, InputFileError, OutputError
 from demeanor.records import read_rows, to_line, writing
 
 
@@ -38,9 +39,6 @@ def test_rows_come_in_order_with_their_line_numbers(rows_of):
         (b'{"text": ', "not JSON"),
         (b"hello", "not JSON"),
         (b"[1]", "not a JSON object"),
-        (b'{"score": NaN}', "NaN"),
-        (b'{"score": 1e999}', "1e999"),
-        (b'{"n": ' + b"7" * 5000 + b"}", "cannot be read"),
         (b"[" * 100_000, "recursion"),
     ],
 )
@@ -199,3 +197,22 @@ def test_a_name_that_no_file_can_have_is_one_clear_line():
         pass
     with pytest.raises(InputFileError, match="cannot be read"):
         list(read_rows(Path("x" * 300)))
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [(b"NaN", None), (b"Infinity", None), (b"-Infinity", None), (b"1e999", "1e999"), (b"-1e999", "-1e999"), (b"7" * 5000, "7" * 5000)],
+)
+def test_no_row_is_lost_for_a_number_that_json_or_a_float_cannot_hold(rows_of, value, read):
+    for field in (b'"seen": ' + value, b'"seen": [{"deep": ' + value + b"}]"):
+        (row,) = rows_of(b'{"prompt": "Hi", "response": "a", ' + field + b"}\n")
+        assert row.error is None
+        seen = row.record["seen"]
+        assert (seen[0]["deep"] if isinstance(seen, list) else seen) == read
+        assert json.loads(to_line(row.record)) == row.record
+
+
+def test_a_field_that_is_read_and_holds_no_text_is_still_named(rows_of):
+    (row,) = rows_of(b'{"messages": [{"role": "assistant", "content": NaN}]}\n')
+    with pytest.raises(ConversationError, match="content of type NoneType; only text is read"):
+        from_record(row.record)

@@ -6,9 +6,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from artifacts import entry, measured, vector_set
+from jinja2 import UndefinedError
 
 from demeanor import Extraction, Score, TokenScores
 from demeanor.errors import OutputError
+from demeanor.reports.page import _Pages
 from demeanor.reports.vectors import Example, write_report
 
 HOSTILE = "<script>alert('x')</script>"
@@ -112,3 +114,26 @@ def test_a_report_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot write"):
         write_report(extraction(entry()), tmp_path / "file" / "report.html")
+
+
+def rendered(text, **content):
+    return _Pages().from_string(text).render(**content)
+
+
+@pytest.mark.parametrize("name", ["clear", "copy", "keys", "pop", "update", "values", "items", "get", "setdefault", "fromkeys"])
+def test_a_dictionarys_own_key_comes_before_its_method(name):
+    assert rendered("{{ s.NAME }}".replace("NAME", name), s={name: "held"}) == "held"
+    assert rendered("{{ 'yes' if s.NAME else 'no' }}".replace("NAME", name), s={name: False}) == "no"
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ s.clear }}", "{% if s.copy %}{% endif %}", "{{ nobody }}", "{{ s.missing }}", "{{ s.values() }}", "{{ s.a.b }}"]
+)
+def test_a_name_that_is_not_there_is_an_error(text):
+    with pytest.raises(UndefinedError):
+        rendered(text, s={"a": {}})
+
+
+def test_what_templates_ask_of_a_dictionary_is_a_key_or_one_of_two_methods():
+    assert rendered("{% for k, v in s.items() %}{{ k }}{{ v }}{% endfor %}{{ s.get('b', 'none') }}", s={"a": 1}) == "a1none"
+    assert rendered("{{ 'there' if s.a is defined else 'not' }}", s={}) == "not"

@@ -273,6 +273,60 @@ def test_rows_are_written_shard_by_shard_before_the_next_is_read(run, tmp_path, 
     assert seen == [(0, 0), (4, 1), (8, 2), (12, 3)]
 
 
+def fewer_rows(record):
+    record["shards"] = record["shards"][:-1]
+    record["rows"] -= 3
+
+
+def a_shorter_shard(record):
+    record["shards"][0][1] -= 1
+
+
+def a_gap(record):
+    record["shards"][1][0] += 1
+    record["shards"][1][1] -= 1
+
+
+@pytest.mark.parametrize("edit", [fewer_rows, a_shorter_shard, a_gap, lambda r: r.__setitem__("rows", 5), lambda r: r.pop("checksum")])
+def test_an_edited_manifest_is_noticed_and_drops_no_row(run, tmp_path, edit):
+    run(rows(11))
+    path = tmp_path / "out" / "manifest.json"
+    record = json.loads(path.read_text())
+    edit(record)
+    path.write_text(json.dumps(record))
+    with pytest.raises(OutputError, match=r"manifest\.json was edited, torn, or written by an earlier version .*start again") as caught:
+        run(tmp_path / "rows.jsonl")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("edit", [a_shorter_shard, a_gap])
+def test_a_manifest_that_was_signed_anew_must_still_hold_each_row_once(run, tmp_path, edit):
+    run(rows(11))
+    path = tmp_path / "out" / "manifest.json"
+    record = json.loads(path.read_text())
+    record.pop("checksum")
+    edit(record)
+    record["checksum"] = shards._checksum(record)
+    path.write_text(json.dumps(record))
+    with pytest.raises(OutputError, match="its shards do not hold each row once"):
+        run(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize("output", ["parquet", "jsonl"])
+def test_a_part_that_lost_rows_is_noticed(run, tmp_path, output):
+    options = replace(SMALL, output=output)
+    run(rows(11), options=options)
+    part = tmp_path / "out" / "scored" / f"part-00001.{output}"
+    if output == "parquet":
+        pq.write_table(pq.read_table(part).slice(1), part)
+    else:
+        part.write_text("".join(part.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(OutputError, match=f"part-00001.{output} holds 3 rows, and 4 were written; remove it and run"):
+        run(tmp_path / "rows.jsonl", options=options)
+    part.unlink()
+    assert run(tmp_path / "rows.jsonl", options=options).summary["rows"] == 11
+
+
 def test_unknown_traits_and_thresholds_are_named(run):
     with pytest.raises(VectorSetError, match=r"no threshold 'miss 0.3'; did you mean miss 0.2"):
         run(rows(2), options=replace(SMALL, thresholds=["miss 0.3"]))

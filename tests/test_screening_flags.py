@@ -151,3 +151,20 @@ def test_the_report_shows_what_was_found_and_nobodys_text_becomes_markup(tmp_pat
         assert text in html
     for text in ("and 7 more like it", "25 are flagged", "half-way between the poles"):
         assert text in html
+
+
+@pytest.mark.parametrize(("middle", "clear"), [(0.0, False), (1.0, True), (-1.0, True)])
+def test_the_report_says_whether_a_shift_is_clear(tmp_path, middle, clear):
+    vectors = artifact_set(entry("warmth"))
+    limits = choose_limits(vectors)
+    tally = Tally(["warmth"], known_limits(vectors, limits), limits)
+    z = {"warmth": middle + np.linspace(-2, 2, 50)}
+    tally.add(z, {}, z, np.arange(50), [None] * 50)
+    summary = {**tally.to_record({"warmth": 2.0}), "near_duplicates": 0, "baseline": "mean", "model": MODEL.name,
+               "input": [{"name": "rows.jsonl"}], "conditions": {}, "without_tokens": 0, "warnings": []}  # fmt: skip
+    write_report(Screening(tmp_path, summary, {"warmth": []}, [], limits), vectors, tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text()
+    told = html.partition("<th>toward</th>")[2].partition("</table>")[0]
+    assert ("not clear: the interval holds 0" in told) is not clear
+    toward = {0.0: None, 1.0: "the reply shows warmth.", -1.0: "the reply shows no warmth."}[middle]
+    assert toward is None or toward in told

@@ -6,6 +6,7 @@ import json
 import sys
 import types
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +17,7 @@ from screening_tools import talk, write
 from demeanor.errors import ConversationError, InputFileError, MissingExtraError
 from demeanor.screening.columns import as_table, field_of, from_table, kind_of, merge
 from demeanor.screening.sources import Columns, open_source
+from demeanor.screening.worker import _jsonl
 
 RECORDS = [{"id": f"00{i}", "prompt": f"Hello, {i}", "response": f"line one\nline two, “{i}”"} for i in range(11)]
 
@@ -253,3 +255,48 @@ def test_without_datasets_the_install_line_is_given(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'demeanor\[datasets\]'"):
         open_source("owner/name")
+
+
+NO_TEXT = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(np.array([0, 2, 4], np.int32).tobytes()), pa.py_buffer(b"\xff\xfehi")])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([2**31 - 1, 0], pa.date32()),
+        pa.array([0, 1], pa.timestamp("us", "Mars/Olympus")),
+        pa.StructArray.from_arrays([pa.array([1, 2]), pa.array([3, 4])], names=["a", "a"]),
+        NO_TEXT,
+    ],
+    ids=["a day beyond the calendar", "a zone that is none", "one name twice", "bytes that are no text"],
+)
+@pytest.mark.parametrize("name", ["response", "beside"])
+def test_a_parquet_value_that_python_cannot_hold_costs_its_own_row_at_most(tmp_path, column, name):
+    columns = {"response": pa.array(["one", "two"]), "n": pa.array([1, 2])} | {name: column}
+    pq.write_table(pa.table(columns), tmp_path / "odd.parquet")
+    source = open_source(str(tmp_path / "odd.parquet"))
+    survey = source.survey(8)
+    block = source.read(survey.cuts[0], survey.schema)
+    assert [json.loads(line)["n"] for line in _jsonl(block, [{}, {}]).decode().splitlines()] == [1, 2]
+    for row in block.rows:
+        if name == "beside" or row.record["response"] == "hi":
+            assert Columns().conversation(row.record).response in ("one", "two", "hi")
+        else:
+            with pytest.raises(ConversationError, match="only text is read"):
+                Columns().conversation(row.record)
+
+
+def test_links_lead_to_files_and_a_loop_of_them_to_nothing(tmp_path):
+    folder, elsewhere = tmp_path / "rows", write(tmp_path / "elsewhere.jsonl", [{"response": "b"}])
+    folder.mkdir()
+    write(folder / "a.jsonl", [{"response": "a"}])
+    (folder / "link.jsonl").symlink_to(elsewhere)
+    (folder / "broken.jsonl").symlink_to("nowhere.jsonl")
+    (folder / "self.jsonl").symlink_to("self.jsonl")
+    (folder / "zero.jsonl").symlink_to("/dev/zero")
+    (folder / "loop").symlink_to(folder)
+    survey = open_source(str(folder)).survey(8)
+    assert ([file["name"] for file in survey.files], survey.rows) == (["a.jsonl", "link.jsonl"], 2)
+    for name, words in (("broken", "no such file"), ("self", "no such file"), ("zero", "a pipe or a device")):
+        with pytest.raises(InputFileError, match=words):
+            open_source(str(folder / f"{name}.jsonl"))

@@ -315,3 +315,21 @@ def test_only_keeps_the_rest_of_the_set():
     assert (kept.model, kept.created) == (MODEL, "2026-01-31")
     with pytest.raises(VectorSetError, match="no trait 'x'"):
         kept.only(["x"])
+
+
+def adapted(name, seed=0):
+    made = entry(name, seed=seed)
+    made.reading.metadata["adapted"] = {"rows": 20, "prompts": 10, "auroc": {"value": 0.8, "low": 0.7, "high": 0.9}}
+    return made
+
+
+def test_what_was_learnt_of_labels_is_not_written_over_by_a_set_without_it(tmp_path):
+    folder = vector_set(adapted("warmth"), entry("candour", seed=1)).save(tmp_path / "adapted")
+    before = contents(folder)
+    for poorer in (vector_set(), vector_set(entry("warmth"), adapted("candour", 1)), vector_set(entry("patience"))):
+        with pytest.raises(OutputError, match="holds warmth adapted to labelled replies, and what is to be saved does not; name another"):
+            poorer.save(folder)
+        assert contents(folder) == before
+    vector_set(adapted("warmth", seed=7)).save(folder)  # adapted anew, or calibrated
+    vector_set(adapted("warmth"), adapted("candour", 1)).save(folder)
+    assert list(VectorSet.load(folder).traits) == ["warmth", "candour"]

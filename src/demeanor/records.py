@@ -56,23 +56,32 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def parse_line(number: int, line: str) -> Row:
-    """One line as its object, or with what is wrong with it."""
+    """One line as its object, or with what is wrong with it.
+
+    NaN and infinity, which JSON does not have and exports write all the same, are null; a number that is too large for a float,
+    or too long to be read, is its text. So no row is lost for a field that nobody reads.
+    """
     try:
-        record = json.loads(line, parse_float=_finite, parse_constant=_finite)
+        record = json.loads(line, parse_float=_float, parse_int=_int, parse_constant=lambda _: None)
     except json.JSONDecodeError as error:
         return Row(number, {}, f"line {number} is not JSON: {error.msg} at column {error.colno}")
-    except (ValueError, RecursionError) as error:  # NaN, a number of thousands of digits, a thousand nested brackets
+    except (ValueError, RecursionError) as error:  # a thousand nested brackets
         return Row(number, {}, f"line {number} cannot be read: {error}")
     if not isinstance(record, dict):
         return Row(number, {}, f"line {number} is not a JSON object")
     return Row(number, record)
 
 
-def _finite(text: str) -> float:
+def _float(text: str) -> float | str:
     value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not a finite number")
-    return value
+    return value if math.isfinite(value) else text
+
+
+def _int(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:  # of thousands of digits
+        return text
 
 
 @contextmanager

@@ -31,20 +31,20 @@ def adapt(
     """Adapt a trait to your own labelled replies: the pack's direction as the prior, the labels as the evidence.
 
     Twenty to fifty labelled replies from where the vector will be used are worth more than hundreds of invented
-    pairs. Prints the cross-validated AUROC at this size, the learning curve, and what more labels would bring. Without
-    any label the pack's vector is given back. To go on with more labels, adapt the extracted set again with all of them; one that
-    was adapted already is refused.
+    pairs. Prints the cross-validated AUROC at this size, the learning curve, and what more labels would bring. With a
+    'label' column that is still empty the pack's vector is given back. To go on with more labels, adapt the extracted set
+    again with all of them; one that was adapted already is refused.
 
     Example: demeanor adapt --trait crisis_recognition --input labelled.jsonl --output adapted
     """
-    from demeanor.cli.labelled import calibration_error, note_size, read_labelled, rows_of
-    from demeanor.vectors.storage import refuse_foreign
+    from demeanor.cli.labelled import LABEL, calibration_error, empty, labelled_rows, note_size, read_labelled
+    from demeanor.vectors.storage import adapted_traits, refuse_foreign, refuse_unadapted
 
     if new != (safe_pole is not None):
         raise InputFileError("--new and --safe-pole go together: thresholds and comparisons have to know which labels are the safe ones")
     refuse_foreign(output)
-    rows = rows_of(input_file)
-    labelled = read_labelled(input_file) if any(r.get("label") not in (None, "") for _, r in rows) else None
+    filled_in = any(not empty(record[LABEL]) for _, record in labelled_rows(input_file))
+    labelled = read_labelled(input_file) if filled_in else None
     if new and labelled is None:
         raise InputFileError(f"no row of {input_file} has a label, and a new trait has nothing else to be made of")
     scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
@@ -54,9 +54,10 @@ def adapt(
 
     base = without_prior(scorer.vectors, trait, safe_pole) if safe_pole else scorer.vectors
     reads = base[trait].reads
+    refuse_unadapted(output, [*adapted_traits(base), *([trait] if labelled is not None else [])])
     if labelled is None:
         base.save(output)
-        console.note(f"no row of {input_file} has a label: the pack's vector was written unchanged")
+        console.note(f"no row of {input_file} has its 'label' filled in: the pack's vector was written unchanged")
         return
     labelled = read_labelled(input_file, reads)  # again, now that it is known what no row may lack
     note_size(labelled)

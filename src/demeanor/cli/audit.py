@@ -16,22 +16,40 @@ File = Annotated[Path, typer.Argument(help="The log: SQLite, or JSON lines where
 
 
 @app.command("verify")
-def verify(file: File) -> None:
+def verify(
+    file: File,
+    head: Annotated[
+        str | None, typer.Option("--head", help="A head that was noted earlier: exits with 1 where it is in the log's chain no more.")
+    ] = None,
+    at_least: Annotated[int, typer.Option("--at-least", min=0, help="Exits with 1 where the log holds fewer records.")] = 0,
+) -> None:
     """Check that no record was changed, removed, added or moved; exits with 1 where one was.
 
-    A log cannot show by itself that its end was cut off: note the head that is printed somewhere else, and compare.
+    A log cannot show by itself that its end was cut off, or that it was written anew: note the head that is printed somewhere
+    else, and give it later as --head. A log that has gone on since still holds it.
 
-    Example: demeanor audit verify audit.db
+    Example: demeanor audit verify audit.db --head 9f2c...
     """
     from demeanor.monitor.audit import verify as check
 
-    found = check(file)
+    found = check(file, head)
     if not found.whole:
         console.problem(f"{file}: {found.problem}; the {found.records} records before it hold")
         raise typer.Exit(1)
     console.out.print(f"whole: {found.records} records, head {found.head}", soft_wrap=True)
     if found.torn:
         console.note("a last record was cut off while it was written; it is left out, and the next one takes its place")
+    if head is not None and found.noted_at is not None:
+        console.out.print(f"the noted head is in the chain, after record {found.noted_at}; {found.records - found.noted_at} came since")
+    missing = []
+    if head is not None and found.noted_at is None:
+        missing.append("the noted head is not in the chain: records that were there have been cut off, or the log was written anew")
+    if found.records < at_least:
+        missing.append(f"it holds {found.records} records, and at least {at_least} are wanted")
+    for message in missing:
+        console.problem(f"{file}: {message}")
+    if missing:
+        raise typer.Exit(1)
 
 
 @app.command("report")
@@ -63,6 +81,10 @@ def _print(counts: dict[str, Any]) -> None:
     for month, of in counts["months"].items():
         shown = [of["severity"].get(k, 0) for k in ("yellow", "red")] + [of["action"].get(k, 0) for k in ("flag", "substitute", "escalate")]
         table.add_row(month, *(str(n) for n in (of["decisions"], *shown, sum(of["referrals"].values()), of["not_scored"])))
+        if of["only_tried"]:
+            console.note(
+                f"{month}: a trial run showed {of['only_tried']} replies that the policy would have replaced; they count as flagged"
+            )
         for rule, n in of["rules"].items():
             rules[rule] = rules.get(rule, 0) + n
     console.out.print(table)

@@ -33,7 +33,7 @@ def calibrate(
 ) -> None:
     """Fit centre, spread, probability and thresholds of a trait to your own labelled replies.
 
-    The direction stays. Do not use the replies that the vector was adapted to: they are no longer fresh. A threshold
+    The direction stays. Replies that the vector was adapted to are no longer fresh: they are left out and counted. A threshold
     that the sample is too small to support is refused, with the number needed, and so are labels that go against the trait.
 
     Example: demeanor calibrate --vectors vectors --trait crisis_recognition --input labelled.jsonl --miss-rate 0.05
@@ -46,6 +46,11 @@ def calibrate(
     entry = VectorSet.load(vectors)[trait]
     labelled = read_labelled(input_file, entry.reads)
     note_size(labelled)
+    from demeanor.extraction.adaptation import fresh
+
+    left_out = len(labelled.target) - len(fresh(entry, labelled).target)
+    if left_out:
+        console.note(f"{left_out} of them are left out: {trait} was adapted to them, so they say nothing of fresh replies")
     scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
     from demeanor.extraction.adaptation import recalibrate
 

@@ -40,7 +40,8 @@ def compare(
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option("--prompts", help="JSON lines with 'prompt' that models answer. Default: the sixty that come with Demeanor."),
+        typer.Option("--prompts", help="JSON lines with 'prompt' (and 'group', for related ones) that models answer. Default: the sixty "
+                                       "that come with Demeanor."),
     ] = None,
     samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="Replies of a model to each prompt.")] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal replies and equal statistics.")] = 0,
@@ -73,7 +74,8 @@ def compare(
     """Compare versions of a chatbot on the same prompts, each with the first, trait by trait.
 
     change: new minus first, in units of z (a trait's usual spread within a pole), each prompt counting once, with a
-    bootstrap interval over prompts. p: paired permutation test, Holm's correction over all tests. One observer reads all
+    bootstrap interval over prompts. p: paired permutation test, Holm's correction over all tests. Prompts with a common
+    'group' (paraphrases of one) are drawn and flipped together; without one they are taken to be unrelated. One observer reads all
     replies, without the versions' system prompts. Replies that cannot be scored are counted, never taken for fine.
 
     Exits with 1 where a --fail-if condition was found to be met, with 3 where a reply could not be scored.
@@ -82,7 +84,7 @@ def compare(
     """
     from demeanor.comparison.gate import check_trait, judge, parse_condition
     from demeanor.comparison.replies import matched, read_replies
-    from demeanor.comparison.versions import bundled_prompts, read_prompts, safe_poles, score_versions
+    from demeanor.comparison.versions import bundled_prompts, prompt_groups, read_prompts, safe_poles, score_versions
 
     conditions = [parse_condition(text) for text in fail_if or ()]
     chosen = parse_versions(versions, system or [])
@@ -98,6 +100,7 @@ def compare(
         if prompts is not None or save_replies is not None:
             raise InputFileError("--prompts and --save-replies are for models; all versions here are files")
     asked = (read_prompts(prompts) if prompts is not None else bundled_prompts()) if models else {}
+    groups = prompt_groups(prompts) if models and prompts is not None else {}
     scorers = _observers(chosen, folders, vectors or [], device, dtype, allow_other_model)
     poles = safe_poles([s.vectors for s in scorers.values()])
     for condition in conditions:
@@ -106,7 +109,7 @@ def compare(
         from demeanor.model.generation import Sampling
 
         sampling = Sampling(max_tokens, temperature, seed=seed)
-        replies |= _write(chosen, asked, samples, sampling, scorers, device, dtype)
+        replies |= _write(chosen, asked, groups, samples, sampling, scorers, device, dtype)
         for name, path in saved.items():
             _save(path, replies[name])
     paired = matched({v.name: replies[v.name] for v in chosen}, match)
@@ -187,7 +190,14 @@ def _observers(
 
 
 def _write(
-    chosen: list[Version], asked: dict[str, Prompt], samples: int, sampling: Sampling, scorers: dict[str, Scorer], device: str, dtype: str
+    chosen: list[Version],
+    asked: dict[str, Prompt],
+    groups: dict[str, str],
+    samples: int,
+    sampling: Sampling,
+    scorers: dict[str, Scorer],
+    device: str,
+    dtype: str,
 ) -> dict[str, list[Reply]]:
     """What the models answer, one model after the other."""
     from demeanor.comparison.versions import answer
@@ -205,7 +215,7 @@ def _write(
             at_hand[source] = console.load_reader(version.source, None, device, dtype)
         with console.stages() as stage:
             step = stage(f"{version.name} answers", len(asked) * samples)
-            found[version.name] = answer(at_hand[source], asked, sampling, samples, version.system, number, step)
+            found[version.name] = answer(at_hand[source], asked, sampling, samples, version.system, number, step, groups)
     return found
 
 
@@ -267,6 +277,7 @@ def _print(made: Comparison, judged: list[Judged]) -> None:
         f"unsafe: share of replies beyond the threshold; needed: prompts that would show {made.size:g} with 80 % power",
         style="dim", soft_wrap=True,
     )  # fmt: skip
+    out.print(f"assumed: {made.assumption}", style="dim", markup=False, soft_wrap=True)
     if made.units == "probability":
         out.print(
             "each version was read by its own model: raw scores and z have no common scale, so only calibrated probabilities are compared",

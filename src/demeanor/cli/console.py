@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from demeanor.cli.terminal import TextConsole
 from demeanor.errors import ExtractionError, InputFileError, ModelNotFoundError, OutputError
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from demeanor.scoring import Scorer
     from demeanor.vectors import VectorSet
 
-out = Console(highlight=False, emoji=False)
-err = Console(stderr=True, highlight=False, emoji=False)
+out = TextConsole(highlight=False, emoji=False)
+err = TextConsole(stderr=True, highlight=False, emoji=False)
 
 EVERY = 10.0  # seconds between two lines of progress outside a terminal
 EMBEDDED = "smollm2-135m-instruct"

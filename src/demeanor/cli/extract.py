@@ -54,7 +54,7 @@ def extract(
     from demeanor.extraction.directions import method as known_method
     from demeanor.traits import load_many
     from demeanor.vectors.exports import export_control_vector, save_tutorial
-    from demeanor.vectors.storage import refuse_foreign
+    from demeanor.vectors.storage import refuse_foreign, refuse_unadapted
 
     definitions = load_many(traits)
     known_method(method)
@@ -62,6 +62,7 @@ def extract(
         raise ExtractionError(f"unknown pooling {pooling!r}; use mean, last or max")
     console.check_layers(layers)
     refuse_foreign(output)
+    refuse_unadapted(output, ())
     console.check_places({}, {"--report": report})
     for folder in (tutorial, control_vectors):
         if folder is not None and folder.exists() and not folder.is_dir():

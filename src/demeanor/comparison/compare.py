@@ -1,7 +1,8 @@
 """Versions of a chatbot against each other, from scored replies: plain data in, plain data out.
 
-Each version is compared with the first, prompt by prompt. A prompt counts once, however many replies it has; prompts that
-a version has no scored reply to are left out of its pairs and counted. Holm's correction runs over all tests of the call:
+Each version is compared with the first, prompt by prompt. A prompt counts once, however many replies it has; related
+prompts (of one `group`) are drawn and flipped together; prompts that a version has no scored reply to are left out of its pairs and
+counted. Holm's correction runs over all tests of the call:
 traits, and with three or more versions also versions.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import replace
 from statistics import mean
 
 import numpy as np
+from numpy.typing import NDArray
 
 from demeanor.comparison import statistics
 from demeanor.comparison.results import Change, Comparison, Difference, Length, Pair, Scored, Share, Tally, Units
@@ -96,9 +98,10 @@ def _difference(trait: str, pole: Pole, version: str, before: _ByPrompt, after: 
     if not keys:
         return None
     # `mean` is exact: equal replies differ by nothing, however many there are and in whatever order
-    pairs = tuple(Pair(k, mean(_of(trait, before[k])), mean(_of(trait, after[k]))) for k in keys)
+    pairs = tuple(Pair(k, mean(_of(trait, before[k])), mean(_of(trait, after[k])), _group(k, before, after)) for k in keys)
     d = np.array([p.after - p.before for p in pairs])
-    difference, p = float(d.mean()), statistics.permutation_p(d, seed)
+    groups = _numbered([p.group for p in pairs])
+    difference, p = float(d.mean()), statistics.permutation_p(d, seed, groups)
     largest = sorted(pairs, key=lambda pair: -abs(pair.after - pair.before))[:CHANGED]
     kept = set(keys)
     return Difference(
@@ -108,14 +111,14 @@ def _difference(trait: str, pole: Pole, version: str, before: _ByPrompt, after: 
         mean_before=float(np.mean([pair.before for pair in pairs])),
         mean_after=float(np.mean([pair.after for pair in pairs])),
         difference=difference,
-        interval=statistics.bootstrap_interval(d, seed),
+        interval=statistics.bootstrap_interval(d, seed, groups),
         p=p,
         p_holm=p,
         effect=statistics.effect_size(_values(trait, before, kept), _values(trait, after, kept), difference),
-        unsafe_before=_share(trait, before, keys),
-        unsafe_after=_share(trait, after, keys),
+        unsafe_before=_share(trait, before, keys, groups),
+        unsafe_after=_share(trait, after, keys, groups),
         needed=None,
-        equal_length=statistics.at_equal_length(d, _log_ratios(keys, before, after)),
+        equal_length=statistics.at_equal_length(d, _log_ratios(keys, before, after), groups),
         pairs=pairs,
         changed=tuple(
             Change(
@@ -132,12 +135,25 @@ def _corrected(found: Sequence[Difference], size: float) -> tuple[Difference, ..
     done = []
     for d, p in zip(found, adjusted, strict=True):
         each = np.array([pair.after - pair.before for pair in d.pairs])
-        done.append(replace(d, p_holm=p, needed=statistics.prompts_needed(each, size, len(found))))
+        groups = _numbered([pair.group for pair in d.pairs])
+        done.append(replace(d, p_holm=p, needed=statistics.prompts_needed(each, size, len(found), groups)))
     return tuple(done)
 
 
-def _share(trait: str, scored: _ByPrompt, keys: Sequence[str]) -> Share | None:
-    rows = [(reply.unsafe[trait], at) for at, key in enumerate(keys) for reply in scored[key] if trait in reply.unsafe]
+def _group(key: str, before: _ByPrompt, after: _ByPrompt) -> str:
+    """What the prompt shares with related ones, as a reply to it says; else the prompt itself."""
+    return next((reply.group for reply in (*before[key], *after[key]) if reply.group is not None), key)
+
+
+def _numbered(groups: Sequence[str]) -> NDArray[np.int64]:
+    numbers = {group: at for at, group in enumerate(dict.fromkeys(groups))}
+    return np.array([numbers[group] for group in groups])
+
+
+def _share(trait: str, scored: _ByPrompt, keys: Sequence[str], numbered: NDArray[np.int64]) -> Share | None:
+    rows = [
+        (reply.unsafe[trait], at) for key, at in zip(keys, numbered.tolist(), strict=True) for reply in scored[key] if trait in reply.unsafe
+    ]
     if not rows:
         return None
     flags, groups = np.array([flag for flag, _ in rows], bool), np.array([at for _, at in rows])
@@ -146,15 +162,15 @@ def _share(trait: str, scored: _ByPrompt, keys: Sequence[str]) -> Share | None:
 
 def _length(version: str, before: _ByPrompt, after: _ByPrompt, seed: int) -> Length:
     keys = [k for k in before if k in after]
-    ratios = _log_ratios(keys, before, after)
-    interval = statistics.bootstrap_interval(ratios, seed)
+    ratios, groups = _log_ratios(keys, before, after), _numbered([_group(k, before, after) for k in keys])
+    interval = statistics.bootstrap_interval(ratios, seed, groups)
     return Length(
         version,
         float(np.mean([_words(before[k]) for k in keys])),
         float(np.mean([_words(after[k]) for k in keys])),
         float(np.exp(ratios.mean())),
         None if interval is None else Interval(float(np.exp(interval.low)), float(np.exp(interval.high))),
-        statistics.permutation_p(ratios, seed),
+        statistics.permutation_p(ratios, seed, groups),
     )
 
 

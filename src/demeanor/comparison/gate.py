@@ -69,10 +69,11 @@ def judge(condition: Condition, comparison: Comparison) -> list[Judged]:
     tests = len(comparison.differences)
     judged = []
     for d in comparison.of(condition.trait):
-        if not d.found and smallest_p(d.prompts) * tests >= ALPHA:
+        if not d.found and smallest_p(d.groups) * tests >= ALPHA:
             needed = fewest_prompts(tests)
             way = "compare fewer traits or versions at once" if needed is None else f"give at least {needed}"
-            raise InputFileError(f"{d.prompts} prompts are too few for {condition.trait}: no change of any size could fail it; {way}")
+            what = "prompts" if d.groups == d.prompts else "groups of related prompts"
+            raise InputFileError(f"{d.groups} {what} are too few for {condition.trait}: no change of any size could fail it; {way}")
         judged.append(Judged(condition, d.version, *_outcome(condition, d, comparison)))
     return judged
 

@@ -27,6 +27,8 @@ class Scored:
     """By trait, whether it lies beyond the threshold on the unsafe side."""
     error: str | None = None
     """Why it could not be scored. Such a reply has no values, and is counted."""
+    group: str | None = None
+    """What is shared by related prompts, such as paraphrases of one; left out, the prompt stands for itself."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Pair:
     key: str
     before: float
     after: float
+    group: str
+    """What it shares with related prompts; a prompt that has none is its own."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Difference:
     mean_after: float
     difference: float
     interval: Interval | None
-    """95 %, clustered by prompt; None for a single prompt."""
+    """95 %, clustered by group, else by prompt; None for a single one."""
     p: float
     p_holm: float
     effect: float | None
@@ -99,6 +103,11 @@ class Difference:
     def prompts(self) -> int:
         """How many prompts both versions have a scored reply to."""
         return len(self.pairs)
+
+    @property
+    def groups(self) -> int:
+        """How many groups of related prompts these are: what is drawn and flipped. Without related prompts, as many as prompts."""
+        return len({pair.group for pair in self.pairs})
 
     @property
     def found(self) -> bool:
@@ -167,6 +176,18 @@ class Comparison:
         """How many replies could not be scored."""
         return sum(t.not_scored for t in self.tallies)
 
+    @property
+    def assumption(self) -> str:
+        """What intervals and p rest on, in one sentence."""
+        related = [d for d in self.differences if d.groups < d.prompts]
+        if not related:
+            return "prompts are taken to be unrelated; give paraphrases and other related ones a common 'group', else p is too small"
+        most = max(related, key=lambda d: d.prompts)
+        return (
+            f"groups of related prompts are drawn and flipped as wholes ({most.prompts} prompts in {most.groups} groups) and are taken to "
+            "be unrelated to each other"
+        )
+
     def of(self, trait: str) -> list[Difference]:
         """One trait's differences, one a version."""
         return [d for d in self.differences if d.trait == trait]
@@ -175,8 +196,9 @@ class Comparison:
         """As plain data: every pair, and the most changed prompts with their replies."""
         record = asdict(self)
         del record["values"]
+        record["assumption"] = self.assumption
         for made, d in zip(record["differences"], self.differences, strict=True):
-            made |= {"prompts": d.prompts, "found": d.found, "verdict": d.verdict, "interval": _bounds(d.interval)}
+            made |= {"prompts": d.prompts, "groups": d.groups, "found": d.found, "verdict": d.verdict, "interval": _bounds(d.interval)}
             made |= {name: s and s.to_record() for name, s in (("unsafe_before", d.unsafe_before), ("unsafe_after", d.unsafe_after))}
             if d.equal_length is not None:
                 made["equal_length"] = {"difference": d.equal_length[0], "interval": _bounds(d.equal_length[1])}

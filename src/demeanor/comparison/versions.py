@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from demeanor.comparison.replies import Prompt, Reply
+from demeanor.comparison.replies import Prompt, Reply, group_in
 from demeanor.comparison.results import Scored, Units
 from demeanor.conversation import Message, from_messages
 from demeanor.errors import DemeanorError, InputFileError
 from demeanor.records import read_rows
 from demeanor.scoring.calibration import Calibration
+from demeanor.scoring.thresholds import reached
 from demeanor.traits.definition import Pole
 
 if TYPE_CHECKING:
@@ -70,6 +71,12 @@ def read_prompts(path: Path) -> dict[str, Prompt]:
     return found
 
 
+def prompt_groups(path: Path) -> dict[str, str]:
+    """The groups of related prompts in a file that `read_prompts` reads, by id; prompts without a `group` are not in it."""
+    rows = [(str(row.number if row.record.get("id") is None else row.record["id"]), group_in(row.record)) for row in read_rows(path)]
+    return {name: group for name, group in rows if group is not None}
+
+
 def answer(
     reader: ActivationReader,
     prompts: Mapping[str, Prompt],
@@ -78,6 +85,7 @@ def answer(
     system: str | None = None,
     number: int = 0,
     progress: Progress | None = None,
+    groups: Mapping[str, str] | None = None,
 ) -> list[Reply]:
     """A model's replies to the prompts, `samples` of each.
 
@@ -89,6 +97,7 @@ def answer(
         system: A system prompt, in the place of one that a prompt may bring along.
         number: Which version this is, from 0.
         progress: Called with the number of replies that were written.
+        groups: Which prompts are related, by id, as `prompt_groups` gives them.
     """
     from demeanor.model.generation import write_replies
 
@@ -96,7 +105,7 @@ def answer(
     drawn = replace(sampling, seed=sampling.seed + SEED_STEP * number)
     written = write_replies(reader, [_with_system(prompt, system) for _, prompt in asked], drawn, progress)
     return [
-        Reply(tuple(m for m in prompt if m.role != "system"), reply.text, key, key)
+        Reply(tuple(m for m in prompt if m.role != "system"), reply.text, key, key, group=(groups or {}).get(key))
         for (key, prompt), reply in zip(asked, written, strict=True)
     ]
 
@@ -159,7 +168,7 @@ def _where_conditions_hold(
                 if isinstance(reading, Reading) and other in reading.scores:
                     high = reading[other].probability
                     found.setdefault(reply.key, []).append(high if observers[name].vectors[other].safe_pole == "low" else 1 - high)
-        out[trait] = {key for key, risks in found.items() if sum(risks) / len(risks) < least}
+        out[trait] = {key for key, risks in found.items() if not reached(sum(risks) / len(risks), least)}
     return out
 
 
@@ -167,13 +176,15 @@ def _scored(reply: Reply, reading: Reading | NotScored | None, vectors: VectorSe
     from demeanor.scoring.reading import Reading
 
     if not isinstance(reading, Reading):
-        return Scored(reply.key, reply.asked, reply.text, error=reply.error or (reading.error if reading else "not scored"))
+        return Scored(
+            reply.key, reply.asked, reply.text, error=reply.error or (reading.error if reading else "not scored"), group=reply.group
+        )
     values, unsafe = {}, {}
     for name, score in reading.scores.items():
         if vectors[name].reads == "response" and reply.key not in out.get(name, ()):
             values[name] = score.z if units == "z" else score.probability
             unsafe[name] = _beyond(vectors, name, score.z)
-    return Scored(reply.key, reply.asked, reply.text, values, unsafe)
+    return Scored(reply.key, reply.asked, reply.text, values, unsafe, group=reply.group)
 
 
 def _beyond(vectors: VectorSet, trait: str, z: float) -> bool:

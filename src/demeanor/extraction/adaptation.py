@@ -27,6 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from demeanor.conversation import Conversation
 from demeanor.errors import ExtractionError
+from demeanor.keys import row_hash
 from demeanor.model.reader import ActivationReader, Progress
 from demeanor.scoring.calibration import Calibration, fit_calibration
 from demeanor.scoring.metrics import Array, Interval, auroc, brier, clustered_auroc_interval, expected_calibration_error
@@ -41,6 +42,8 @@ CURVE = (10, 20, 40, 80, 160, 320)
 FEWEST_GROUPS = 3  # prompts from which on cross-validation keeps them together
 ALONE = "labels alone"  # where a trait comes from that no pack defines
 FEWEST = 6  # labelled rows under which nothing is fitted
+LEARNT_FROM = "learnt_from"
+"""In a reading vector's metadata: hashes of the labelled rows that it has learnt from (keys.row_hash), without their text."""
 OF_CALIBRATION = {"scores", "thresholds", "ordinary", "ece", "brier"}
 """The parts of a validation that rest on the calibration, not on the direction alone."""
 
@@ -64,6 +67,11 @@ class Labelled:
     def prompts(self) -> int:
         """How many groups there are."""
         return len(set(self.group.tolist()))
+
+    def where(self, keep: NDArray[np.bool_]) -> Labelled:
+        """Some of the rows, with the same targets."""
+        kept = [c for c, k in zip(self.conversations, keep.tolist(), strict=True) if k]
+        return Labelled(kept, self.target[keep], self.group[keep])
 
     @property
     def clusters(self) -> NDArray[Any]:
@@ -165,6 +173,7 @@ def _adapt(vectors: VectorSet, trait: str, activations: Array, labelled: Labelle
         **entry.reading.metadata,
         "layers": list(entry.reading.layers),
         "centre": calibration.centre,
+        LEARNT_FROM: sorted({row_hash(c, entry.reads) for c in labelled.conversations}),
         "adapted": {
             "rows": measured.rows,
             "prompts": measured.prompts,
@@ -361,6 +370,28 @@ class Recalibration:
     interval: Interval
     ece: float
     """Cross-validated over prompts; NaN where a fold leaves too little of a pole."""
+    left_out: int = 0
+    """Labelled replies that the vector has learnt from, and that nothing was calibrated on."""
+
+
+def fresh(entry: TraitEntry, labelled: Labelled) -> Labelled:
+    """The labelled replies that a trait's vector has not learnt from. Raises ExtractionError where none is left, or one kind only.
+
+    A vector that was adapted by an earlier version does not say what it has learnt from: all rows are then taken as fresh.
+    """
+    known = set(entry.reading.metadata.get(LEARNT_FROM, ()))
+    keep = np.array([row_hash(c, entry.reads) not in known for c in labelled.conversations], bool)
+    if keep.all():
+        return labelled
+    left = labelled.where(keep)
+    high = left.high if keep.any() else np.zeros(0, bool)
+    if not len(high) or high.all() or not high.any():
+        what = "none is left" if not len(high) else f"the {len(high)} that are left are all of one kind"
+        raise ExtractionError(
+            f"{entry.reading.trait_name} was adapted to {int((~keep).sum())} of these {len(keep)} labelled replies, so they are not fresh, "
+            f"and {what}; calibrate on replies that it has not learnt from"
+        )
+    return left
 
 
 def recalibrate(
@@ -373,10 +404,13 @@ def recalibrate(
 ) -> Recalibration:
     """Fit a trait's centre, spread, probability and thresholds to labelled replies; its direction stays.
 
-    The calibration error is cross-validated, and thresholds count prompts, not replies. Raises ExtractionError where the
-    labels are of one kind, or are too few for an error rate that is asked for.
+    Replies that the vector has learnt from are left out. The calibration error is cross-validated, and thresholds count prompts, not
+    replies. Raises ExtractionError where the labels are of one kind, or are too few for an error rate that is asked for, or where
+    none is fresh.
     """
-    entry, high = vectors[trait], labelled.high
+    entry, given = vectors[trait], len(labelled.target)
+    labelled = fresh(entry, labelled)
+    high = labelled.high
     if high.all() or not high.any():
         raise ExtractionError("the labels are all of one kind; both kinds of reply are needed")
     activations = reader.read(labelled.conversations, entry.reading.layers, entry.reads, vectors.pooling, progress)
@@ -407,6 +441,7 @@ def recalibrate(
         auroc(raw[high], raw[~high]),
         clustered_auroc_interval(raw, high, labelled.clusters),
         expected_calibration_error(probability, high),
+        given - len(high),
     )
 
 

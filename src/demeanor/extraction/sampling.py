@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from demeanor.keys import folded
 from demeanor.scoring.metrics import Array
 
 ALIKE = 0.6  # share of common words (Jaccard) from which on two replies count as the same
@@ -21,7 +22,7 @@ def choose_to_label(scores: Array, texts: Sequence[str], groups: Sequence[str], 
     taken are passed over.
     """
     order = np.argsort(scores, kind="stable")
-    words = [frozenset(re.findall(r"\w+", t.lower())) for t in texts]
+    words = [frozenset(re.findall(r"\w+", folded(t))) for t in texts]
     used: Counter[str] = Counter()
     chosen: list[int] = []
 

@@ -19,12 +19,13 @@ import hashlib
 import hmac
 import json
 import math
+import re
 import secrets
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 JSON_LINES = (".jsonl", ".ndjson")
+_HASH = re.compile(r"[0-9a-f]{64}")
 PATIENCE = 5.0  # seconds that a record waits for another process to finish its own
 
 
@@ -67,6 +69,8 @@ class AuditRecord:
     text: str | None = None
     time: str = ""
     """ISO 8601 in UTC; left empty, the time of writing."""
+    trial: bool = False
+    """Whether the reply was shown in a trial run though the policy would have replaced it; nobody overrode anything then."""
 
     @classmethod
     def of(
@@ -79,14 +83,20 @@ class AuditRecord:
         taken: Action | None = None,
         text: str | None = None,
     ) -> AuditRecord:
-        """The record of a decision; `taken` where something else than the recommended was done."""
+        """The record of a decision; `taken` where something else than the recommended was done.
+
+        A reply that a trial run showed is marked, not replaced, whatever the policy would have done: `taken` is then "flag" at most.
+        """
+        from demeanor.monitor.policy import withholds
+
+        trial = decision.instead is not None
         return cls(
             conversation_id=conversation_id,
             model=model,
             vectors=vectors,
             policy=policy,
             recommended=decision.action,
-            taken=taken or decision.action,
+            taken="flag" if trial and withholds(taken or decision.action) else taken or decision.action,
             severity=decision.severity,
             rules=decision.rules,
             scores={trait: score.z for trait, score in decision.reading.scores.items()} if decision.reading else {},
@@ -96,6 +106,7 @@ class AuditRecord:
             not_scored=decision.not_scored,
             latency_ms=decision.latency_ms,
             text=text,
+            trial=trial,
         )
 
 
@@ -112,6 +123,8 @@ class Verification:
     problem: str = ""
     torn: bool = False
     """Whether a last, unfinished record of an interrupted write was left out; the chain holds all the same."""
+    noted_at: int | None = None
+    """After which record the head that was noted earlier stood; None where none was given, or it is not in the chain."""
 
     @property
     def whole(self) -> bool:
@@ -214,6 +227,7 @@ class AuditLog:
             "not_scored": record.not_scored,
             "latency_ms": {stage: round(float(ms), 3) for stage, ms in record.latency_ms.items()},
         }
+        kept |= {"trial": True} if record.trial else {}
         return kept | ({"text": record.text} if self.keep_text and record.text is not None else {})
 
     def _begin(self, salt: bytes | None) -> bytes:
@@ -256,9 +270,24 @@ def is_log(path: Path) -> bool:
         store.close()
 
 
-def verify(path: str | Path) -> Verification:
-    """Check a log's chain from its header to its end. Raises AuditError where the file cannot be read as a log at all."""
-    return deque(_checked(Path(path)), maxlen=1)[0][0]
+def verify(path: str | Path, head: str | None = None) -> Verification:
+    """Check a log's chain from its header to its end.
+
+    Args:
+        path: The log.
+        head: A head that was noted earlier. A log that was cut off, or written anew, holds it no more; one that goes on still does.
+
+    Raises AuditError where the file cannot be read as a log at all, or `head` is no hash.
+    """
+    wanted = None if head is None else head.strip().lower()
+    if wanted is not None and not _HASH.fullmatch(wanted):
+        raise AuditError(f"{head!r} is no head of a log; give the 64 hexadecimal digits that `demeanor audit verify` printed")
+    noted_at: int | None = None
+    found = Verification(0, "")
+    for found, _ in _checked(Path(path)):
+        if found.head == wanted and noted_at is None:
+            noted_at = found.records
+    return replace(found, noted_at=noted_at)
 
 
 def report(path: str | Path) -> dict[str, Any]:
@@ -291,6 +320,8 @@ class _Month:
     rules: Counter[str] = field(default_factory=Counter)
     not_scored: int = 0
     overridden: int = 0
+    only_tried: int = 0
+    """Replies that a trial run showed, and the policy would have replaced."""
 
     def count(self, record: Mapping[str, Any]) -> None:
         self.decisions += 1
@@ -298,17 +329,25 @@ class _Month:
         self.action[record["taken"]] += 1
         self.rules.update(record["rules"])
         self.not_scored += record["not_scored"] is not None
-        self.overridden += record["taken"] != record["recommended"]
+        trial = record.get("trial", False)
+        self.only_tried += trial
+        self.overridden += record["taken"] != record["recommended"] and not trial
         if record["referral"]:
             self.referrals[record["situation"] or "none"] += 1
 
     def to_record(self) -> dict[str, Any]:
         counters = {name: dict(sorted(getattr(self, name).items())) for name in ("severity", "action", "rules", "referrals")}
-        return {"decisions": self.decisions, **counters, "not_scored": self.not_scored, "overridden": self.overridden}
+        return {
+            "decisions": self.decisions,
+            **counters,
+            "not_scored": self.not_scored,
+            "overridden": self.overridden,
+            "only_tried": self.only_tried,
+        }
 
 
 def _checked(path: Path) -> Iterator[tuple[Verification, dict[str, Any] | None]]:
-    """Each record that holds, with the state of the chain so far; the last state comes once more, with None."""
+    """Each record that holds, with the state of the chain so far; the header and the last state once more come with None."""
     if not path.is_file():
         raise AuditError(f"{path}: no such file; an audit log is begun by the monitor")
     store = _open(path, write=False)
@@ -320,8 +359,7 @@ def _checked(path: Path) -> Iterator[tuple[Verification, dict[str, Any] | None]]
                 break
             record = json.loads(body)
             before, number = digest, number + 1
-            if number > 1:
-                yield Verification(number - 1, before), record
+            yield Verification(number - 1, before), record if number > 1 else None
         if number == 0 and not problem:
             problem = "the header is missing"
         if problem:

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from demeanor.errors import PolicyError, nearest
 from demeanor.scoring.calibration import Calibration
 from demeanor.scoring.reading import Score
-from demeanor.scoring.thresholds import threshold_key
+from demeanor.scoring.thresholds import reached, threshold_key
 from demeanor.yaml_files import read_yaml
 
 if TYPE_CHECKING:
@@ -209,7 +209,9 @@ class Cut:
         if not all(math.isfinite(number) for number in score):
             return None
         value = float(self.value_of(score))
-        if self.scale == "probability" or self.unsafe_side == "above":
+        if self.scale == "probability":
+            return bool(reached(value, self.value))
+        if self.unsafe_side == "above":
             return value >= self.value
         return value <= self.value
 
@@ -360,10 +362,10 @@ def _probability_cut(chance: float, unsafe: Side, trait: str, entry: TraitEntry,
     """A cut on the probability; refused where the calibration never gets there, as such a rule would be silently dead."""
     calibration = Calibration.from_record(entry.calibration)
     high = calibration.probability(calibration.centre + calibration.spread * np.linspace(-8, 8, 161))
-    reached = float(np.max(high) if unsafe == "above" else 1 - np.min(high))
-    if reached < chance:
+    most = float(np.max(high) if unsafe == "above" else 1 - np.min(high))
+    if not reached(most, chance):
         raise PolicyError(
-            f"{where}: the calibration of {trait} never gives a chance above {reached:.0%}, so {chance:.0%} would never be reached; "
+            f"{where}: the calibration of {trait} never gives a chance above {most:.0%}, so {chance:.0%} would never be reached; "
             f"lower it, or calibrate the trait on labelled replies (demeanor calibrate)"
         )
     return Cut("probability", chance, unsafe, "set in the policy")

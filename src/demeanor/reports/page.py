@@ -7,10 +7,11 @@ are legible on both grounds. All text goes through Jinja's escaping.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from demeanor.records import writing
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 INK = "#808080"
 GRID = "rgba(128,128,128,0.25)"
 SAFE, UNSAFE = "#1b9e77", "#d95f02"  # told apart by colour-blind readers too
+METHODS = ("items", "get")  # of a dictionary, that templates may call
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999999")
 
 
@@ -43,14 +45,32 @@ def figure_html(figure: go.Figure, height: int, label: str) -> Markup:
     return Markup('<figure role="img" aria-label="{}">').format(label) + Markup(body) + Markup("</figure>")  # noqa: S704
 
 
+class _Pages(Environment):
+    """Templates in which a name that is not there is an error, and a dictionary's own keys come before its methods."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            loader=PackageLoader("demeanor.reports"),
+            autoescape=select_autoescape(),
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=StrictUndefined,
+        )
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """`obj.attribute`: of a dictionary the item, else one of the few methods that templates call; `.clear` is never the method."""
+        if not isinstance(obj, Mapping):
+            return super().getattr(obj, attribute)
+        if attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute) if attribute in METHODS else self.undefined(obj=obj, name=attribute)
+
+
 def write_page(path: Path, template: str, **content: Any) -> None:
     """Render a template of this package into `path`, whole or not at all."""
     from plotly.offline import get_plotlyjs
 
-    environment = Environment(
-        loader=PackageLoader("demeanor.reports"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
-    )
-    html = environment.get_template(template).render(plotly=Markup(get_plotlyjs()), **content)  # noqa: S704
+    html = _Pages().get_template(template).render(plotly=Markup(get_plotlyjs()), **content)  # noqa: S704
     with writing(path) as file:
         file.write(html.encode(errors="replace").decode())  # half of a surrogate pair cannot be written
 

@@ -23,6 +23,7 @@ from demeanor.errors import ExtractionError
 from demeanor.scoring.metrics import Array
 
 ErrorKind = Literal["miss", "false_alarm"]
+ROUNDING = 1e-12
 STANDARD: tuple[tuple[ErrorKind, float], ...] = (
     ("miss", 0.05),
     ("miss", 0.1),
@@ -63,6 +64,14 @@ class Threshold:
     def to_record(self) -> dict[str, Any]:
         """As plain data."""
         return asdict(self) | {"guarantee": self.guarantee}
+
+
+def reached(chance: Array | float, limit: float) -> Any:
+    """Whether a probability reaches its limit: on it counts, and so does what 1 - p has rounded away from it.
+
+    The one comparison of probabilities with limits, wherever one is made.
+    """
+    return chance >= limit - ROUNDING
 
 
 def threshold_key(kind: ErrorKind, rate: float) -> str:

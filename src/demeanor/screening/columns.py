@@ -9,6 +9,7 @@ does not have is null, as columns cannot tell the two apart.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -17,6 +18,17 @@ Kind: TypeAlias = Any  # "null", "bool", "int", "long", "float", "string", "json
 AS_JSON = {b"demeanor": b"json"}
 _EXACT = 1 << 53  # integers up to here are floats without loss
 _DEEPEST = 16
+_UNHELD = (ValueError, OverflowError, TypeError, NotImplementedError)  # Arrow's own errors are among these
+
+
+@dataclass(frozen=True)
+class Unheld:
+    """A value of a column that Python cannot hold, in words. It is no text, so that nobody takes it for a reply."""
+
+    words: str
+
+    def __str__(self) -> str:
+        return self.words
 
 
 def kind_of(value: Any, depth: int = 0) -> Kind:
@@ -82,11 +94,31 @@ def as_table(records: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
 def from_table(table: pa.Table) -> list[dict[str, Any]]:
     """A table's rows as records, columns of JSON text as the values that they stand for."""
-    records: list[dict[str, Any]] = table.to_pylist()
+    names, columns = table.schema.names, [_values(column) for column in table.columns]
+    records: list[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     for name in [field.name for field in table.schema if is_json(field)]:
         for record in records:
             record[name] = None if record[name] is None else json.loads(record[name])
     return records
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """A column's values; one that Python cannot hold (a day beyond its calendar, bytes that are no text) costs the others nothing."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except _UNHELD:
+        return [_value(scalar) for scalar in column]
+    return values
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    """A value; where Python has none like it, text that is none as its bytes, and all else as something that is no text to be read."""
+    for read in (scalar.as_py, lambda: scalar.cast(pa.binary()).as_py(), lambda: Unheld(str(scalar.cast(pa.string()).as_py()))):
+        try:
+            return read()
+        except _UNHELD:
+            continue
+    return Unheld(f"a value of the type {scalar.type} that cannot be read")
 
 
 def is_json(field: pa.Field) -> bool:

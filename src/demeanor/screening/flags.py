@@ -26,6 +26,7 @@ from demeanor.errors import VectorSetError, nearest
 from demeanor.records import to_line
 from demeanor.scoring.calibration import Calibration
 from demeanor.scoring.metrics import Array
+from demeanor.scoring.thresholds import reached
 from demeanor.vectors.vector_set import VectorSet
 
 CONDITIONS = {"crisis_recognition": ("user_risk", 0.5), "empathetic_responsiveness": ("user_risk", 0.2)}
@@ -56,7 +57,7 @@ class Limit:
         if self.condition is not None:
             trait, least, high = self.condition
             unsafe = probability[trait] if high else 1 - probability[trait]
-            far = np.where(unsafe < least, -np.inf, far)
+            far = np.where(reached(unsafe, least) | np.isnan(unsafe), far, -np.inf)  # a row without a user's message counts
         return far
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from demeanor.errors import DemeanorError
+from demeanor.errors import DemeanorError, OutputError
 from demeanor.records import to_line, writing
 from demeanor.scoring.metrics import Array
 from demeanor.scoring.reading import TokenScores
@@ -96,6 +96,11 @@ def finish(
     try:
         for shard, cut in enumerate(manifest.cuts):
             part = _open_part(manifest.part(folder, shard), cut.first, vectors, columns)
+            if len(part.errors) != cut.rows:
+                raise OutputError(
+                    f"{manifest.part(folder, shard)} holds {len(part.errors)} rows, and {cut.rows} were written; remove it and run the "
+                    "command again"
+                )
             tally.add(part.z, part.probability, part.difference, _groups(part, columns), part.errors)
             _collect(part, columns, limits, sorter, worst)
         tally.flagged = sorter.count

@@ -1,6 +1,6 @@
 """The folder of a screening: its manifest, its parts, and what makes a killed run go on as if nothing had happened.
 
-    manifest.json         what is screened, with what, and where each shard begins; written once, before any part
+    manifest.json         what is screened, with what, and where each shard begins, with a checksum; written once, before any part
     scored/part-00000.parquet ...    the input's rows with score columns, one file a shard, written whole or not at all
     answers/              with `--baseline generate`: the model's own answers to the distinct prompts, batch by batch
     flagged.jsonl, summary.json, report.html   made from the parts once all of them are there
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,7 +76,7 @@ class Manifest:
             "schema": base64.b64encode(self.schema.serialize()).decode(),
             "shards": [[cut.first, cut.rows, *cut.place] for cut in self.cuts],
         }
-        return (json.dumps(record, indent=None, ensure_ascii=False, separators=(",", ": ")) + "\n").encode()
+        return _text({**record, "checksum": _checksum(record)})
 
     @classmethod
     def load(cls, folder: Path) -> Manifest | None:
@@ -82,10 +84,24 @@ class Manifest:
         refuse_foreign(folder)
         if not (folder / MANIFEST).exists():
             return None
-        record = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record.pop("schema"))))
-        cuts = [Cut(first, rows, place) for first, rows, *place in record.pop("shards")]
-        known = {key: record.pop(key) for key in ("rows", "prompts")}
+        try:
+            record = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            if record.pop("checksum", None) != _checksum(record):
+                raise ValueError("its checksum does not fit")
+            schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record.pop("schema"))))
+            cuts = [Cut(first, rows, place) for first, rows, *place in record.pop("shards")]
+            known = {key: record.pop(key) for key in ("rows", "prompts")}
+            if [cut.first for cut in cuts] != [0, *accumulate(cut.rows for cut in cuts)][:-1] or sum(cut.rows for cut in cuts) != known[
+                "rows"
+            ]:
+                raise ValueError("its shards do not hold each row once")
+        except OSError as error:
+            raise OutputError(f"{folder / MANIFEST}: cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
+            raise OutputError(
+                f"{folder / MANIFEST} was edited, torn, or written by an earlier version ({error}), and rows could be lost unseen; start "
+                "again with another --output"
+            ) from error
         record.pop("format")
         return cls(record, schema=schema, cuts=cuts, **known)
 
@@ -100,6 +116,15 @@ class Manifest:
                 changed = [_option(k, mine.get(k)) for k in value if mine.get(k) != value[k]]
                 told = f"other options (it was begun with {', '.join(changed)})"
             raise OutputError(f"{folder} holds a screening with {told}; go on with the same, or name another --output")
+
+
+def _text(record: dict[str, Any]) -> bytes:
+    return (json.dumps(record, indent=None, ensure_ascii=False, separators=(",", ": ")) + "\n").encode()
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    """Shows that the manifest is as it was written; not by whom."""
+    return hashlib.sha256(_text(record)).hexdigest()
 
 
 def _option(name: str, value: Any) -> str:

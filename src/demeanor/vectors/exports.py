@@ -6,18 +6,19 @@ Tutorial files are pickles; they are read with `weights_only=True`, which runs n
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from demeanor.errors import OutputError, VectorSetError
 from demeanor.model.identity import ModelIdentity
 from demeanor.traits.definition import NAME
-from demeanor.vectors.persona_vector import PersonaVector
+from demeanor.vectors.persona_vector import PersonaVector, check_direction
+from demeanor.vectors.schema import VectorRecord, in_a_line
 
 if TYPE_CHECKING:
     from demeanor.vectors.vector_set import VectorSet
@@ -32,7 +33,7 @@ def save_tutorial(vectors: dict[str, PersonaVector], folder: Path, model: str) -
                 raise VectorSetError(f"{name!r} is no trait name, so no file is named after it")
             content = {
                 "trait_name": vector.trait_name,
-                "direction": vector.direction.cpu(),
+                "direction": vector.direction.detach().cpu().clone(),  # a view would be written with all that it is a view of
                 "layer_idx": vector.layer_idx,
                 "strength": vector.strength,
                 "metadata": vector.metadata,
@@ -49,24 +50,41 @@ def load_tutorial(path: Path) -> dict[str, PersonaVector]:
     files = sorted(path.glob("*_vector.pt")) if path.is_dir() else [path]
     if not files:
         raise VectorSetError(f"{path} holds no *_vector.pt file")
-    found = {}
+    found: dict[str, PersonaVector] = {}
     for file in files:
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-            if not isinstance(content, dict):
-                raise TypeError(f"it holds a {type(content).__name__}, no dictionary")
-            vector = PersonaVector(
-                str(content["trait_name"]),
-                torch.as_tensor(content["direction"]).float(),
-                int(content["layer_idx"]),
-                float(content["strength"]),
-                dict(content.get("metadata") or {}),
-            )
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise VectorSetError(f"{file} is not a tutorial vector file: {reason[:160]}") from error
+        vector = _tutorial_vector(file)
+        if vector.trait_name in found:
+            raise VectorSetError(f"{file} holds {vector.trait_name}, and so does another file beside it; keep one of them")
         found[vector.trait_name] = vector
     return found
+
+
+def _tutorial_vector(file: Path) -> PersonaVector:
+    """The vector of one file, each of its fields checked."""
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a torn pickle fails in as many ways as it has opcodes
+        raise _no_tutorial_file(file, error) from error
+    try:
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}, no dictionary")
+        name, metadata = content["trait_name"], content.get("metadata") or {}
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise ValueError(f"{str(name)[:80]!r} is no trait name")
+        direction = torch.as_tensor(content["direction"])
+        check_direction(direction.float() if direction.is_floating_point() else direction, "its direction")
+        layer, strength = int(content["layer_idx"]), float(content["strength"])
+        VectorRecord.model_validate({"layer_idx": layer, "strength": strength, "metadata": metadata})
+        return PersonaVector(name, direction.float(), layer, strength, dict(metadata))
+    except ValidationError as error:
+        raise VectorSetError(f"{file} is not a tutorial vector file: {in_a_line(error)}") from error
+    except (RuntimeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise _no_tutorial_file(file, error) from error
+
+
+def _no_tutorial_file(file: Path, error: Exception) -> VectorSetError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return VectorSetError(f"{file} is not a tutorial vector file: {reason[:160]}")
 
 
 def export_control_vector(vectors: VectorSet, trait: str, path: Path, coefficient: float = 1.0) -> None:

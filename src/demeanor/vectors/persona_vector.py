@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from demeanor.errors import VectorSetError
+from demeanor.errors import DamagedVectorSetError, VectorSetError
+
+UNIT = 1e-2  # by how far a direction's length may differ from 1: it may have been kept in half precision
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -92,3 +94,16 @@ def layer_words(layers: Sequence[int]) -> str:
     if list(layers) == list(range(layers[0], layers[0] + len(layers))):
         return f"layers {layers[0]}-{layers[-1]}"
     return f"layers {', '.join(map(str, layers))}"
+
+
+def check_direction(direction: Tensor, what: str, may_be_zero: bool = False) -> None:
+    """Raise DamagedVectorSetError for what is no direction that a score can rest on: not finite, not of unit length."""
+    if not direction.is_floating_point():
+        raise DamagedVectorSetError(
+            f"{what} holds {str(direction.dtype).removeprefix('torch.')}, no floating-point numbers; extract it again"
+        )
+    if not torch.isfinite(direction).all():
+        raise DamagedVectorSetError(f"{what} holds NaN or infinity; extract it again")
+    length = float(direction.double().norm())
+    if abs(length - 1) > UNIT and not (may_be_zero and length == 0):
+        raise DamagedVectorSetError(f"{what} has the length {length:.3g}, and a direction has the length 1; extract it again")

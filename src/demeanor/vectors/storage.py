@@ -7,7 +7,8 @@
     summary.json          the tutorial's shape
     README.md             a card for people
 
-The same vector set gives the same bytes. Loading checks hashes, shapes and numbers before anything is used.
+The same vector set gives the same bytes. Loading checks hashes, and then every field (schema.py) and tensor, before anything is used:
+the hashes show what was torn or edited, not who wrote it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,25 +32,33 @@ from safetensors import SafetensorError
 from demeanor.errors import DamagedVectorSetError, FormatVersionError, OutputError, VectorSetError
 from demeanor.model.identity import ModelIdentity
 from demeanor.vectors.card import card
-from demeanor.vectors.persona_vector import PersonaVector
+from demeanor.vectors.persona_vector import PersonaVector, check_direction
+from demeanor.vectors.schema import Manifest, VectorRecord, check_manifest, parse_json
 from demeanor.vectors.vector_set import TraitEntry, VectorSet
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+ADAPTED = "adapted"  # in the metadata of a reading vector that was fitted to labelled replies: at which size, how well
 _HASHED = ("vectors.safetensors", "calibration.json")
 _ENTRY_TEXT = ("title", "description", "high_pole", "low_pole", "safe_pole", "reads", "pack_hash", "metrics")
 
 
 def save(vectors: VectorSet, folder: Path) -> Path:
-    """Write `vectors` to `folder`, replacing a vector set that is there. Raises OutputError; leaves no half set."""
+    """Write `vectors` to `folder`, replacing a vector set that is there. Leaves no half set.
+
+    Raises OutputError where it cannot be written, or would lose an adaptation; DamagedVectorSetError where it could not be loaded again.
+    """
     refuse_foreign(folder)
+    refuse_unadapted(folder, adapted_traits(vectors))
     place = _real(folder)
+    files = _files(vectors)
+    _parse(files, folder)  # what could not be loaded again is not written over what can
     staging = place.parent / f".{place.name}-{secrets.token_hex(4)}"  # named before it is made: an interrupt finds it
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
         staging.chmod(0o755)
-        for name, content in _files(vectors).items():
+        for name, content in files.items():
             _write(staging / name, content)
         aside = _put_in_place(staging, place)
     except OSError as error:
@@ -114,102 +124,142 @@ def refuse_foreign(folder: Path) -> None:
         raise OutputError(f"{folder} exists and is not a vector set; name another folder")
 
 
+def refuse_unadapted(folder: Path, adapted: Iterable[str]) -> None:
+    """Raise OutputError where saving to `folder` would lose what was learnt of labels: a trait that is adapted there and not in `adapted`.
+
+    To be called before the work that makes the set, too.
+    """
+    try:
+        traits = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["traits"]
+        there = {name for name, record in traits.items() if ADAPTED in record["reading"]["metadata"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no set, or one too damaged to lose anything
+        return
+    if lost := sorted(there - set(adapted)):
+        raise OutputError(
+            f"{folder} holds {', '.join(lost)} adapted to labelled replies, and what is to be saved does not; name another folder with "
+            "--output, or remove that one first"
+        )
+
+
+def adapted_traits(vectors: VectorSet) -> list[str]:
+    """The traits that were fitted to labelled replies."""
+    return [name for name, entry in vectors.traits.items() if ADAPTED in entry.reading.metadata]
+
+
 def load(folder: Path) -> VectorSet:
     """Read and check a vector set.
 
     Raises:
         VectorSetError: there is none, or it cannot be read.
         FormatVersionError: written by a newer Demeanor.
-        DamagedVectorSetError: torn, edited, NaN or wrong shapes.
+        DamagedVectorSetError: torn, edited, or holding what no vector set holds.
     """
     try:
-        return _load(folder)
+        if not (folder / MANIFEST).is_file():
+            raise VectorSetError(f"no vector set in {folder} (no {MANIFEST}); make one with `demeanor extract --output {folder}`")
+        files = {MANIFEST: (folder / MANIFEST).read_bytes()}
+        for name in _HASHED:
+            if (folder / name).is_file():
+                files[name] = (folder / name).read_bytes()
     except OSError as error:
         raise VectorSetError(f"{folder} cannot be read: {error.strerror}; check its permissions") from error
+    return _parse(files, folder)
 
 
-def _load(folder: Path) -> VectorSet:
-    if not (folder / MANIFEST).is_file():
-        raise VectorSetError(f"no vector set in {folder} (no {MANIFEST}); make one with `demeanor extract --output {folder}`")
-    manifest = _read_manifest(folder)
+def _parse(files: Mapping[str, bytes], folder: Path) -> VectorSet:
+    """A vector set from the bytes of its files; `folder` is where an error places them."""
+    manifest = _read_manifest(files[MANIFEST], folder)
     for name in _HASHED:
-        path = folder / name
-        if not path.is_file():
-            raise DamagedVectorSetError(f"{path} is missing; restore the folder or extract again")
-        if _sha256(path.read_bytes()) != manifest["files"].get(name):
-            raise DamagedVectorSetError(f"{path} is torn or was edited (its hash differs from the manifest's); restore it or extract again")
+        if name not in files:
+            raise DamagedVectorSetError(f"{folder / name} is missing; restore the folder or extract again")
+        if not isinstance(manifest.get("files"), dict) or _sha256(files[name]) != manifest["files"].get(name):
+            raise DamagedVectorSetError(
+                f"{folder / name} is torn or was edited (its hash differs from the manifest's); restore it or extract again"
+            )
     try:
-        tensors = safetensors.torch.load_file(folder / "vectors.safetensors")
-        calibrations = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
-        model = ModelIdentity(**manifest["model"])
-        traits = {
-            name: _entry(name, record, tensors, calibrations, model) for name in manifest["order"] for record in [manifest["traits"][name]]
-        }
+        tensors = safetensors.torch.load(files["vectors.safetensors"])
+        calibrations = parse_json(files["calibration.json"].decode())
+        checked = check_manifest(manifest, calibrations, str(folder))
         return VectorSet(
-            model=model,
-            traits=traits,
-            pooling=manifest["pooling"],
-            neutral_norm=tensors["neutral.norm"],
-            neutral_scale=tensors["neutral.scale"],
-            created=manifest["created"],
-            versions=manifest["versions"],
-            made_from=manifest.get("made_from", {}),
-            dtypes=manifest.get("dtypes", {}),
+            model=ModelIdentity(**manifest["model"]),
+            traits={name: _entry(name, manifest, checked, tensors, calibrations) for name in manifest["order"]},
+            pooling=checked.pooling,
+            neutral_norm=_neutral(tensors, "neutral.norm", (checked.model.layers,)),
+            neutral_scale=_neutral(tensors, "neutral.scale", (checked.model.layers, checked.model.hidden_size)),
+            created=checked.created,
+            versions=checked.versions,
+            made_from=checked.made_from,
+            dtypes=checked.dtypes,
         )
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, VectorSetError):
+            raise
         raise DamagedVectorSetError(f"{folder}: the vector set does not hold together ({error}); extract it again") from error
 
 
 def _entry(
-    name: str,
-    record: dict[str, Any],
-    tensors: dict[str, torch.Tensor],
-    calibrations: dict[str, Any],
-    model: ModelIdentity,
+    name: str, manifest: dict[str, Any], checked: Manifest, tensors: dict[str, torch.Tensor], calibrations: dict[str, Any]
 ) -> TraitEntry:
+    record, model = manifest["traits"][name], checked.model
     vectors = {}
     for use in ("reading", "steering"):
-        tensor, kept = tensors[f"{use}.{name}"], record[use]
-        layers = kept["metadata"].get("layers", [kept["layer_idx"]])
-        if tensor.shape[-1] != model.hidden_size or (tensor.ndim == 2 and len(tensor) != len(layers)):
+        kept: VectorRecord = getattr(checked.traits[name], use)
+        tensor = tensors[f"{use}.{name}"]
+        rows = tensor if tensor.ndim == 2 else tensor[None]
+        if tuple(rows.shape) != (len(kept.layers), model.hidden_size):
             raise DamagedVectorSetError(
                 f"{name}: the {use} direction has the shape {tuple(tensor.shape)}, the model is {model.hidden_size} wide; extract it again"
             )
-        if not all(0 <= layer < model.layers for layer in layers):
-            raise DamagedVectorSetError(f"{name}: layers {layers} are not among the model's {model.layers}; extract it again")
-        if not torch.isfinite(tensor).all():
-            raise DamagedVectorSetError(f"{name}: the {use} direction holds NaN or infinity; extract it again")
-        vectors[use] = PersonaVector(name, tensor, kept["layer_idx"], kept["strength"], kept["metadata"])
+        if not all(0 <= layer < model.layers for layer in [*kept.layers, kept.layer_idx]):
+            raise DamagedVectorSetError(f"{name}: layers {kept.layers} are not among the model's {model.layers}; extract it again")
+        check_direction(tensor, f"{name}: the {use} direction", may_be_zero=use == "steering" and kept.metadata.method == "none")
+        about = record[use]
+        vectors[use] = PersonaVector(name, tensor.float(), about["layer_idx"], float(about["strength"]), about["metadata"])
     return TraitEntry(vectors["reading"], vectors["steering"], calibration=calibrations[name], **{k: record[k] for k in _ENTRY_TEXT})
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _neutral(tensors: dict[str, torch.Tensor], name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """A statistic of neutral replies, all of it or none; older sets and those made by hand have none."""
+    found = tensors[name]
+    if tuple(found.shape) != shape and found.numel():
+        raise DamagedVectorSetError(f"{name} has the shape {tuple(found.shape)}, and {shape} is wanted; extract it again")
+    if found.ndim != len(shape) or not found.is_floating_point() or not torch.isfinite(found).all() or (found < 0).any():
+        raise DamagedVectorSetError(f"{name} holds what is no norm or spread (not finite, or below 0); extract it again")
+    return found
+
+
+def _read_manifest(content: bytes, folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = int(manifest["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
+        manifest = parse_json(content.decode())
+        version = manifest["format_version"]
+        if type(version) is not int or version < 1:
+            raise ValueError(f"format_version is {version!r}"[:60])
+        if version > FORMAT_VERSION:
+            raise FormatVersionError(
+                f"{folder} has format version {version}, this Demeanor reads up to {FORMAT_VERSION}; upgrade: pip install -U demeanor"
+            )
+        checksum = manifest.pop("checksum", None)
+        signed = _sha256(_json(manifest))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, VectorSetError):
+            raise
         raise DamagedVectorSetError(f"{path} is not a whole manifest ({error}); restore it or extract again") from error
-    if version > FORMAT_VERSION:
-        raise FormatVersionError(
-            f"{folder} has format version {version}, this Demeanor reads up to {FORMAT_VERSION}; upgrade: pip install -U demeanor"
-        )
-    checksum = manifest.pop("checksum", None)
-    if checksum != _sha256(_json(manifest)):
+    if checksum != signed:
         raise DamagedVectorSetError(f"{path} was edited (its checksum does not fit); restore it or extract again")
     return manifest  # type: ignore[no-any-return]
 
 
 def _files(vectors: VectorSet) -> dict[str, bytes]:
     tensors = {
-        "neutral.norm": vectors.neutral_norm.float().contiguous(),
-        "neutral.scale": vectors.neutral_scale.float().contiguous(),
+        "neutral.norm": _own(vectors.neutral_norm),
+        "neutral.scale": _own(vectors.neutral_scale),
     }
     records: dict[str, Any] = {}
     for name, entry in vectors.traits.items():
         record: dict[str, Any] = {key: getattr(entry, key) for key in _ENTRY_TEXT}
         for use, vector in (("reading", entry.reading), ("steering", entry.steering)):
-            tensors[f"{use}.{name}"] = vector.direction.detach().cpu().float().contiguous()
+            tensors[f"{use}.{name}"] = _own(vector.direction)
             record[use] = {"layer_idx": vector.layer_idx, "strength": vector.strength, "metadata": vector.metadata}
         records[name] = record
     files = {
@@ -241,6 +291,11 @@ def summary(vectors: VectorSet) -> dict[str, Any]:
         "model": vectors.model.name,
         "traits": {n: {"layer": e.steering.layer_idx, "strength": e.steering.strength} for n, e in vectors.traits.items()},
     }
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in memory of its own: safetensors refuses tensors that share theirs, as two traits with one direction may."""
+    return tensor.detach().cpu().float().contiguous().clone()
 
 
 def _json(value: Any) -> bytes:
