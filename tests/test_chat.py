@@ -45,6 +45,11 @@ def talk(*contents: str, first: str = "user") -> Conversation:
     return Conversation(tuple(Message(roles[i % 2], text) for i, text in enumerate(contents)))
 
 
+def read(*contents):
+    """What is read of each of these messages of a `talk`."""
+    return [m.read.said.strip() for m in talk(*contents).messages]
+
+
 def spoken(tokenizer, conversation):
     """What the tokens of each message's span say."""
     (encoded,) = ChatEncoder(tokenizer).encode([conversation])
@@ -56,21 +61,21 @@ def spoken(tokenizer, conversation):
 @QUICK
 @given(st.lists(content, min_size=1, max_size=5))
 def test_a_span_says_its_message_again(tokenizer, contents):
-    assert spoken(tokenizer, talk(*contents)) == [c.strip() for c in contents]
+    assert spoken(tokenizer, talk(*contents)) == read(*contents)
 
 
 @QUICK
 @given(st.lists(no_metaspace, min_size=1, max_size=4))
 def test_a_span_says_its_message_again_with_a_metaspace_tokenizer(inst_tokenizer, contents):
     said = spoken(inst_tokenizer, talk(*contents))
-    assert [s.removeprefix(" ") for s in said] == [c.strip() for c in contents]
+    assert [s.removeprefix(" ") for s in said] == read(*contents)
 
 
 @QUICK
 @given(st.lists(content, min_size=1, max_size=4))
 def test_a_span_says_its_message_again_without_a_template(base_tokenizer, contents):
     said = spoken(base_tokenizer, talk(*contents))
-    assert [s.removeprefix(" ") for s in said] == [c.strip() for c in contents]
+    assert [s.removeprefix(" ") for s in said] == read(*contents)
 
 
 @QUICK
@@ -82,7 +87,7 @@ def test_control_tokens_written_in_a_message_do_not_end_its_turn(tokenizer, text
     tokens = tokenizer.convert_ids_to_tokens(encoded.ids)
     assert [tokens.count(t) for t in ("<|im_start|>", "<|im_end|>", "<bos>")] == [2, 2, 0]
     said = spoken(tokenizer, conversation)
-    assert said[0].replace("\u200b", "") == attack.strip()
+    assert said[0].replace("\u200b", "") == read(attack)[0]
     assert said[1] == "I hear you."
 
 
@@ -144,11 +149,11 @@ STRIPS_THINKING = CHATML.replace(
 )
 
 
-def test_thinking_that_the_template_strips_from_earlier_turns_is_not_in_their_span(make_tokenizer):
+def test_thinking_is_in_no_span_where_the_template_strips_it_from_earlier_turns_alone(make_tokenizer):
     tokenizer = make_tokenizer(STRIPS_THINKING)
     tokenizer.add_tokens(["<think>", "</think>"])  # as Qwen3 has them: tokens of their own, but not special ones
     thought = "<think>\nThey are sad.\n</think>\n\nI hear you."
-    assert spoken(tokenizer, talk("Hi", thought, "Thanks", thought)) == ["Hi", "I hear you.", "Thanks", thought]
+    assert spoken(tokenizer, talk("Hi", thought, "Thanks", thought)) == ["Hi", "I hear you.", "Thanks", "I hear you."]
 
 
 SETS_THINKING_APART = CHATML.replace(
