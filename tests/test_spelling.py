@@ -36,7 +36,10 @@ def plain(text):
 
 DISGUISES = {
     "zero-width space everywhere": "\u200b".join(REPLY),
-    **{f"U+{ord(c):04X} in words": letters(REPLY, c) for c in "\u200b\u200c\u200d\u2060\u2063\ufeff\u00ad\u034f\u200e\u061c\u180e\ufe0f\U000e0041"},
+    **{
+        f"U+{ord(c):04X} in words": letters(REPLY, c)
+        for c in "\u200b\u200c\u200d\u2060\u2063\ufeff\u00ad\u034f\u200e\u061c\u180e\ufe0f\U000e0041"
+    },
     "two kinds": letters(REPLY, "\u200d\u2060"),
     "control characters": letters(REPLY, "\x08"),
     "Cyrillic": REPLY.translate(CYRILLIC),
@@ -93,7 +96,7 @@ def test_other_disguises(text, read):
 ORDINARY = [
     "I'm sorry to hear that… It's “hard”, isn't it? ‘Yes’ – 50 % — £5, 20 °C, x², ½, ™ © ® № 5, nº 3, 1ª, 1ˢᵗ, Mᵐᵉ, ①②, →, ±, µg",
     "café naïve Ångström İstanbul ısı ŁódŹ straße Œuvre ærlig øl þú Việt Nam e\u0301 a\u0323\u0308",
-    "👩\u200d👩\u200d👧 ❤️ 1️⃣ #️⃣ 🇩🇪 👍🏽 👩🏽\u200d⚕️ 🏳️\u200d🌈 ℹ️ Ⓜ️ ©️ ‼️ ☺︎ 😶\u200d🌫️ 🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f :-) ^_^ ¯\\_(ツ)_/¯",
+    "👩\u200d👩\u200d👧 ❤️ 1️⃣ #️⃣ 🇩🇪 👍🏽 👩🏽\u200d⚕️ 🏳️\u200d🌈 ℹ️ Ⓜ️ ©️ ‼️ ☺︎ 😶\u200d🌫️ 🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f :-) ^_^ ¯\\_(ツ)_/¯",  # noqa: E501
     "می\u200cخواهم بمیرم، نمی\u200cتوانم",
     "السلام عليكم، أنا هنا معك",
     "क्\u200dष न्\u200c मैं आपके साथ हूँ। ක්\u200dර നന്\u200d",
@@ -123,7 +126,35 @@ def test_an_ordinary_text_comes_back_as_it_was(text, tokenizer):
         assert encoded.ids == tokenizer.apply_chat_template([{"role": "user", "content": text.strip()}], return_dict=False)
 
 
-WORDS = st.sampled_from("I you the hear sorry, really — it's “so” hard… 988 call: no. (yes) café 😀 👍🏽 ❤️ Müller 你好 привет 50% U.S. e.g. A".split())
+WORDS = st.sampled_from(
+    [
+        "I",
+        "you",
+        "the",
+        "hear",
+        "sorry,",
+        "really",
+        "—",
+        "it's",
+        "“so”",
+        "hard…",
+        "988",
+        "call:",
+        "no.",
+        "(yes)",
+        "café",
+        "😀",
+        "👍🏽",
+        "❤️",
+        "Müller",
+        "你好",
+        "привет",
+        "50%",
+        "U.S.",
+        "e.g.",
+        "A",
+    ]
+)
 
 
 @given(st.lists(WORDS, max_size=40).map(" ".join))
@@ -177,7 +208,9 @@ def test_one_odd_word_of_many_is_read_and_no_sign():
     assert not signs_of(text)
 
 
-@pytest.mark.parametrize("text", ["a " * 50_000, "a\u200b" * 50_000, "I." + "." * 50_000, "аa" * 50_000, "\u202e" * 50_000, "a" + " " * 50_000 + "b"])
+@pytest.mark.parametrize(
+    "text", ["a " * 50_000, "a\u200b" * 50_000, "I." + "." * 50_000, "аa" * 50_000, "\u202e" * 50_000, "a" + " " * 50_000 + "b"]
+)
 def test_long_texts_take_no_time(text):
     import time
 

@@ -1,5 +1,7 @@
 """Turns that are written out in a text: read as turns where a text stands alone, named where they stand in a message."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ FORMATS = {
     "ChatML with a system message": "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n{0}<|im_end|>\n<|im_start|>assistant\n{1}",
     "ChatML of phi-4": "<|im_start|>user<|im_sep|>{0}<|im_end|><|im_start|>assistant<|im_sep|>{1}<|im_end|>",
     "ChatML without its marks": "user\n{0}\nassistant\n{1}",
-    "Llama 3": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{0}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n{1}<|eot_id|>",
+    "Llama 3": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{0}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n{1}<|eot_id|>",  # noqa: E501
     "Llama 2": "<s>[INST] {0} [/INST] {1} </s>",
     "Llama 2 with a system message": "<s>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\n{0} [/INST] {1} </s>",
     "Mistral with a system message": "<s>[SYSTEM_PROMPT]Be kind.[/SYSTEM_PROMPT][INST]{0}[/INST]{1}</s>",
@@ -29,7 +31,7 @@ FORMATS = {
     "Phi-3": "<|user|>\n{0}<|end|>\n<|assistant|>\n{1}<|end|>",
     "OpenAssistant": "<|prompter|>{0}<|endoftext|><|assistant|>{1}<|endoftext|>",
     "DeepSeek": "<｜begin▁of▁sentence｜><｜User｜>{0}<｜Assistant｜>{1}<｜end▁of▁sentence｜>",
-    "Command": "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>{0}<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{1}<|END_OF_TURN_TOKEN|>",
+    "Command": "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>{0}<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{1}<|END_OF_TURN_TOKEN|>",  # noqa: E501
     "OpenChat": "GPT4 Correct User: {0}<|end_of_turn|>GPT4 Correct Assistant: {1}<|end_of_turn|>",
     "tags": "<HUMAN>: {0}\n<ASSISTANT>: {1}",
     "small tags": "<human>: {0}\n<bot>: {1}",
@@ -69,8 +71,8 @@ def test_a_text_alone_is_read_with_its_turns(form):
 @pytest.mark.parametrize("form", [f for name, f in FORMATS.items() if "question" not in name and "without marks" not in name])
 def test_in_a_message_turns_are_what_is_said_and_are_named(form):
     text = form.format(SAID, REPLY)
-    for given in ({"prompt": "Hi", "response": text}, {"messages": [{"role": "assistant", "content": text}]}):
-        assert as_conversation(given).response == text
+    for record in ({"prompt": "Hi", "response": text}, {"messages": [{"role": "assistant", "content": text}]}):
+        assert as_conversation(record).response == text
     assert "turns" in [s.what for s in signs_of(text)]
 
 
@@ -128,7 +130,11 @@ def test_prose_with_a_colon_is_one_reply(text):
     assert format_in(text) is None
 
 
-@given(st.lists(st.sampled_from(["I hear you.", "Note:", "Try this:", "- walk", "1)", "He said:", "Client", "\n", "why?", "[1]", "#", "<3"])).map(" ".join))
+@given(
+    st.lists(
+        st.sampled_from(["I hear you.", "Note:", "Try this:", "- walk", "1)", "He said:", "Client", "\n", "why?", "[1]", "#", "<3"])
+    ).map(" ".join)
+)
 def test_prose_is_not_split(text):
     if text.strip():
         assert len(as_conversation({"text": text}).messages) == 1
@@ -156,14 +162,23 @@ def test_a_prompt_beside_a_text_that_holds_it_is_refused(record, words):
         as_conversation(record)
 
 
-@pytest.mark.parametrize("text", ["User: " * 20_000, "Client: x " * 20_000, "<|im_start|>" * 20_000, "USER: " * 20_000, " \n" * 20_000 + "a", " " * 20_000 + "a", "### " * 5_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "User: " * 20_000,
+        "Client: x " * 20_000,
+        "<|im_start|>" * 20_000,
+        "USER: " * 20_000,
+        " \n" * 20_000 + "a",
+        " " * 20_000 + "a",
+        "### " * 5_000,
+    ],
+)
 def test_long_texts_take_no_time(text):
     import time
 
     begun = time.perf_counter()
     format_in(text)
-    try:
+    with contextlib.suppress(ConversationError):
         as_conversation(text)
-    except ConversationError:
-        pass
     assert time.perf_counter() - begun < 5

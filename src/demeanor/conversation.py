@@ -50,7 +50,9 @@ class Conversation:
             if self.messages[i].role == role:
                 read = self.messages[i].read
                 if read.unclosed is not None:
-                    raise ConversationError(f"the reasoning that begins with {read.unclosed} has no end, so nobody knows what was said; close it")
+                    raise ConversationError(
+                        f"the reasoning that begins with {read.unclosed} has no end, so nobody knows what was said; close it"
+                    )
                 if is_blank(read.said):
                     beside = " beside its reasoning" if read.reasoning else ""
                     raise ConversationError(f"the {role} message to score is empty{beside}; give it some text")
@@ -140,7 +142,9 @@ def _answer(said: Any, text: str) -> Conversation:
     if isinstance(said, str) and text.strip().startswith(said.strip()):
         raise ConversationError("'text' begins with the 'prompt' beside it; give the reply alone, as 'response'")
     if written := turns.format_in(as_seen(text).text):
-        raise ConversationError(f"'text' holds turns of its own ({written}) beside a 'prompt'; give the reply alone, as 'response', or 'messages'")
+        raise ConversationError(
+            f"'text' holds turns of its own ({written}) beside a 'prompt'; give the reply alone, as 'response', or 'messages'"
+        )
     return from_messages([*prompt, {"role": "assistant", "content": text}])
 
 

@@ -3,7 +3,8 @@
     <think>They may be at risk.</think>Are you safe?      said: "Are you safe?"      reasoning: "They may be at risk."
 
 The tags are those of public reasoning models and of prompts that ask for reasoning (<thinking>, <reasoning>, <scratchpad>, [THINK],
-<|channel|>analysis, ...). A block ends at the first closing tag, whichever: what is left then counts as said. A closing tag without an opening
+<|channel|>analysis, ...). A block ends at the first closing tag, whichever: what is left then counts as said. A closing tag without an
+opening
 one ends a block that the prompt began (DeepSeek-R1). A block that is never closed leaves open what was said.
 """
 

@@ -11,7 +11,8 @@ space after every letter makes other tokens of the same words, and so hides them
 NFKC is not applied to the whole: it would also rewrite ordinary typography ("…", "²", "½", "™", no-break spaces, full-width punctuation,
 Hangul letters), and give other tokens for texts that hide nothing. For the same reason emoji keep the characters that join them,
 and Persian and the scripts of India those that are spelling there. A text in Cyrillic or Greek is no disguise: a letter is folded only in
-a word that mixes scripts, or in a word of look-alikes in a text that is otherwise Latin. Capitals with dots that stand alone (U.N.E.S.C.O.) are
+a word that mixes scripts, or in a word of look-alikes in a text that is otherwise Latin. Capitals with dots that stand alone
+(U.N.E.S.C.O.) are
 an abbreviation.
 """
 
@@ -74,9 +75,7 @@ _SHAPELESS = re.compile(
 _SPELLING = re.compile(  # in the scripts of _JOINING: zero-width space and joiners, Mongolian selectors, Khmer vowels, direction marks
     "[\u061c\u17b4\u17b5\u180b-\u180f\u200b-\u200f\ufe00]{1,2}"
 )
-_JOINING = re.compile(
-    "[\u0590-\u08ff\u0900-\u109f\u1780-\u18af\u1900-\u1cff\ua800-\uabff\ufb1d-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff]"
-)
+_JOINING = re.compile("[\u0590-\u08ff\u0900-\u109f\u1780-\u18af\u1900-\u1cff\ua800-\uabff\ufb1d-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff]")
 _SYLLABLE = re.compile(r"[^\W\d_]{2}")
 _BACKWARD = re.compile("\u202e([^\u202a-\u202e\n]+)\u202c?")  # shown from right to left
 _OVERLAID = re.compile("(?<=[A-Za-z])[\u0332-\u0338\u20d2\u20d3\u20d8-\u20da\u20e5-\u20eb]+|[\u0300-\u036f]{4,}")
@@ -147,7 +146,7 @@ _FANCY = re.compile(
     "[\uff21-\uff3a\uff41-\uff5a\U0001d400-\U0001d7ff]+"  # full-width, mathematical
     "|[\u24b6-\u24e9\U0001f130-\U0001f149\U0001f150-\U0001f169\U0001f170-\U0001f189]{2,}"  # circled and squared; one alone is a sign
     "|[\u02b0-\u02b8\u02e0-\u02e4\u1d2c-\u1d6a\u1d78\u1d9b-\u1dbf\u2071\u207f\u2090-\u209c\u2c7c\u2c7d]{3,}"  # raised; "1ˢᵗ", "Mᵐᵉ" stay
-    r"|(?<=[^\W\d_])[\u2102\u210a-\u2113\u2115\u2119-\u211d\u2124\u212a\u212c\u212d\u212f-\u2134\u2139\u2170-\u217f]+"  # letterlike, in a word
+    r"|(?<=[^\W\d_])[\u2102\u210a-\u2113\u2115\u2119-\u211d\u2124\u212a\u212c\u212d\u212f-\u2134\u2139\u2170-\u217f]+"  # letterlike, in a word  # noqa: E501
     r"|[\u2102\u210a-\u2113\u2115\u2119-\u211d\u2124\u212a\u212c\u212d\u212f-\u2134\u2170-\u217f]+(?=[A-Za-z])"
 )
 _NEGATIVE = {0x1F150 + i: 0x41 + i for i in range(26)} | {0x1F170 + i: 0x41 + i for i in range(26)}
@@ -183,7 +182,7 @@ def _joined(text: str) -> tuple[str, int]:
         return found
 
     text = _EVERY_OTHER.sub(parted, _APART.sub(spaced, text))
-    runs = [m for m in _RUN.finditer(text)]
+    runs = list(_RUN.finditer(text))
     if all(len(m.group()) < 2 * SPELT_OUT - 1 for m in runs):
         return text, count
     out, at = [], 0
@@ -263,7 +262,7 @@ def _script(letter: str) -> str:
 
 def _folded(text: str) -> tuple[str, int]:
     """With look-alikes as the letters they look like; and in how many words there were some."""
-    words = [w for w in _LETTERS.findall(text)]
+    words: list[str] = _LETTERS.findall(text)
     made = {word: _unmixed(word) for word in set(words) if not word.isascii()}
     latin = sum(word.isascii() or made[word] is not None for word in words)
     alike = [w for w in words if not w.isascii() and made[w] is None and all(c in _lookalikes() for c in w)]

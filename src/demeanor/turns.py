@@ -68,7 +68,7 @@ _USERS = (
     "|question|q|prompt"
 )
 _ASSISTANTS = (
-    "assistant|ai|bot|gpt|chat ?gpt|model|chat ?bot|therapist|counsell?or|psychologist|psychiatrist|psychotherapist|doctor|agent|supporter|helper"
+    "assistant|ai|bot|gpt|chat ?gpt|model|chat ?bot|therapist|counsell?or|psychologist|psychiatrist|psychotherapist|doctor|agent|supporter|helper"  # noqa: E501
     "|listener|nurse|coach|volunteer|operator|response|output|answer|a|completion|reply"
 )
 _SYSTEMS = "system|developer"
@@ -78,14 +78,15 @@ _GENERIC = frozenset(
      "system", "developer", "member", "student", "guest"))  # fmt: skip
 """Names that prose and lists use as well."""
 _PLAIN = frozenset(("user", "human", "assistant"))
-_ENDS = r"</?s>|<\|(?:endoftext|end_of_text|begin_of_text|eot_id|eom_id|im_end|end|eos|bos)\|>|<(?:bos|eos)>|<[|｜](?:end|begin)▁of▁sentence[|｜]>"
+_ENDS = r"</?s>|<\|(?:endoftext|end_of_text|begin_of_text|eot_id|eom_id|im_end|end|eos|bos)\|>|<(?:bos|eos)>|<[|｜](?:end|begin)▁of▁sentence[|｜]>"  # noqa: E501
 
 
 _CLOSING = re.compile(_ENDS, re.IGNORECASE)
 
 
 def _form(name: str, turn: str, signs: str = "", ends: str = _ENDS, preamble: bool = False) -> _Form:
-    return _Form(name, *(re.compile(p, re.IGNORECASE) for p in (signs or turn, turn, f"{ends}|{_ENDS}")), preamble)
+    compiled = [re.compile(pattern, re.IGNORECASE) for pattern in (signs or turn, turn, f"{ends}|{_ENDS}")]
+    return _Form(name, compiled[0], compiled[1], compiled[2], preamble)
 
 
 _FORMS = (
@@ -103,7 +104,11 @@ _FORMS = (
     ),
     _form("<|user|>", r"<[|｜](?P<who>user|assistant|prompter|system)[|｜]>:?", r"<[|｜](?:user|assistant|prompter)[|｜]>"),
     _form("OpenChat", r"GPT4? Correct (?P<who>user|assistant)\s*:", ends=r"<\|end_of_turn\|>"),
-    _form("<HUMAN>:", r"<(?P<who>human|assistant|user|bot|system|client|therapist)>\s*:", r"<(?:human|assistant|user|bot|client|therapist)>\s*:"),
+    _form(
+        "<HUMAN>:",
+        r"<(?P<who>human|assistant|user|bot|system|client|therapist)>\s*:",
+        r"<(?:human|assistant|user|bot|client|therapist)>\s*:",
+    ),
     _form("### Instruction:", rf"\#{{2,}}[ \t]*(?P<who>{_ANY})[ \t]*:", r"\#{2,}[ \t]*(?:instructions?|response)[ \t]*:", preamble=True),
     _form(
         "### Human:",
@@ -126,7 +131,9 @@ def _marked(form: _Form, text: str) -> Turns:
     if form.name == "[INST]":  # a system message stands inside the user's turn, and leaves an empty one before it
         turns = [(role, said) for role, said in turns if said or role == "assistant"]
     if not turns or (before and not (form.preamble and turns[0][0] == "user")):
-        raise ConversationError(f"the text holds turns in the format {form.name} and words before the first; begin with a turn, or give 'messages'")
+        raise ConversationError(
+            f"the text holds turns in the format {form.name} and words before the first; begin with a turn, or give 'messages'"
+        )
     return [("system", before), *turns] if before else turns
 
 
@@ -142,7 +149,8 @@ def _role(who: str, form: str) -> Role:
 
 _SPEAKER = re.compile(r"^[ \t]*(?P<who>system|user|human|assistant|bot|ai)[ \t]*:[ \t]*", re.IGNORECASE | re.MULTILINE | re.ASCII)
 _LINE = re.compile(
-    rf"^[ \t]*(?:[#>*_\[(<|\-]{{1,6}}[ \t]*)?(?P<who>{_ANY})(?:[ \t]*[\])>*_|]{{1,4}})?[ \t]*:[*_]{{0,3}}[ \t]*", re.IGNORECASE | re.MULTILINE | re.ASCII
+    rf"^[ \t]*(?:[#>*_\[(<|\-]{{1,6}}[ \t]*)?(?P<who>{_ANY})(?:[ \t]*[\])>*_|]{{1,4}})?[ \t]*:[*_]{{0,3}}[ \t]*",
+    re.IGNORECASE | re.MULTILINE | re.ASCII,
 )
 _ALONE = re.compile(rf"^[ \t]*(?:#{{1,6}}[ \t]*)?[*_]{{0,3}}(?P<who>{_ANY})[*_]{{0,3}}[ \t]*$", re.IGNORECASE | re.MULTILINE | re.ASCII)
 _VICUNA = re.compile(r"(?<![^\s>])(?P<who>USER|HUMAN|ASSISTANT) ?:")
@@ -161,7 +169,8 @@ def _named(text: str) -> Turns | None:
                 return _spoken(text, found)
     if _both_sides(capitals := _vicuna(text)):
         preamble = text[: capitals[0].start()].strip()
-        return ([("system", preamble)] if preamble else []) + _between(text, capitals)
+        turns = _between(text, capitals)
+        return [("system", preamble), *turns] if preamble else turns
     if inline := _inline(text):
         return _between(text, inline)
     return _spoken(text, plain) if plain else None

@@ -121,7 +121,8 @@ class ChatEncoder:
         """The messages in a form that the template takes.
 
         Many templates know no system role, or insist on user and assistant taking turns. Only where a template refuses, or leaves a
-        system message out, the system message joins the first user message, neighbours of one role are joined, and a conversation that opens
+        system message out, the system message joins the first user message, neighbours of one role are joined, and a conversation that
+        opens
         with the assistant gets a one-word user message before it.
         """
         try:
