@@ -12,11 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from demeanor import turns
 from demeanor.errors import ConversationError, nearest
 from demeanor.reasoning import Parted, parted
 from demeanor.spelling import as_seen, is_blank
-from demeanor.turns import Role
+from demeanor.turns import Role, format_in, split
 
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
@@ -141,7 +140,7 @@ def _answer(said: Any, text: str) -> Conversation:
     prompt = _prompt(said)
     if isinstance(said, str) and text.strip().startswith(said.strip()):
         raise ConversationError("'text' begins with the 'prompt' beside it; give the reply alone, as 'response'")
-    if written := turns.format_in(as_seen(text).text):
+    if written := format_in(as_seen(text).text):
         raise ConversationError(
             f"'text' holds turns of its own ({written}) beside a 'prompt'; give the reply alone, as 'response', or 'messages'"
         )
@@ -166,8 +165,8 @@ def from_text(text: str) -> Conversation:
     """
     if is_blank(text):
         raise ConversationError("the text is empty; give a reply, or 'User: ...' and 'Assistant: ...' lines")
-    found, seen = turns.split(text), as_seen(text).text
-    if seen != text and (plain := turns.split(seen)) and len(plain) > len(found or ()):
+    found, seen = split(text), as_seen(text).text
+    if seen != text and (plain := split(seen)) and len(plain) > len(found or ()):
         found = plain  # a mark was in disguise
     if not found:
         return Conversation((Message("assistant", text.strip()),))
