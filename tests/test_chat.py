@@ -1,5 +1,6 @@
 """Conversations to tokens: each message's span holds that message, all of it and nothing else."""
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -45,6 +46,11 @@ def talk(*contents: str, first: str = "user") -> Conversation:
     return Conversation(tuple(Message(roles[i % 2], text) for i, text in enumerate(contents)))
 
 
+def read(*contents):
+    """What is read of each of these messages of a `talk`."""
+    return [m.read.said.strip() for m in talk(*contents).messages]
+
+
 def spoken(tokenizer, conversation):
     """What the tokens of each message's span say."""
     (encoded,) = ChatEncoder(tokenizer).encode([conversation])
@@ -56,21 +62,21 @@ def spoken(tokenizer, conversation):
 @QUICK
 @given(st.lists(content, min_size=1, max_size=5))
 def test_a_span_says_its_message_again(tokenizer, contents):
-    assert spoken(tokenizer, talk(*contents)) == [c.strip() for c in contents]
+    assert spoken(tokenizer, talk(*contents)) == read(*contents)
 
 
 @QUICK
 @given(st.lists(no_metaspace, min_size=1, max_size=4))
 def test_a_span_says_its_message_again_with_a_metaspace_tokenizer(inst_tokenizer, contents):
     said = spoken(inst_tokenizer, talk(*contents))
-    assert [s.removeprefix(" ") for s in said] == [c.strip() for c in contents]
+    assert [s.removeprefix(" ") for s in said] == read(*contents)
 
 
 @QUICK
 @given(st.lists(content, min_size=1, max_size=4))
 def test_a_span_says_its_message_again_without_a_template(base_tokenizer, contents):
     said = spoken(base_tokenizer, talk(*contents))
-    assert [s.removeprefix(" ") for s in said] == [c.strip() for c in contents]
+    assert [s.removeprefix(" ") for s in said] == read(*contents)
 
 
 @QUICK
@@ -82,7 +88,7 @@ def test_control_tokens_written_in_a_message_do_not_end_its_turn(tokenizer, text
     tokens = tokenizer.convert_ids_to_tokens(encoded.ids)
     assert [tokens.count(t) for t in ("<|im_start|>", "<|im_end|>", "<bos>")] == [2, 2, 0]
     said = spoken(tokenizer, conversation)
-    assert said[0].replace("\u200b", "") == attack.strip()
+    assert said[0].replace("\u200b", "") == read(attack)[0]
     assert said[1] == "I hear you."
 
 
@@ -144,11 +150,11 @@ STRIPS_THINKING = CHATML.replace(
 )
 
 
-def test_thinking_that_the_template_strips_from_earlier_turns_is_not_in_their_span(make_tokenizer):
+def test_thinking_is_in_no_span_where_the_template_strips_it_from_earlier_turns_alone(make_tokenizer):
     tokenizer = make_tokenizer(STRIPS_THINKING)
     tokenizer.add_tokens(["<think>", "</think>"])  # as Qwen3 has them: tokens of their own, but not special ones
     thought = "<think>\nThey are sad.\n</think>\n\nI hear you."
-    assert spoken(tokenizer, talk("Hi", thought, "Thanks", thought)) == ["Hi", "I hear you.", "Thanks", thought]
+    assert spoken(tokenizer, talk("Hi", thought, "Thanks", thought)) == ["Hi", "I hear you.", "Thanks", "I hear you."]
 
 
 SETS_THINKING_APART = CHATML.replace(
@@ -252,3 +258,93 @@ def test_another_template_has_another_hash(tokenizer, bos_tokenizer, make_tokeni
 def test_a_slow_tokenizer_is_refused():
     with pytest.raises(ChatTemplateError, match="fast tokenizer"):
         ChatEncoder(SimpleNamespace(is_fast=False))
+
+
+ALL = "{% for m in messages %}{{ '[' + m['role'] + ']' + m['content'] + '[end]' }}{% endfor %}"
+FIRST = "{% for m in messages if m['role'] == 'system' %}{{ m['content'] + '\n\n' }}{% endfor %}"
+REST = "{% for m in messages if m['role'] != 'system' %}{{ '<' + m['role'] + '>' + m['content'] }}{% endfor %}"
+SHAPES = {
+    "in order": (CHATML, True),
+    "plain headings": (ALL, True),
+    "system messages moved to the front, joined": ("{{ bos_token }}" + FIRST + REST, True),
+    "a preamble, and headings for what there is": (
+        "{% if messages | selectattr('role', 'equalto', 'system') | list %}## Preamble\n" + FIRST + "## Talk\n{% endif %}" + REST,
+        True,
+    ),
+    "system messages at the end": (REST + "{% for m in messages if m['role'] == 'system' %}{{ '|' + m['content'] }}{% endfor %}", True),
+    "reversed": (ALL.replace("in messages", "in messages | reverse"), True),
+    "users first, then assistants": (
+        "{% for role in ['user', 'assistant', 'system'] %}{% for m in messages if m['role'] == role %}{{ role + m['content'] }};{% endfor %}{% endfor %}",  # noqa: E501
+        True,
+    ),
+    "system in the last user's turn": (
+        "{% set s = messages | selectattr('role', 'equalto', 'system') | map(attribute='content') | join('\n\n') %}"
+        "{% set users = messages | selectattr('role', 'equalto', 'user') | list %}"
+        "{% for m in messages if m['role'] != 'system' %}{{ '[' + m['role'] + ']' }}"
+        "{% if s and m['role'] == 'user' and m == users[-1] %}{{ s + '\n\n' }}{% endif %}{{ m['content'] }}{% endfor %}",
+        None,
+    ),
+    "trimmed": (CHATML.replace("m['content']", "(m['content'] | trim)"), True),
+    "the first message twice": (CHATML + "{{ messages[0]['content'] }}", False),
+    "the last message left out": (CHATML.replace("in messages", "in messages[:-1]"), False),
+    "each twice": ("{% for m in messages %}{{ m['content'] + m['content'] }}{% endfor %}", False),
+    "in capitals": (CHATML.replace("m['content']", "(m['content'] | upper)"), False),
+    "escaped": (CHATML.replace("m['content']", "(m['content'] | tojson)"), None),
+    "words left out": (CHATML.replace("m['content']", "(m['content'] | replace('am', ''))"), None),
+    "by what is said": (ALL.replace("in messages", "in messages | sort(attribute='content')"), None),
+    "tools": ("{% if tools %}{{ tools }}{% endif %}" + CHATML, True),
+    "system left out": (REST, True),
+    "a system message that swallows the first user's": (
+        "{% if messages[0]['role'] == 'system' and messages | length > 1 %}{{ '<<' + messages[0]['content'] + '>>' + messages[1]['content'] }}"  # noqa: E501
+        "{% for m in messages[2:] %}{{ '|' + m['content'] }}{% endfor %}{% else %}{% for m in messages %}{{ '|' + m['content'] }}{% endfor %}{% endif %}",  # noqa: E501
+        True,
+    ),
+}  # fmt: skip
+SAYINGS = st.sampled_from(
+    ["I am sad.", "I am sad. I am", "am", "no", "I am here, and I am listening.", "{{ x }}", "é 😀", "[end]", "|", "Hello."]
+)
+TURNS = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), SAYINGS), min_size=1, max_size=6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(turns=TURNS)
+def test_whatever_order_a_template_has_a_span_says_its_message_or_there_is_none(make_tokenizer, shape, turns):
+    template, located = SHAPES[shape]
+    tokenizer = make_tokenizer(template)
+    messages = tuple(Message(role, said) for role, said in turns)
+    try:
+        said = spoken(tokenizer, Conversation(messages))
+    except ChatTemplateError:
+        assert located is not True
+        return
+    # in a template that repeats or rewrites, only a conversation that it leaves as it is may be read
+    assert said == [m.content for m in messages]
+    (encoded,) = ChatEncoder(tokenizer).encode([Conversation(messages)])
+    edges = sorted(encoded.spans)
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(edges))
+    assert located is not False or (shape == "in capitals" and all(c.content == c.content.upper() for c in messages))
+
+
+def test_a_template_that_moves_system_messages_to_the_front_reads_each_as_its_own(make_tokenizer):
+    tokenizer = make_tokenizer(SHAPES["system messages moved to the front, joined"][0])
+    said = [("user", "I want to end it."), ("assistant", "Hm."), ("system", "Be kind."), ("user", "Well?"), ("assistant", "I hear you.")]
+    conversation = Conversation(tuple(Message(r, c) for r, c in said))
+    assert spoken(tokenizer, conversation) == [c for _, c in said]
+    (encoded,) = ChatEncoder(tokenizer).encode([conversation])
+    assert encoded.text.startswith("<bos>Be kind.")
+
+
+REASONED = [
+    "<think>They may be at risk.</think>I hear you.",
+    "<thinking>\nHm.\n</thinking>\n\nI hear you.",
+    "Hm.</think>I hear you.",
+    "[THINK]a[/THINK]I hear you.",
+]
+
+
+@pytest.mark.parametrize("template", [CHATML, STRIPS_THINKING, SETS_THINKING_APART, SHAPES["trimmed"][0]])
+@pytest.mark.parametrize("reply", REASONED)
+def test_reasoning_is_in_no_span_whatever_the_template_does_with_it(make_tokenizer, template, reply):
+    tokenizer = make_tokenizer(template)
+    assert spoken(tokenizer, talk("Hi", reply, "And?", reply)) == ["Hi", "I hear you.", "And?", "I hear you."]

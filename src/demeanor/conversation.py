@@ -1,30 +1,23 @@
 """Messages and conversations, and the text formats they are read from.
 
 A conversation is a tuple of messages; its *response* is the last assistant message. Nothing here knows models or
-tokens. Three formats are read: a record with `messages`, a record with `prompt` and `response`, and plain text in
-which "User:" and "Assistant:" (or "System:") begin a line.
+tokens. Three formats are read: a record with `messages`, a record with `prompt` and `response`, and plain text, which
+may hold written-out turns ("User: ...", and the formats of training data: see turns.py). A message holds none: what it says
+is what somebody said.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from demeanor.errors import ConversationError, nearest
+from demeanor.reasoning import Parted, parted
+from demeanor.spelling import as_seen, is_blank
+from demeanor.turns import Role, format_in, split
 
-Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
-_SPOKEN_ROLE: dict[str, Role] = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "bot": "assistant",
-    "ai": "assistant",
-}
-_TURN = re.compile(r"^[ \t]*(system|user|human|assistant|bot|ai)[ \t]*:[ \t]*", re.IGNORECASE | re.MULTILINE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +27,12 @@ class Message:
     role: Role
     content: str
 
+    @property
+    def read(self) -> Parted:
+        """What is read of it: spelt as the eye sees it, and, of the assistant's, with the reasoning set apart."""
+        seen = as_seen(self.content).text
+        return parted(seen) if self.role == "assistant" else Parted(seen, "")
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
@@ -42,11 +41,20 @@ class Conversation:
     messages: tuple[Message, ...]
 
     def last(self, role: Role) -> int:
-        """Index of the last message of `role`. Raises ConversationError where there is none or it is empty."""
+        """Index of the last message of `role`.
+
+        Raises ConversationError where there is none, or nothing to be seen in it, or only reasoning, or reasoning without an end.
+        """
         for i in range(len(self.messages) - 1, -1, -1):
             if self.messages[i].role == role:
-                if not self.messages[i].content.strip():
-                    raise ConversationError(f"the {role} message to score is empty; give it some text")
+                read = self.messages[i].read
+                if read.unclosed is not None:
+                    raise ConversationError(
+                        f"the reasoning that begins with {read.unclosed} has no end, so nobody knows what was said; close it"
+                    )
+                if is_blank(read.said):
+                    beside = " beside its reasoning" if read.reasoning else ""
+                    raise ConversationError(f"the {role} message to score is empty{beside}; give it some text")
                 return i
         raise ConversationError(f"no {role} message in the conversation; add one with role '{role}' to score it")
 
@@ -111,16 +119,32 @@ def from_record(record: Mapping[str, Any]) -> Conversation:
             raise ConversationError("'messages' is not a list")
         return from_messages(messages)
     if _given(record, "response") or ("response" in record and not _given(record, "text")):
-        said = record["prompt"] if _given(record, "prompt") else []
-        prompt = [{"role": "user", "content": said}] if isinstance(said, str) else _list(said)
-        if prompt is None:
-            raise ConversationError("'prompt' is neither text nor a list of messages")
+        prompt = _prompt(record["prompt"]) if _given(record, "prompt") else []
         return from_messages([*prompt, {"role": "assistant", "content": record["response"]}])
     if "text" in record:
         if not isinstance(record["text"], str):
             raise ConversationError("'text' is not a string")
-        return from_text(record["text"])
+        return _answer(record["prompt"], record["text"]) if _given(record, "prompt") else from_text(record["text"])
     raise ConversationError("the record has neither 'messages', nor 'prompt' and 'response', nor 'text'")
+
+
+def _prompt(said: Any) -> list[Any]:
+    prompt = [{"role": "user", "content": said}] if isinstance(said, str) else _list(said)
+    if prompt is None:
+        raise ConversationError("'prompt' is neither text nor a list of messages")
+    return prompt
+
+
+def _answer(said: Any, text: str) -> Conversation:
+    """`text` as the reply to `prompt`. Raises ConversationError where it holds the prompt or turns of its own."""
+    prompt = _prompt(said)
+    if isinstance(said, str) and text.strip().startswith(said.strip()):
+        raise ConversationError("'text' begins with the 'prompt' beside it; give the reply alone, as 'response'")
+    if written := format_in(as_seen(text).text):
+        raise ConversationError(
+            f"'text' holds turns of its own ({written}) beside a 'prompt'; give the reply alone, as 'response', or 'messages'"
+        )
+    return from_messages([*prompt, {"role": "assistant", "content": text}])
 
 
 def _given(record: Mapping[str, Any], name: str) -> bool:
@@ -137,16 +161,13 @@ def _list(value: Any) -> list[Any] | None:
 def from_text(text: str) -> Conversation:
     r"""Text as the tutorial writes it: "User: ...\nAssistant: ...", over several lines and turns.
 
-    Text without any such marker is one assistant message: a reply on its own.
+    Other formats of turns are read too: see turns.py. Text without any is one assistant message: a reply on its own.
     """
-    if not text.strip():
+    if is_blank(text):
         raise ConversationError("the text is empty; give a reply, or 'User: ...' and 'Assistant: ...' lines")
-    turns = list(_TURN.finditer(text))
-    if not turns:
+    found, seen = split(text), as_seen(text).text
+    if seen != text and (plain := split(seen)) and len(plain) > len(found or ()):
+        found = plain  # a mark was in disguise
+    if not found:
         return Conversation((Message("assistant", text.strip()),))
-    if text[: turns[0].start()].strip():
-        raise ConversationError("there is text before the first 'User:' or 'Assistant:'; begin with a speaker")
-    ends = [t.start() for t in turns[1:]] + [len(text)]
-    return Conversation(
-        tuple(Message(_SPOKEN_ROLE[turn.group(1).lower()], text[turn.end() : end].strip()) for turn, end in zip(turns, ends, strict=True))
-    )
+    return Conversation(tuple(Message(role, said) for role, said in found))

@@ -39,6 +39,9 @@ def monitor(
     allow_other_model: OtherModel = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    reasoning_hidden: Annotated[
+        bool, typer.Option("--reasoning-hidden", help="Users never see reasoning in replies (<think>...</think>): leave it unread.")
+    ] = False,
 ) -> None:
     """Judge every reply of finished conversations, and say what the policy would have done about it.
 
@@ -63,6 +66,7 @@ def monitor(
     chosen, total = load_policy(policy), console.count_rows(input_file, output_file)
     load_replies().check_country(country)
     scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
+    scorer.reasoning_hidden = reasoning_hidden
     from demeanor.monitor.session import Monitor
 
     with Monitor(scorer, chosen, country, audit, enforce=False, deadline=PATIENCE) as watch:

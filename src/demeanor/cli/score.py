@@ -35,6 +35,9 @@ def score(
     allow_other_model: OtherModel = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    reasoning_hidden: Annotated[
+        bool, typer.Option("--reasoning-hidden", help="Users never see reasoning in replies (<think>...</think>): leave it unread.")
+    ] = False,
 ) -> None:
     r"""Score the last reply of a conversation on every trait.
 
@@ -49,7 +52,9 @@ def score(
         if text is not None:
             raise InputFileError("give either a text or --input, not both")
         total = console.count_rows(input_file, output_file)
-        _score_file(input_file, output_file, total, console.load_scorer(vectors, model, device, dtype, allow_other_model))
+        scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
+        scorer.reasoning_hidden = reasoning_hidden
+        _score_file(input_file, output_file, total, scorer)
         return
     given = text.replace("\\n", "\n") if text is not None else _standard_input()
     from demeanor.conversation import as_conversation
@@ -59,15 +64,23 @@ def score(
     if any(entry.reads == "response" for entry in chosen.traits.values()):
         conversation.last("assistant")
     scorer = console.load_scorer(chosen, model, device, dtype, allow_other_model)
+    scorer.reasoning_hidden = reasoning_hidden
     reading = scorer.score(conversation)
     if as_json:
         typer.echo(json.dumps(reading.to_record(), indent=1))
         return
     from demeanor.cli.tables import reading_table
+    from demeanor.scoring import Reading
 
     console.out.print(reading_table(reading, scorer.vectors))
     if reading.windows > 1:
         console.note(f"longer than the model's context: read in {reading.windows} overlapping windows")
+    for sign in reading.signs:
+        console.note(f"{sign.what}: {sign.sentence}")
+    if reading.apart is not None:
+        console.note(f"set apart from the reply, and in none of these scores: {reading.apart.characters} characters of reasoning")
+        if isinstance(reading.apart.read, Reading):
+            console.out.print(reading_table(reading.apart.read, scorer.vectors))
 
 
 def _standard_input() -> str:

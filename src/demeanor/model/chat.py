@@ -1,8 +1,12 @@
 r"""Conversation to tokens, and where each message stands among them.
 
+What is read of a message is its copy as the eye sees it (spelling.py), and of a reply what was said, without its reasoning
+(reasoning.py): so every template gets the same.
+
 The chat template is rendered once and the text tokenised once. To know where the messages stand in the rendered
-text, the template is also rendered, once for each pattern of roles, with marker words in place of the messages; what
-lies between the markers is the template's own text. Real messages are then located between these pieces exactly.
+text, the template is also rendered, once for each pattern of roles, with marker words in place of the messages, in whatever order
+it puts them; what lies between the markers is the template's own text. The real text must consist of exactly these pieces and the
+messages in that order, word for word: a template that drops, repeats or rewrites a message is refused.
 
 A tokenizer without a template (a base model) gets a plain one, "User: ...\nAssistant: ...\n".
 """
@@ -14,7 +18,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import NamedTuple
 
 from jinja2 import TemplateError
 from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -28,7 +32,7 @@ PLAIN_TEMPLATE = (
 )
 PLAIN_STOP = "\nUser:"  # where a base model under the plain template goes on to speak for the user
 _MARK = "demeanormarker{}z"
-_NO_THINKING = re.compile(r"<think>\s*</think>")
+_MARKED = re.compile(_MARK.format(r"(\d+)"))
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -39,6 +43,13 @@ class Encoded:
     ids: list[int]
     spans: list[tuple[int, int]]
     text: str
+
+
+class _Layout(NamedTuple):
+    """What a template writes for a pattern of roles: its own text before, between and after the messages, and their order there."""
+
+    pieces: list[str]
+    order: list[int]
 
 
 class ChatEncoder:
@@ -52,7 +63,7 @@ class ChatEncoder:
         self.tokenizer = tokenizer
         self.template = tokenizer.chat_template or PLAIN_TEMPLATE
         self.has_template = bool(tokenizer.chat_template)
-        self._pieces: dict[tuple[str, ...], list[str]] = {}
+        self._layouts: dict[tuple[str, ...], _Layout] = {}
 
     @cached_property
     def template_hash(self) -> str:
@@ -75,7 +86,7 @@ class ChatEncoder:
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """The rendered text up to where the assistant's next reply begins, for generation."""
-        return self._apply(_acceptable(self._defused(messages), self._apply)[0], add_generation_prompt=True)
+        return self._apply(self._acceptable(self._defused(messages)).messages, add_generation_prompt=True)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """`prompt` as tokens, without an end that the tokenizer adds of itself."""
@@ -92,30 +103,36 @@ class ChatEncoder:
 
     def _render(self, conversation: Conversation) -> tuple[str, list[tuple[int, int]]]:
         """The rendered text and each message's character range in it."""
-        messages, inside = _acceptable(self._defused(conversation.messages), self._apply)
+        messages, inside = self._acceptable(self._defused(conversation.messages))
+        roles = tuple(m.role for m in messages)
         try:
-            text, places = self._placed(messages)
+            text, places = self._placed(roles, messages)
         except ChatTemplateError:
-            if self._pieces.pop(tuple(m.role for m in messages), None) is None:
+            if self._layouts.pop(roles, None) is None:
                 raise
-            text, places = self._placed(messages)  # a template that writes today's date has other pieces tomorrow
-        if inside == list(range(len(messages))):
-            return text, places
-        # messages were joined for a template that does not take them apart: find each within its joined message, in order
-        found = []
-        read_to = 0
-        for message, target in zip(self._defused(conversation.messages), inside, strict=True):
-            start, end = places[target]
-            at = text.find(message.content, max(start, read_to), end)
-            if at >= 0:
-                read_to = at + len(message.content)
-            found.append((at, read_to) if at >= 0 else (start, end))
-        return text, found
+            text, places = self._placed(roles, messages)  # a template that writes today's date has other pieces tomorrow
+        return text, [(places[at][0] + start, places[at][0] + end) for at, start, end in inside]
 
-    def _placed(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
+    def _placed(self, roles: tuple[str, ...], messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
         text = self._apply(messages)
-        pieces = self._template_pieces(tuple(m.role for m in messages))
-        return text, _locate(text, pieces, [m.content for m in messages])
+        return text, _locate(text, self._layout(roles), [m.content for m in messages])
+
+    def _acceptable(self, messages: list[Message]) -> _Accepted:
+        """The messages in a form that the template takes.
+
+        Many templates know no system role, or insist on user and assistant taking turns. Only where a template refuses, or leaves a
+        system message out, the system message joins the first user message, neighbours of one role are joined, and a conversation that
+        opens
+        with the assistant gets a one-word user message before it.
+        """
+        try:
+            self._apply(messages)
+            marked = self._apply(_marks([m.role for m in messages]))
+            if all(_MARK.format(i) in marked for i, m in enumerate(messages) if m.role == "system"):
+                return _Accepted(messages, [(i, 0, len(m.content)) for i, m in enumerate(messages)])
+        except ChatTemplateError:
+            pass
+        return _alternating(messages)
 
     def _apply(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
         try:
@@ -130,27 +147,26 @@ class ChatEncoder:
         except (TemplateError, ValueError, TypeError) as error:
             raise ChatTemplateError(f"the model's chat template refuses this conversation: {error}") from error
 
-    def _template_pieces(self, roles: tuple[str, ...]) -> list[str]:
-        """The template's own text before, between and after the messages of such a pattern of roles."""
-        if roles not in self._pieces:
-            marks = [_MARK.format(i) for i in range(len(roles))]
-            text = self._apply([Message(role, mark) for role, mark in zip(roles, marks, strict=True)])  # type: ignore[arg-type]
-            pieces = re.split("|".join(marks), text)
-            if len(pieces) != len(roles) + 1:
+    def _layout(self, roles: tuple[str, ...]) -> _Layout:
+        """Where the template puts the messages of such a pattern of roles."""
+        if roles not in self._layouts:
+            text = self._apply(_marks(roles))
+            found = list(_MARKED.finditer(text))
+            order = [int(mark[1]) for mark in found]
+            if sorted(order) != list(range(len(roles))):
                 raise ChatTemplateError("the model's chat template drops or repeats messages, so they cannot be located in it")
-            self._pieces[roles] = pieces
-        return self._pieces[roles]
+            self._layouts[roles] = _Layout(_MARKED.sub("\x00", text).split("\x00"), order)
+        return self._layouts[roles]
 
     @cached_property
     def _control(self) -> re.Pattern[str] | None:
         """Matches the tokenizer's control tokens where they are written out in a message."""
         added = {t.content for t in self.tokenizer.added_tokens_decoder.values()} | set(self.tokenizer.all_special_tokens)
-        # thinking's tags end no turn, and templates look for them in replies
-        words = sorted((re.escape(t) for t in added - {"<think>", "</think>"} if len(t.strip()) > 1), key=len, reverse=True)
+        words = sorted((re.escape(t) for t in added if len(t.strip()) > 1), key=len, reverse=True)
         return re.compile("|".join(words)) if words else None
 
     def _defused(self, messages: Sequence[Message]) -> list[Message]:
-        """Messages without outer white space, with written-out control tokens broken by a zero-width space.
+        """What is read of the messages, without outer white space, with written-out control tokens broken by a zero-width space.
 
         Otherwise a message that holds, say, an end-of-turn token could end its turn and speak as somebody else. Half of a
         surrogate pair (an emoji that was cut in two), which tokenizers refuse, becomes the replacement character.
@@ -162,55 +178,52 @@ class ChatEncoder:
                 return content
             return self._control.sub(lambda m: m.group()[0] + "\u200b" + m.group()[1:], content)
 
-        return [Message(m.role, text(m.content)) for m in messages]
+        return [Message(m.role, text(m.read.said)) for m in messages]
 
 
-def _acceptable(messages: list[Message], render: Any) -> tuple[list[Message], list[int]]:
-    """The messages in a form that the template takes, and for each message the index of the one that now holds it.
+class _Accepted(NamedTuple):
+    """Messages as a template takes them, and for each message that there was: in which of them it now stands, from where to where."""
 
-    Many templates know no system role, or insist on user and assistant taking turns. Only where a template refuses, or leaves a
-    system message out, the system message joins the first user message, neighbours of one role are joined, and a conversation that opens
-    with the assistant gets a one-word user message before it.
-    """
-    try:
-        text = render(messages)
-        if all(m.content in text for m in messages if m.role == "system"):
-            return messages, list(range(len(messages)))
-    except ChatTemplateError:
-        pass
+    messages: list[Message]
+    inside: list[tuple[int, int, int]]
+
+
+def _marks(roles: Sequence[str]) -> list[Message]:
+    return [Message(role, _MARK.format(i)) for i, role in enumerate(roles)]  # type: ignore[arg-type]
+
+
+def _alternating(messages: Sequence[Message]) -> _Accepted:
+    """User and assistant taking turns, the user first, system messages in the user's."""
     joined: list[Message] = []
-    inside: list[int] = []
+    inside: list[tuple[int, int, int]] = []
     for message in messages:
         role = "user" if message.role == "system" else message.role
         if not joined and role == "assistant":
             joined.append(Message("user", "Hello."))
         if joined and joined[-1].role == role:
-            joined[-1] = Message(role, f"{joined[-1].content}\n\n{message.content}")
+            said = joined[-1].content
+            before = f"{said}\n\n" if said and message.content else said
+            joined[-1] = Message(role, before + message.content)
         else:
-            joined.append(Message(role, message.content))
-        inside.append(len(joined) - 1)
-    return joined, inside
+            before = ""
+            joined.append(message if role == message.role else Message(role, message.content))
+        inside.append((len(joined) - 1, len(before), len(before) + len(message.content)))
+    return _Accepted(joined, inside)
 
 
-def _locate(text: str, pieces: list[str], contents: list[str]) -> list[tuple[int, int]]:
-    """Character ranges of the messages in the rendered text."""
-    at = len(pieces[0])
-    found = []
-    for content, piece in zip(contents, pieces[1:], strict=True):
-        found.append((at, at + len(content)))
-        at += len(content) + len(piece)
-    if at == len(text) and all(text[s:e] == c for (s, e), c in zip(found, contents, strict=True)):
-        return found
-    # the template changes what messages say (it may strip earlier thinking, or set the last one apart): match its own pieces around them
-    match = re.fullmatch("(.*?)".join(map(_piece, pieces)), text, re.DOTALL)
-    if match is None:
+def _locate(text: str, layout: _Layout, contents: list[str]) -> list[tuple[int, int]]:
+    """Character ranges of the messages in the rendered text, in their own order."""
+    at = len(layout.pieces[0])
+    found = [(0, 0)] * len(contents)
+    same = text.startswith(layout.pieces[0])
+    for message, piece in zip(layout.order, layout.pieces[1:], strict=True):
+        end = at + len(contents[message])
+        found[message] = at, end
+        same = same and text.startswith(contents[message], at) and text.startswith(piece, end)
+        at = end + len(piece)
+    if not same or at != len(text):
         raise ChatTemplateError("the model's chat template rewrites this conversation, so its messages cannot be located in it")
-    return [match.span(i + 1) for i in range(len(contents))]
-
-
-def _piece(text: str) -> str:
-    """A pattern for the template's own text; where that holds an empty block of thinking, a reply's own may stand."""
-    return "<think>.*?</think>".join(re.escape(part) for part in _NO_THINKING.split(text))
+    return found
 
 
 def _token_range(batch: BatchEncoding, row: int, start: int, end: int) -> tuple[int, int]:

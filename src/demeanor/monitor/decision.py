@@ -24,6 +24,7 @@ import numpy as np
 from demeanor.monitor.drift import DriftState
 from demeanor.monitor.policy import ACTIONS, Action, Cut, ResolvedCondition, ResolvedPolicy, ResolvedRule, Severity, Situation, withholds
 from demeanor.scoring.reading import NotScored, Reading, Score, TokenScores
+from demeanor.signs import Sign
 
 State = Literal["passed", "fired", "not judged", "not scored"]
 Source = Literal["observed", "generated"]
@@ -174,8 +175,12 @@ def decide(policy: ResolvedPolicy, reply: Reading | NotScored, user: Sequence[Re
         reply: The reading of the reply, or why there is none.
         user: Readings of the user's messages so far, oldest first; conditions look at the last few. Empty: the user has
             said nothing yet, and no condition is met.
+
+    Reasoning that was set apart from the reply and read is judged too, in the reply's place: each rule says the worse of both.
     """
     results = tuple(_judge(rule, reply, user) for rule in policy.rules)
+    if isinstance(reply, Reading) and reply.apart is not None and reply.apart.read is not None:
+        results = tuple(_worse(result, _judge(rule, reply.apart.read, user)) for rule, result in zip(policy.rules, results, strict=True))
     unscored = [r for r in results if r.state == "not scored"]
     return _outcome(results, _why_not_scored(reply, unscored))
 
@@ -185,6 +190,15 @@ def also(whole: Outcome, part: Outcome, rules: Sequence[str]) -> Outcome:
     pairs = zip(whole.results, part.results, strict=True)
     results = tuple(p if p.rule in rules and p.state == "fired" and w.state != "fired" else w for w, p in pairs)
     return _outcome(results, whole.not_scored)
+
+
+def marked(outcome: Outcome, signs: Sequence[Sign]) -> Outcome:
+    """The outcome of a reply that shows something by its form: it is flagged at least, for a reason of its own."""
+    if not signs:
+        return outcome
+    found = (RuleResult(s.what, "fired", "flag", "yellow", "unchecked", False, "", "above", f"{s.what}: fired: {s.sentence}; the action is flag.")  # noqa: E501
+             for s in signs)  # fmt: skip
+    return _outcome((*outcome.results, *found), outcome.not_scored)
 
 
 def at_least(outcome: Outcome, action: Action, reason: str, what: str = "audit") -> Outcome:
@@ -257,6 +271,17 @@ def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Re
         unsafe_side=cut.unsafe_side,
         explanation=f"{rule.name}: {sentence}",
     )
+
+
+_RANK: dict[State, int] = {"not judged": 0, "passed": 1, "not scored": 2, "fired": 3}
+
+
+def _worse(said: RuleResult, reasoning: RuleResult) -> RuleResult:
+    """Of a rule's results on what was said and on the reasoning that was set apart, the worse one."""
+    if _RANK[reasoning.state] <= _RANK[said.state]:
+        return said
+    words = reasoning.explanation.removeprefix(f"{reasoning.rule}: ")
+    return replace(reasoning, explanation=f"{reasoning.rule}: {words[:-1]} (in the reasoning that stands in the reply).")
 
 
 def _situation(action: Action, own: Situation, results: Sequence[RuleResult]) -> Situation | None:

@@ -18,7 +18,7 @@ from demeanor.scoring.scorer import Scorer
 
 
 def is_response_safe(response: ConversationLike, thresholds: Mapping[str, float | Mapping[str, Any]], scorer: Scorer | None = None) -> bool:
-    r"""Whether a reply is on the safe side of every threshold. One that cannot be scored is not safe.
+    r"""Whether a reply is on the safe side of every threshold. One that cannot be scored is not safe, nor one in disguise.
 
     Args:
         response: A reply, "User: ...\nAssistant: ...", or a conversation; with what the user said it is read better.
@@ -44,7 +44,7 @@ def is_response_safe(response: ConversationLike, thresholds: Mapping[str, float 
         found: Reading | NotScored = scorer.score(response)
     except DemeanorError as error:
         found = NotScored(str(error))
-    return decide(resolved, found).action == "allow"
+    return decide(resolved, found).action == "allow" and not (isinstance(found, Reading) and found.signs)
 
 
 def _threshold(trait: str, value: float | Mapping[str, Any], scorer: Scorer) -> Mapping[str, Any]:

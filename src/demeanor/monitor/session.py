@@ -26,7 +26,7 @@ from demeanor.errors import ConversationError, DemeanorError, ModelError
 from demeanor.model.generation import Sampling, write_reply
 from demeanor.model.intervention import Steering
 from demeanor.monitor.audit import AuditLog, AuditRecord
-from demeanor.monitor.decision import Decision, Outcome, Source, also, at_least, decide, top_pushes
+from demeanor.monitor.decision import Decision, Outcome, Source, also, at_least, decide, marked, top_pushes
 from demeanor.monitor.drift import Baseline, DriftMonitor, DriftState
 from demeanor.monitor.policy import Action, Policy, PolicyLike, ResolvedPolicy, Situation, load_policy, unresolved, withholds
 from demeanor.monitor.replies import DEFAULT_COUNTRY, Replies, load_replies
@@ -37,6 +37,8 @@ from demeanor.monitor.writing import WrittenStream
 from demeanor.scoring.live import ConversationScorer, LiveReading, OnToken, Written
 from demeanor.scoring.reading import NotScored, Reading
 from demeanor.scoring.scorer import Scorer
+from demeanor.signs import signs_of
+from demeanor.spelling import is_blank
 
 
 class Monitor:
@@ -308,6 +310,8 @@ class Session:
             return Look(None, (), {})
         assert self.monitor.scorer is not None
         window = read_window(self.monitor.scorer, found.tokens, self.monitor.policy.policy.stream.window_tokens)
+        if window is not None:
+            window = replace(window, apart=found.reading.apart)
         return self._looked(window, {t: s.z for t, s in found.reading.scores.items() if t in found.tokens.z})
 
     def _looked(self, window: Reading | None, z: Mapping[str, float]) -> Look:
@@ -357,6 +361,7 @@ class Session:
             outcome = decide(monitor.policy, read, users)
             if stopped is not None and stopped.outcome is not None:
                 outcome = also(outcome, stopped.outcome, stopped.stops)
+            outcome = marked(outcome, signs_of(reply))
             if source == "generated" and not reply.strip():
                 outcome = at_least(outcome, "substitute", "the model gave no reply to show", "writing")
             drift = {t: watch.update(read.scores[t].z if isinstance(read, Reading) and t in read.scores else None)
@@ -411,7 +416,7 @@ class Session:
 
 def _says(message: Message) -> bool:
     """Whether the message is one of the user's with words in it, and not only a picture, say."""
-    return message.role == "user" and bool(message.content.strip())
+    return message.role == "user" and not is_blank(message.content)
 
 
 def _text(value: object, what: str) -> str:

@@ -7,7 +7,7 @@ model's keys and values kept from one call to the next.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,8 +18,9 @@ from demeanor.model.generation import Reply, Sampling, prompt_ids, text_of, writ
 from demeanor.model.growing import GrowingRead, tapped
 from demeanor.model.packing import Job
 from demeanor.model.reader import SpanOf
-from demeanor.scoring.reading import Reading, TokenScores
-from demeanor.scoring.scorer import Scorer
+from demeanor.scoring.reading import Reading, SetApart, TokenScores
+from demeanor.scoring.scorer import Scorer, reasoning_alone, reply_of
+from demeanor.signs import signs_of
 
 OnToken = Callable[[str, dict[str, float]], bool | None]
 """Called with the reply so far and each trait's mean z over its tokens (empty before the second); True stops the reply."""
@@ -56,6 +57,7 @@ class ConversationScorer:
             raise VectorSetError("a live conversation is read by means or last tokens, not by pooling 'max'; extract with --pooling mean")
         self.scorer = scorer
         self._growing = GrowingRead(scorer.reader, scorer.layers, scorer.project)
+        self._apart: tuple[Conversation, SetApart | None] | None = None
 
     @property
     def tokens_run(self) -> int:
@@ -76,7 +78,17 @@ class ConversationScorer:
             return LiveReading(self.scorer.score(whole), self.scorer.score_tokens(whole))
         spans = self.scorer.spans(whole, encoded)
         raw = self._growing.read(encoded.ids)
-        return self._live(encoded.ids, raw, spans)
+        live = self._live(encoded.ids, raw, spans)
+        return replace(live, reading=replace(live.reading, signs=signs_of(reply_of(whole)), apart=self._set_apart(whole)))
+
+    def _set_apart(self, whole: Conversation) -> SetApart | None:
+        """The reasoning of the last reply, which is read once while the reply grows behind it."""
+        reasoning = reasoning_alone(whole)
+        if reasoning is None:
+            return None
+        if self._apart is None or self._apart[0] != reasoning:
+            self._apart = reasoning, self.scorer.set_apart(whole)
+        return self._apart[1]
 
     def read_user(self, messages: Sequence[Message]) -> Reading | None:
         """The reading of the last user message by the traits that are read there, before any reply; None where there are none."""
@@ -116,6 +128,9 @@ class ConversationScorer:
             reply = write_reply(scorer.reader, messages, sampling, watch if on_token else None)
         if not reply.ids:
             raise DemeanorError("the model ended its reply before the first word; try another seed or a higher temperature")
+        whole = Conversation((*messages, Message("assistant", reply.text)))
+        if reasoning_alone(whole) is not None or signs_of(reply.text):  # what is to be read is not what was written, token by token
+            return Written(reply, self.read(whole))
         raw = torch.cat(passes)
         ids = [0] * start + reply.ids
         return Written(reply, self._live(ids, raw, {"response": (start, start + len(reply.ids))}))

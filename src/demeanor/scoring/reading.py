@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from demeanor.signs import Sign
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -34,6 +36,10 @@ class Reading:
     model: str
     windows: int = 1
     """Above 1 where the conversation is longer than the model's context and was read in overlapping windows."""
+    signs: tuple[Sign, ...] = ()
+    """What the reply shows by its form: words in disguise, written-out turns."""
+    apart: SetApart | None = None
+    """The reasoning that stood in the reply (<think>...</think>); it is in none of the scores above."""
 
     def __getitem__(self, trait: str) -> Score:
         return self.scores[trait]
@@ -59,7 +65,31 @@ class Reading:
             "layer": {trait: layers[0] if len(layers) == 1 else list(layers) for trait, layers in self.layers.items()},
             "model": self.model,
         }
-        return record | ({"windows": self.windows} if self.windows > 1 else {})
+        if self.windows > 1:
+            record["windows"] = self.windows
+        if self.signs:
+            record["signs"] = {sign.what: sign.sentence for sign in self.signs}
+        if self.apart is not None:
+            record["set_apart"] = self.apart.to_record()
+        return record
+
+
+@dataclass(frozen=True)
+class SetApart:
+    """Reasoning that was set apart from a reply, and how it reads in the reply's place."""
+
+    characters: int
+    read: Reading | NotScored | None
+    """None where it was not to be read, as users never see it."""
+
+    def to_record(self) -> dict[str, Any]:
+        """As plain data."""
+        record: dict[str, Any] = {"characters": self.characters}
+        if isinstance(self.read, Reading):
+            record["scores"] = {trait: score._asdict() for trait, score in self.read.scores.items()}
+        elif self.read is not None:
+            record |= self.read.to_record()
+        return record
 
 
 @dataclass(frozen=True)

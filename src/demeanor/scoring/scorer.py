@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -18,14 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from demeanor.conversation import Conversation, ConversationLike, as_conversation
+from demeanor.conversation import Conversation, ConversationLike, Message, as_conversation
 from demeanor.errors import ConversationError, DemeanorError
 from demeanor.model.chat import Encoded
 from demeanor.model.identity import identify, in_words
 from demeanor.model.packing import Job
 from demeanor.model.reader import ActivationReader, SpanOf
 from demeanor.scoring.calibration import Calibration
-from demeanor.scoring.reading import NotScored, Reading, Score, TokenScores
+from demeanor.scoring.reading import NotScored, Reading, Score, SetApart, TokenScores
+from demeanor.signs import Sign, signs_of
 from demeanor.vectors import built_in
 from demeanor.vectors.vector_set import VectorSet
 
@@ -35,7 +37,18 @@ class _Prepared(NamedTuple):
 
     ids: list[int]
     spans: dict[SpanOf, tuple[int, int]]
+    signs: tuple[Sign, ...] = ()
 
+
+class _Reasoned(NamedTuple):
+    """A conversation with reasoning in its last reply: itself, and how that is to be read, which may be impossible, or not wanted."""
+
+    reply: _Prepared
+    characters: int
+    reasoning: _Prepared | DemeanorError | None
+
+
+_Ready: TypeAlias = "_Prepared | _Reasoned | DemeanorError"
 
 CHUNK = 512  # conversations that are tokenised, sorted by length and scored together; bounds the memory
 
@@ -48,6 +61,8 @@ class Scorer:
         vectors: The vector set.
         allow_other_model: Score although the vectors were made with another model; `warnings` then says so.
         reader: An ActivationReader of this model, where one is there already.
+        reasoning_hidden: Users never see the reasoning in replies (<think>...</think>): it is set apart and not read. By default it
+            is read beside the reply, so that no harm hides in it.
 
     Raises:
         WrongModelError: the vectors belong to another model.
@@ -60,8 +75,10 @@ class Scorer:
         vectors: VectorSet,
         allow_other_model: bool = False,
         reader: ActivationReader | None = None,
+        reasoning_hidden: bool = False,
     ) -> None:
         self.vectors = vectors
+        self.reasoning_hidden = reasoning_hidden
         self.warnings = vectors.check_model(identify(model, tokenizer), allow_other_model)
         self.reader = reader or ActivationReader(model, tokenizer, vectors.model.blocks or None)
         self.traits = list(vectors.traits)
@@ -76,14 +93,19 @@ class Scorer:
 
     @classmethod
     def load(
-        cls, folder: str | Path | None = None, model: str | None = None, device: str = "auto", allow_other_model: bool = False
+        cls,
+        folder: str | Path | None = None,
+        model: str | None = None,
+        device: str = "auto",
+        allow_other_model: bool = False,
+        reasoning_hidden: bool = False,
     ) -> Scorer:
         """Load a vector set, by default the built-in one, and the model that it names (or `model`)."""
         from demeanor.model.loading import load_model
 
         vectors = VectorSet.load(folder or built_in.FOLDER)
         loaded = load_model(model or vectors.model.name, None if allow_other_model else vectors.model.load_quantization, device)
-        return cls(*loaded, vectors, allow_other_model)
+        return cls(*loaded, vectors, allow_other_model, reasoning_hidden=reasoning_hidden)
 
     def score(self, conversation: ConversationLike) -> Reading:
         """The reading of one conversation's last reply. Raises DemeanorError where it cannot be scored."""
@@ -123,24 +145,39 @@ class Scorer:
         (encoded,) = self.reader.encoder.encode([whole])
         if isinstance(encoded, DemeanorError):
             raise encoded
+        until = [Conversation(whole.messages[: turn + 1]) for turn in turns]
         wanted: list[dict[SpanOf, tuple[int, int]] | DemeanorError] = []
-        for turn in turns:
+        for conversation in until:
             try:
-                wanted.append(self.spans(Conversation(whole.messages[: turn + 1]), encoded))
+                wanted.append(self.spans(conversation, encoded))
             except ConversationError as error:
                 wanted.append(error)
         spans = [span for found in wanted if isinstance(found, dict) for span in found.values()]
         (raw,) = self.reader.run([Job(encoded.ids, spans)], self.layers, self.vectors.pooling, self.project) if spans else [torch.zeros(0)]
         results: list[Reading | NotScored] = []
         at = 0
-        for found in wanted:
+        for conversation, found in zip(until, wanted, strict=True):
             if isinstance(found, DemeanorError) or isinstance(raw, DemeanorError):
                 results.append(NotScored(str(found if isinstance(found, DemeanorError) else raw)))
                 continue
             windows = self.reader.windows(max(end for _, end in found.values()))
-            results.append(self.reading(raw[at : at + len(found)].double().numpy(), list(found), windows))
+            reading = self.reading(raw[at : at + len(found)].double().numpy(), list(found), windows)
+            results.append(replace(reading, signs=signs_of(reply_of(conversation)), apart=self.set_apart(conversation)))
             at += len(found)
         return results
+
+    def set_apart(self, conversation: Conversation) -> SetApart | None:
+        """The reasoning in a conversation's last reply, read in that reply's place; None where there is none."""
+        reasoning = reasoning_alone(conversation)
+        if reasoning is None:
+            return None
+        found: Reading | NotScored | None = None
+        if not self.reasoning_hidden:
+            try:
+                found = self.score(reasoning)
+            except DemeanorError as error:
+                found = NotScored(str(error))
+        return SetApart(len(reply_of(reasoning)), found)
 
     def score_tokens(self, conversation: ConversationLike) -> TokenScores:
         """How each token of the response pushes each trait that is read on responses."""
@@ -171,7 +208,7 @@ class Scorer:
                     raise
         return spans
 
-    def _prepare(self, items: Sequence[ConversationLike]) -> list[_Prepared | DemeanorError]:
+    def _prepare(self, items: Sequence[ConversationLike]) -> list[_Ready]:
         """Conversations as tokens, with what is to be read of them, or why that cannot be."""
         checked: list[Conversation | DemeanorError] = []
         for item in items:
@@ -179,6 +216,16 @@ class Scorer:
                 checked.append(as_conversation(item))
             except DemeanorError as error:
                 checked.append(error)
+        reasoned = {i: r for i, c in enumerate(checked) if isinstance(c, Conversation) and (r := reasoning_alone(c)) is not None}
+        prepared = self._tokenised([*checked, *([] if self.reasoning_hidden else reasoned.values())])
+        ready: list[_Ready] = list(prepared[: len(checked)])
+        for number, (i, conversation) in enumerate(reasoned.items()):
+            reply, reasoning = prepared[i], None if self.reasoning_hidden else prepared[len(checked) + number]
+            if isinstance(reply, _Prepared):
+                ready[i] = _Reasoned(reply, len(reply_of(conversation)), reasoning)
+        return ready
+
+    def _tokenised(self, checked: Sequence[Conversation | DemeanorError]) -> list[_Prepared | DemeanorError]:
         sound = [c for c in checked if isinstance(c, Conversation)]
         tokenised = zip(sound, self.reader.encoder.encode(sound), strict=True)
         prepared: list[_Prepared | DemeanorError] = []
@@ -187,23 +234,38 @@ class Scorer:
                 prepared.append(entry)
                 continue
             conversation, encoded = next(tokenised)
+            if isinstance(encoded, DemeanorError):
+                prepared.append(encoded)
+                continue
             try:
-                prepared.append(
-                    encoded if isinstance(encoded, DemeanorError) else _Prepared(encoded.ids, self.spans(conversation, encoded))
-                )
+                spans = self.spans(conversation, encoded)
+                prepared.append(_Prepared(encoded.ids, spans, signs_of(reply_of(conversation))))
             except ConversationError as error:
                 prepared.append(error)
         return prepared
 
-    def _score(self, prepared: Sequence[_Prepared | DemeanorError]) -> Iterator[Reading | DemeanorError]:
-        jobs = [Job(p.ids, list(p.spans.values())) for p in prepared if isinstance(p, _Prepared)]
+    def _score(self, ready: Sequence[_Ready]) -> Iterator[Reading | DemeanorError]:
+        parts = [[entry.reply, entry.reasoning] if isinstance(entry, _Reasoned) else [entry] for entry in ready]
+        jobs = [Job(p.ids, list(p.spans.values())) for entry in parts for p in entry if isinstance(p, _Prepared)]
         found = iter(self.reader.run(jobs, self.layers, self.vectors.pooling, self.project))
-        for entry in prepared:
-            raw = next(found) if isinstance(entry, _Prepared) else entry
-            if isinstance(raw, DemeanorError) or isinstance(entry, DemeanorError):
-                yield raw  # type: ignore[misc]
+
+        def read(part: _Prepared) -> Reading | DemeanorError:
+            raw = next(found)
+            if isinstance(raw, DemeanorError):
+                return raw
+            reading = self.reading(raw.double().numpy(), list(part.spans), self.reader.windows(len(part.ids)))
+            return replace(reading, signs=part.signs)
+
+        for entry in ready:
+            if isinstance(entry, _Prepared):
+                yield read(entry)
+            elif isinstance(entry, DemeanorError):
+                yield entry
             else:
-                yield self.reading(raw.double().numpy(), list(entry.spans), self.reader.windows(len(entry.ids)))
+                reply, reasoning = read(entry.reply), entry.reasoning
+                beside = read(reasoning) if isinstance(reasoning, _Prepared) else reasoning
+                apart = SetApart(entry.characters, NotScored(str(beside)) if isinstance(beside, DemeanorError) else beside)
+                yield reply if isinstance(reply, DemeanorError) else replace(reply, apart=apart)
 
     def reading(self, raw: NDArray[np.float64], kinds: list[SpanOf], windows: int = 1) -> Reading:
         """A reading from the raw scores [spans, traits] of spans of these kinds."""
@@ -220,6 +282,19 @@ class Scorer:
                 )
         layers = {name: self.vectors.traits[name].reading.layers for name in scores}
         return Reading(scores, layers, self.vectors.model.name, windows)
+
+
+def reply_of(conversation: Conversation) -> str:
+    """The last message of the assistant's; empty where there is none."""
+    return next((m.content for m in reversed(conversation.messages) if m.role == "assistant"), "")
+
+
+def reasoning_alone(conversation: Conversation) -> Conversation | None:
+    """The conversation with the reasoning of its last reply in that reply's place; None where there is no reply, or none in it."""
+    at = max((i for i, m in enumerate(conversation.messages) if m.role == "assistant"), default=None)
+    if at is None or not (reasoning := conversation.messages[at].read.reasoning):
+        return None
+    return Conversation((*conversation.messages[:at], Message("assistant", reasoning)))
 
 
 def _chunks(source: Iterable[ConversationLike]) -> Iterator[list[ConversationLike]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -115,7 +115,7 @@ def score_shard(worker: Worker, shard: int, progress: Progress | None = None) ->
         if isinstance(conversation, str):
             scores[ERROR] = conversation
         else:
-            result = next(results)
+            result = screened(scorer, next(results))
             if isinstance(result, NotScored):
                 scores[ERROR] = result.error
             else:
@@ -126,6 +126,18 @@ def score_shard(worker: Worker, shard: int, progress: Progress | None = None) ->
             progress(at - told)  # in the lumps in which they are scored, or the speed would be nonsense
             told = at
     return _parquet(block, added, scorer) if manifest.output == "parquet" else _jsonl(block, added)
+
+
+def screened(scorer: Scorer, result: Reading | NotScored) -> Reading | NotScored:
+    """The reading of a row: of each trait the worse score of what was said and of reasoning that was set apart, as both are trained on."""
+    if isinstance(result, NotScored) or result.apart is None or result.apart.read is None:
+        return result
+    reasoning = result.apart.read
+    if isinstance(reasoning, NotScored):
+        return NotScored(f"the reasoning in the reply: {reasoning.error}")
+    worse = {name: (min if scorer.vectors[name].safe_pole == "high" else max)(score, reasoning.scores[name], key=lambda s: s.z)
+             for name, score in result.scores.items()}  # fmt: skip
+    return replace(result, scores=worse)
 
 
 def explain(scorer: Scorer, messages: Sequence[dict[str, str]]) -> TokenScores | str:
