@@ -114,6 +114,12 @@ class GrowingRead:
         """Keep nothing; the next call runs all its tokens."""
         self._windows = {}
 
+    def keep(self, n: int) -> None:
+        """Keep nothing of the tokens from the n-th on; the next call runs them anew."""
+        self._windows = {start: window for start, window in self._windows.items() if start < n}
+        for start, window in self._windows.items():
+            window.keep(n - start)
+
     @torch.inference_mode()
     def _read(self, ids: Sequence[int], since: int) -> Tensor:
         bounds = [b for b in window_bounds(len(ids), self.reader.context_length) if b[2] > since]
@@ -139,7 +145,10 @@ class _Window:
     def __init__(self, reader: ActivationReader, layers: list[int], project: Callable[[Tensor], Tensor]) -> None:
         self.reader, self.layers, self.project = reader, layers, project
         self.tokens_run = 0
-        self._forget()
+        self._ids = array("q")
+        self._values: Tensor | None = None
+        self._cache = DynamicCache()
+        self._open = True
 
     @property
     def bytes_kept(self) -> int:
@@ -158,8 +167,7 @@ class _Window:
         kept = common_prefix(self._ids, ids) if not turned else 0
         if kept < len(ids) and not (self.reader.shares_up_to and self._open):
             kept = 0
-        if kept < len(self._ids):
-            self._keep(kept)
+        self.keep(kept)
         if kept < len(ids):
             try:
                 self._run(list(ids[kept:]))
@@ -169,18 +177,19 @@ class _Window:
         assert self._values is not None
         return self._values
 
-    def _forget(self) -> None:
-        self._ids = array("q")
-        self._values: Tensor | None = None
-        self._cache = DynamicCache()
-        self._open = True
-
-    def _keep(self, n: int) -> None:
+    def keep(self, n: int) -> None:
+        """Forget all but the first n tokens."""
+        if n >= len(self._ids):
+            return
         if n == 0 or self._values is None:
             self._forget()
             return
         self._cache = DynamicCache([(keys[..., :n, :], values[..., :n, :]) for keys, values in keys_and_values(self._cache)])
         self._ids, self._values = self._ids[:n], self._values[:n]
+
+    def _forget(self) -> None:
+        self._ids, self._values = array("q"), None
+        self._cache, self._open = DynamicCache(), True
 
     def _run(self, new: list[int]) -> None:
         start = len(self._ids)

@@ -69,7 +69,9 @@ class ConversationScorer:
         """How many tokens have passed through the model for `read` so far."""
         return self._growing.tokens_run
 
-    def read(self, conversation: ConversationLike, needed: Sequence[int] = (), welcome: Sequence[int] = ()) -> LiveReading:
+    def read(
+        self, conversation: ConversationLike, needed: Sequence[int] = (), welcome: Sequence[int] = (), anew: bool = False
+    ) -> LiveReading:
         """The reading of the last reply (or of what there is to read: a trait of the user's needs no reply yet).
 
         `conversation` is the whole of it so far. Of one that outgrows the model's context, only the windows are run that hold
@@ -79,6 +81,7 @@ class ConversationScorer:
             conversation: All of it.
             needed: Places of other messages to read as well.
             welcome: Places of those that are read where that costs nothing more.
+            anew: Whether the last reply is read once more even if it was read before.
 
         Raises:
             DemeanorError: it cannot be scored.
@@ -90,10 +93,23 @@ class ConversationScorer:
         since = min(start for start, end in (*spans.values(), *asked.values()) if start < end)
         first = self._growing.first_read(len(encoded.ids), since)
         asked |= {i: encoded.spans[i] for i in welcome if encoded.spans[i][0] >= first}
+        if anew and "response" in spans:
+            self._growing.keep(spans["response"][0])
         raw = self._growing.read(encoded.ids, first)
         live = self._live(encoded.ids[first:], raw, {kind: (start - first, end - first) for kind, (start, end) in spans.items()}, first)
         heard = {i: self._message(raw, whole.messages[i], start - first, end - first, first) for i, (start, end) in asked.items()}
         return LiveReading(live.reading, live.tokens, heard)
+
+    def listen(self, messages: Sequence[Message], needed: Sequence[int]) -> Heard:
+        """Readings of these messages alone, as where the reply after them cannot be read. Raises DemeanorError."""
+        if not needed:
+            return {}
+        whole = Conversation(tuple(messages))
+        encoded = self._encoded(whole)
+        first = self._growing.first_read(len(encoded.ids), min(encoded.spans[i][0] for i in needed))
+        raw = self._growing.read(encoded.ids, first)
+        spans = {i: encoded.spans[i] for i in needed}
+        return {i: self._message(raw, whole.messages[i], start - first, end - first, first) for i, (start, end) in spans.items()}
 
     def read_user(self, messages: Sequence[Message]) -> Reading | None:
         """The reading of the last user message by the traits that are read there, before any reply; None where there are none."""
