@@ -15,7 +15,6 @@ messages that a condition looks at, and the reply, in one.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -30,14 +29,15 @@ from demeanor.model.growing import Budget
 from demeanor.model.intervention import Steering
 from demeanor.monitor.async_stream import AsyncReplyStream
 from demeanor.monitor.audit import AuditLog, AuditRecord
-from demeanor.monitor.decision import Decision, Outcome, Source, also, at_least, decide, top_pushes
-from demeanor.monitor.drift import Baseline, DriftState, DriftWatch
+from demeanor.monitor.decision import Decision, Source, also, at_least, decide
+from demeanor.monitor.drift import Baseline, DriftWatch
 from demeanor.monitor.history import History
 from demeanor.monitor.listener import Listener
 from demeanor.monitor.looks import Look, Looks
 from demeanor.monitor.passes import Passes, z_of
-from demeanor.monitor.policy import Action, Policy, PolicyLike, ResolvedPolicy, Situation, load_policy, unresolved, withholds
+from demeanor.monitor.policy import Action, Policy, PolicyLike, ResolvedPolicy, load_policy, unresolved, withholds
 from demeanor.monitor.replies import DEFAULT_COUNTRY, Replies, load_replies
+from demeanor.monitor.showing import Showing
 from demeanor.monitor.stream import ReplyStream
 from demeanor.monitor.window import RunningTokens
 from demeanor.monitor.worker import Deadline, Worker, reason
@@ -212,7 +212,7 @@ class Session:
         self._drift = monitor.drift_watch(self._history.replies)
         self._scorer = ConversationScorer(monitor.scorer, monitor.budget) if monitor.scorer else None
         self._passes = Passes(self._scorer, monitor.worker, str(monitor.problem), listener, self._drift, self._history.own_replies())
-        self._substituted: Counter[Situation] = Counter()
+        self._showing = Showing(monitor.replies, country)
         self._under_way: ReplyStream | None = None
 
     @property
@@ -397,38 +397,16 @@ class Session:
             if problem is not None:
                 outcome = at_least(outcome, "substitute", problem, "writing")
             drift = self._drift.turn(z_of(read)) if self._drift is not None else None
-            decision = self._decision(outcome, reply, source, drift, ms)
+            decision = self._showing.decision(outcome, self.reading, reply, source, monitor.enforce, drift, ms)
         if monitor.audit is not None:
             with _timed(ms, "audit"):
                 unrecorded = monitor.record(self._record(decision, reply))
             if unrecorded is not None:
                 outcome = at_least(outcome, monitor.policy.policy.audit_failure, unrecorded)
-                decision = replace(self._decision(outcome, reply, source, drift, ms), unrecorded=unrecorded)
-        if decision.situation is not None and not decision.shown:
-            self._substituted[decision.situation] += 1
+                raised = self._showing.decision(outcome, self.reading, reply, source, monitor.enforce, drift, ms)
+                decision = replace(raised, unrecorded=unrecorded)
+        self._showing.count(decision)
         return replace(decision, latency_ms=ms)
-
-    def _decision(
-        self, outcome: Outcome, reply: str, source: Source, drift: Mapping[str, DriftState] | None, ms: dict[str, float]
-    ) -> Decision:
-        text, referral, instead = reply, False, None
-        if outcome.situation is not None:
-            safe = self.monitor.replies.reply(outcome.situation, self.country, self._substituted[outcome.situation])
-            if self.monitor.enforce:
-                text, referral = safe.text, safe.referral
-            else:
-                instead = safe.text
-        return Decision.of(
-            outcome,
-            self.reading.reading if self.reading else None,
-            text,
-            source,
-            referral,
-            top_pushes(self.reading.tokens, outcome.results) if self.reading else {},
-            dict(ms),
-            drift,
-            instead=instead,
-        )
 
     def _record(self, decision: Decision, reply: str) -> AuditRecord:
         taken: Action = decision.action if decision.instead is None else "flag"
