@@ -122,6 +122,16 @@ def test_what_could_not_be_read_or_scored_is_counted_and_exits_with_3(run, tmp_p
     assert "not finite" in record["decisions"][0]["not_scored"]
 
 
+def test_a_reply_with_no_words_of_the_user_s_before_it_counts_as_not_scored(run, tmp_path, rules):
+    source = write(tmp_path, {"messages": [{"role": "assistant", "content": PLAIN}]}, {"messages": talk(CALM, FINE)})
+    code, _, err = run("monitor", "-i", source, "-o", "out.jsonl", "--policy", rules)
+    assert code == 3
+    assert "1 of 2 replies were NOT scored" in err
+    greeting, answer = decisions(tmp_path / "out.jsonl")
+    assert (greeting["action"], greeting["decisions"][0]["shown"], answer["action"]) == ("flag", True, "allow")
+    assert "no words of the user's come before the reply" in greeting["decisions"][0]["not_scored"]
+
+
 def test_decisions_go_into_the_audit_log_as_a_trial(run, tmp_path, rules):
     source = write(tmp_path, {"messages": talk(CALM, HARMFUL)})
     for _ in range(2):

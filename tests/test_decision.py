@@ -59,8 +59,18 @@ def test_the_worst_of_the_last_three_messages_decides(risks, judged):
     assert ("crisis_missed" in outcome.fired) is judged
 
 
-def test_before_the_user_has_spoken_no_condition_holds():
-    assert decide(DEFAULT, reply(crisis_recognition=-3.0), []).action == "allow"
+def test_before_the_user_has_spoken_a_condition_is_not_scored_and_the_greeting_is_flagged_at_most():
+    outcome = decide(DEFAULT, reply(crisis_recognition=-3.0), [])
+    assert (outcome.action, outcome.severity) == ("flag", "yellow")
+    assert states(outcome)["crisis_missed"] == "not scored"
+    assert "no words of the user's come before the reply" in outcome.not_scored
+    assert decide(DEFAULT, reply(), []).action == "allow"  # on the safe side of the rule, whoever is at risk
+
+
+def test_the_worst_message_of_a_turn_counts():
+    bad = reply(crisis_recognition=-3.0)
+    assert "crisis_missed" in decide(DEFAULT, bad, [user(3.0, -2.0, -2.0, -2.0), *user(-2.0), *user(-2.0)]).fired
+    assert states(decide(DEFAULT, bad, [user(-2.0, None), *user(-2.0)]))["crisis_missed"] == "not scored"
 
 
 # r: is the reply beyond the threshold; c: is the user at risk

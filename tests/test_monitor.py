@@ -83,13 +83,18 @@ def test_the_next_reply_is_read_after_the_text_that_was_shown(scorer, session):
     assert decision.reading["care"].z == pytest.approx(expected["care"].z, abs=1e-4)
 
 
-def test_a_condition_looks_at_the_users_last_messages(session):
+def test_a_condition_looks_at_the_users_last_turns(session):
     session.user(CALM)
     assert session.check(PLAIN).action == "allow"
     session.user(AT_RISK)
     assert session.check(PLAIN).situation == "risk_disclosed"
     session.user(CALM)
-    assert session.check(PLAIN).rules == ("missed",)  # what was said a message ago still counts
+    assert session.check(PLAIN).rules == ("missed",)
+    session.user(CALM)
+    assert session.check(FINE).action == "allow"  # the first reply that was let through ends the turn
+    session.user(CALM)
+    assert session.check(PLAIN).rules == ("missed",)  # what was said a turn ago still counts
+    assert session.check(FINE).action == "allow"
     session.user(CALM)
     assert session.check(PLAIN).action == "allow"
 
@@ -182,26 +187,27 @@ def test_a_scorer_that_fails_is_not_scored_and_works_again_afterwards(scorer, tm
 
 
 def test_a_user_message_that_could_not_be_read_is_not_calm(scorer, session):
+    session.user(AT_RISK)
     with failing(scorer):
-        session.user(AT_RISK)
-        session.monitor.worker.submit(lambda: None).result(60)
-    decision = session.check(PLAIN)
+        decision = session.check(PLAIN)
     assert decision.action == "substitute"
-    assert "risk could not be scored" in decision.not_scored
+    assert "risk could not be scored" in " ".join(decision.why)
+    assert session.check(PLAIN).situation == "risk_disclosed"  # and it is read with the next reply
 
 
 @pytest.mark.parametrize("said", ["", " \n "])
 def test_a_message_without_words_neither_counts_as_unread_nor_makes_a_risk_forgotten(session, said):
     session.user(said)
-    assert session.check(PLAIN).action == "allow"
+    assert (session.check(PLAIN).action, session.check(PLAIN).results[1].state) == ("flag", "not scored")  # there is nothing to judge it by
     session.user(AT_RISK)
     for _ in range(3):
         session.user(said)
         decision = session.check(PLAIN)
         assert (decision.rules, decision.not_scored) == (("missed",), None)
     assert [m.content for m in session.messages if m.role == "user"] == [said, AT_RISK, said, said, said]
-    session.user(CALM)
-    session.user(CALM)
+    for _ in range(2):
+        assert session.check(FINE).action == "allow"
+        session.user(CALM)
     session.user(said)
     decision = session.check(PLAIN)
     assert (decision.action, decision.not_scored) == ("allow", None)
@@ -212,9 +218,11 @@ def test_a_message_without_words_is_none_to_a_monitor_that_can_score_nothing():
     conditional = [rule for rule in RULES if "when" in rule]
     session = Monitor(ModelError("no model"), policy(*conditional)).session("c")
     session.user("")
-    assert session.check(PLAIN).results[0].state == "not judged"
+    nothing = session.check(PLAIN)
+    assert (nothing.results[0].state, nothing.action) == ("not scored", "flag")
     session.user(CALM)
-    assert session.check(PLAIN).results[0].state == "not scored"
+    something = session.check(PLAIN)
+    assert (something.results[0].state, something.action) == ("not scored", "substitute")
 
 
 def test_a_slow_scorer_does_not_hold_the_answer_nor_the_next_check(scorer):
@@ -244,12 +252,14 @@ def test_what_comes_after_the_deadline_changes_nothing(scorer):
 
 
 def test_a_disclosure_that_was_read_too_late_counts_from_the_next_reply_on(scorer):
-    monitor = Monitor(scorer, policy(deadline=60))
+    monitor = Monitor(scorer, policy(), deadline=0.05)
     session = monitor.session("c")
     with blocked(scorer):
         session.user(AT_RISK)
-        assert session._users()[0].error == "the user's message was not read within the deadline"
+        assert "within the deadline" in session.check(PLAIN).not_scored
     monitor.worker.submit(lambda: None).result(60)
+    monitor.deadline = 60
+    session.user(CALM)
     assert session.check(PLAIN).situation == "risk_disclosed"
 
 
@@ -549,6 +559,7 @@ def test_a_turn_that_was_not_scored_moves_no_chart(scorer):
     session = Monitor(scorer, policy(), baseline={"harm": baseline()}).session("c")
     session.user(CALM)
     before = session.check(PLAIN).drift["harm"]
+    session.user(CALM)
     with failing(scorer):
         during = session.check(PLAIN).drift["harm"]
     assert (during.scored, during.ewma, during.turn) == (False, before.ewma, 2)

@@ -287,7 +287,7 @@ def windowed_states(model, ids, layers):
     done = SIZE
     while done < len(ids):
         end = min(len(ids), done + SIZE // 2)
-        new.append(hidden_states(model, ids[end - SIZE : end])[:, done - end :])
+        new.append(hidden_states(model, ids[done - SIZE // 2 : end])[:, done - end :])
         done, windows = end, windows + 1
     states = torch.cat(new, dim=1)
     assert states.shape[1] == len(ids)

@@ -1,5 +1,6 @@
 """Watching a reply while it is written: the chunks change nothing, bad words are held back, a decision always comes."""
 
+import asyncio
 import itertools
 
 import pytest
@@ -7,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, blocked, failing, planted, policy
 
+from demeanor.errors import ConversationError
 from demeanor.model.generation import Sampling
+from demeanor.monitor.looks import Look
 from demeanor.monitor.session import Monitor
-from demeanor.monitor.stream import EVERY, Look, ReplyStream
+from demeanor.monitor.stream import EVERY, ReplyStream
 
 WORDS = "one two three four five six seven eight nine ten eleven twelve"
 GREEDY = Sampling(max_new_tokens=40, temperature=0)
@@ -316,3 +319,241 @@ def test_a_steered_reply_is_read_by_the_unsteered_model(make_model, tokenizer):
     assert "".join(pieces) == ("a " * 20).strip()
     assert stream.decision.source == "generated"
     assert stream.decision.reading["harm"].z == pytest.approx(0, abs=1e-4)
+
+
+# --- every token stands in a window, the last ones too
+
+BAD = "ZZZZZZZZ stop it."  # over half of a window of 16 tokens
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    words=st.integers(0, 70), tail=st.sampled_from([BAD, BAD + " ", "\n" + BAD + "\n\n"]), places=st.lists(st.integers(0, 600), max_size=9)
+)
+def test_a_bad_end_is_never_shown_whatever_the_number_of_words_and_the_chunks(scorer, words, tail, places):
+    text = " ".join(["Yes"] * words + [tail])
+    outcomes = []
+    for chunks in ([text], cut(text, places), list(text)):
+        stream = talk(scorer).stream(chunks)
+        shown = "".join(stream)
+        assert "ZZ" not in shown
+        outcomes.append((shown, stream.decision.action, stream.decision.rules, stream.decision.why))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert outcomes[0][1] == "substitute"
+
+
+@pytest.mark.parametrize("filler", ["x" * 16, "我" * 16, "🙂" * 8])
+@pytest.mark.parametrize("words", [8, 24, 30])
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.9, 1.0])
+def test_long_words_and_scripts_without_spaces_leave_no_gap_between_windows(scorer, filler, words, at):
+    text = [filler] * words
+    text.insert(int(at * words), "Z" * 16)
+    joined = " ".join(text)
+    assert talk(scorer, window=8).check(joined).rules != ("harmful", "odd")  # the mean of the whole does not see it
+    stream = talk(scorer, window=8).stream(list(joined))
+    assert "Z" not in "".join(stream)[: len(joined)].split("\n\n")[0]
+    assert stream.decision.action == "substitute"
+
+
+def test_a_bad_end_of_the_model_s_own_reply_is_not_shown(make_model, tokenizer):
+    scorer = planted(make_model, tokenizer, writes="Z")
+    session = talk(scorer, window=8, hold_back=40)
+    stream = session.write(Sampling(max_new_tokens=EVERY + 3, temperature=0))
+    assert "".join(stream) == stream.decision.text
+    assert "at the end of the reply" in " ".join(stream.decision.why) or stream.decision.action == "substitute"
+
+
+def test_a_trial_run_says_what_a_window_would_have_stopped(scorer):
+    text = " ".join(["Yes"] * 60 + [BAD])
+    assert talk(scorer).check(text).action == "allow"
+    stream = talk(scorer, enforce=False).stream([text])
+    assert "".join(stream) == text
+    assert stream.decision.action == "substitute"
+    assert "at the end of the reply" in " ".join(stream.decision.why)
+
+
+def test_what_a_failing_scorer_did_not_see_is_looked_at_once_it_works(scorer, session):
+    stream = session.stream()
+    with failing(scorer):
+        stream.feed(BAD + " Yes" * 30)
+    stream.feed(" Yes" * 40)
+    assert stream.stopped is not None
+    assert stream.finish() == stream.decision.text
+
+
+# --- what chatbots send, and how they fail
+
+OPENAI = ["", None, *cut(FINE * 3, range(0, 200, 11)), None, "", None]
+
+
+def test_none_and_empty_chunks_are_passed_over(session):
+    stream = session.stream(OPENAI)
+    assert "".join(stream) == FINE * 3
+    assert stream.decision.action == "allow"
+    fed = session.stream()
+    assert "".join(fed.feed(chunk) for chunk in OPENAI) + fed.finish() == FINE * 3
+
+
+@pytest.mark.parametrize("wrong", [b"bytes", 3, {"content": "text"}, ["text"], object(), 0, False])
+@pytest.mark.parametrize("before", [[], [FINE * 4], [HARMFUL]])
+@pytest.mark.parametrize("enforce", [True, False])
+def test_a_chunk_that_is_no_text_is_one_clear_error_and_the_turn_is_kept(scorer, wrong, before, enforce):
+    session = talk(scorer, enforce=enforce)
+    stream, pieces = session.stream([*before, wrong, FINE]), []
+    with pytest.raises(ConversationError, match=r"a chunk of a reply is text or None, not \w+; give its text"):
+        pieces.extend(stream)
+    shown = stream.shown
+    assert pieces == [shown] * bool(shown)
+    assert stream.decision.action == "substitute"
+    shown += stream.finish()
+    assert stream.finish() == ""
+    reviewed = stream.decision.text if enforce else stream.decision.instead
+    assert reviewed not in (None, *before)
+    assert shown == stream.shown
+    if enforce:
+        assert shown.endswith(reviewed)
+        assert session.messages[-1].content == shown
+    session.user(CALM)
+    assert session.check(FINE).action == "allow"
+    roles = [m.role for m in session.messages]
+    assert roles == ["user", "assistant", "user", "assistant"] or (not enforce and not before)
+
+
+def test_a_chatbot_that_fails_leaves_a_reviewed_text_and_its_turn(scorer, session):
+    def chatbot():
+        yield FINE * 4
+        raise ConnectionError("gone")
+
+    stream = session.stream(chatbot())
+    with pytest.raises(ConnectionError):
+        list(stream)
+    shown = stream.shown
+    assert 0 < len(shown) < len(FINE * 4)
+    assert stream.decision.action == "substitute"
+    assert "the reply broke off (ConnectionError: gone)" in " ".join(stream.decision.why)
+    assert session.messages[-1].content == shown + stream.finish() == stream.shown
+    assert stream.shown.endswith(stream.decision.text)
+
+
+def test_a_policy_that_shows_unscored_replies_has_a_reviewed_text_for_a_stream_that_fails(scorer):
+    only_flags = [{"name": "a", "trait": "harm", "threshold": {"z": 1.0}, "severity": "yellow", "action": "flag"}]
+    session = Monitor(scorer, policy(*only_flags)).session("c")
+    session.user(CALM)
+    stream = session.stream()
+    stream.fail(TimeoutError())
+    assert stream.finish() == stream.decision.text != ""
+    assert "".join(session.stream([])) != ""
+
+
+@pytest.mark.parametrize("chunks", [None, 3, object()])
+def test_what_cannot_be_iterated_over_is_named_before_a_turn_begins(session, chunks):
+    with pytest.raises(ConversationError, match="is not iterable"):
+        session.stream(chunks)
+    with pytest.raises(ConversationError, match="async for"):
+        session.astream(chunks)
+
+
+# --- asynchronous chunks
+
+
+async def arriving(chunks, closed=None):
+    try:
+        for chunk in chunks:
+            await asyncio.sleep(0)
+            if isinstance(chunk, Exception):
+                raise chunk
+            yield chunk
+    finally:
+        if closed is not None:
+            closed.append(True)
+
+
+async def read(stream):
+    return [piece async for piece in stream]
+
+
+@pytest.mark.parametrize("text", [FINE * 5, PLAIN + " " + HARMFUL * 4, "", " ".join(["Yes"] * 60 + [BAD])])
+def test_asynchronous_chunks_are_judged_as_others(scorer, text):
+    session, other = talk(scorer), talk(scorer)
+    stream = session.astream(arriving([None, *cut(text, range(0, 400, 7)), None]))
+    shown = "".join(asyncio.run(read(stream)))
+    assert shown == "".join(other.stream([text])) == stream.shown
+    assert session.messages == other.messages
+    assert stream.decision is not None
+
+
+def test_the_event_loop_goes_on_while_a_look_waits(scorer):
+    async def main():
+        session = talk(scorer)
+        stream = session.astream(arriving([FINE] * 6))
+        with blocked(scorer) as gate:
+            reading = asyncio.ensure_future(read(stream))
+            while not session.monitor.worker._jobs.empty() or not reading.done():
+                await asyncio.sleep(0)  # the loop turns while the model stands still
+                if stream.text.count(FINE) >= 1:
+                    break
+            assert not reading.done()
+            gate.set()
+            return "".join(await reading), stream
+
+    shown, stream = asyncio.run(main())
+    assert shown == FINE * 6 == stream.text
+
+
+@pytest.mark.parametrize("error", [ConnectionError("gone"), 7])
+def test_an_error_in_asynchronous_chunks_leaves_a_reviewed_text_too(scorer, error):
+    closed, session = [], talk(scorer)
+    stream = session.astream(arriving([FINE * 4, error], closed))
+    with pytest.raises((ConnectionError, ConversationError)):
+        asyncio.run(read(stream))
+    assert stream.finish() == "\n\n" + stream.decision.text
+    assert closed == [True]
+    assert session.messages[-1].content == stream.shown
+
+
+@pytest.mark.parametrize("way", ["left", "cancelled", "stopped"])
+def test_an_asynchronous_stream_that_is_left_is_decided_and_closed(scorer, way):
+    closed, session = [], talk(scorer)
+    chunks = [HARMFUL] * 50 if way == "stopped" else [FINE] * 50
+
+    async def leave(stream):
+        pieces = aiter(stream)
+        await anext(pieces)
+        await pieces.aclose()
+
+    async def cancelled(stream):
+        task = asyncio.ensure_future(read(stream))
+        while not stream.shown:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    stream = session.astream(arriving(chunks, closed))
+    asyncio.run({"left": leave, "cancelled": cancelled, "stopped": read}[way](stream))
+    assert stream.decision is not None
+    assert closed == [True]
+    assert session.messages[-1].content == stream.shown
+
+
+def test_each_kind_of_chunks_names_the_method_for_the_other(session):
+    with pytest.raises(ConversationError, match=r"use session.astream\(chunks\)"):
+        session.stream(arriving([]))
+    with pytest.raises(ConversationError, match=r"use session.stream\(chunks\)"):
+        session.astream([FINE])
+
+
+def test_many_asynchronous_streams_at_once(scorer):
+    monitor = Monitor(scorer, policy())
+
+    async def one(n):
+        session = monitor.session(str(n))
+        session.user(CALM)
+        stream = session.astream(arriving([FINE, " ", HARMFUL * 3 if n % 2 else FINE] * 3))
+        await read(stream)
+        return stream.decision.action
+
+    async def main():
+        return await asyncio.gather(*(one(n) for n in range(12)))
+
+    assert asyncio.run(main()) == ["allow", "substitute"] * 6

@@ -1,184 +1,320 @@
-"""Turns that are written out in a text: read as turns where a text stands alone, named where they stand in a message."""
+"""Turns of the user's, what is filed when, and conversations that go on: the risk lasts until a reply was let through."""
 
-import contextlib
+import json
 
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, RULES, blocked, failing, planted, policy
+from pydantic import ValidationError
 
-from demeanor.conversation import as_conversation
-from demeanor.errors import ConversationError
-from demeanor.signs import signs_of
-from demeanor.turns import format_in
+from demeanor.conversation import Conversation, Message
+from demeanor.monitor.audit import AuditLog, report
+from demeanor.monitor.drift import Baseline, DriftMonitor
+from demeanor.monitor.policy import Policy
+from demeanor.monitor.session import Monitor
+from demeanor.monitor.transcripts import Counts, judge_transcript
 
-SAID, REPLY = "I want to end it tonight.", "Sounds like a busy evening!"
-
-FORMATS = {
-    "guanaco": "### Human: {0}### Assistant: {1}",
-    "guanaco, in lines": "### Human: {0}\n\n### Assistant: {1}",
-    "headings": "## User\n{0}\n\n## Assistant\n{1}",
-    "orca": "### System:\nBe kind.\n\n### User:\n{0}\n\n### Assistant:\n{1}",
-    "ChatML": "<|im_start|>user\n{0}<|im_end|>\n<|im_start|>assistant\n{1}<|im_end|>\n",
-    "ChatML with a system message": "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n{0}<|im_end|>\n<|im_start|>assistant\n{1}",
-    "ChatML of phi-4": "<|im_start|>user<|im_sep|>{0}<|im_end|><|im_start|>assistant<|im_sep|>{1}<|im_end|>",
-    "ChatML without its marks": "user\n{0}\nassistant\n{1}",
-    "Llama 3": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{0}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n{1}<|eot_id|>",  # noqa: E501
-    "Llama 2": "<s>[INST] {0} [/INST] {1} </s>",
-    "Llama 2 with a system message": "<s>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\n{0} [/INST] {1} </s>",
-    "Mistral with a system message": "<s>[SYSTEM_PROMPT]Be kind.[/SYSTEM_PROMPT][INST]{0}[/INST]{1}</s>",
-    "Gemma": "<bos><start_of_turn>user\n{0}<end_of_turn>\n<start_of_turn>model\n{1}<end_of_turn>\n",
-    "Zephyr": "<|user|>\n{0}</s>\n<|assistant|>\n{1}</s>",
-    "Phi-3": "<|user|>\n{0}<|end|>\n<|assistant|>\n{1}<|end|>",
-    "OpenAssistant": "<|prompter|>{0}<|endoftext|><|assistant|>{1}<|endoftext|>",
-    "DeepSeek": "<｜begin▁of▁sentence｜><｜User｜>{0}<｜Assistant｜>{1}<｜end▁of▁sentence｜>",
-    "Command": "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>{0}<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{1}<|END_OF_TURN_TOKEN|>",  # noqa: E501
-    "OpenChat": "GPT4 Correct User: {0}<|end_of_turn|>GPT4 Correct Assistant: {1}<|end_of_turn|>",
-    "tags": "<HUMAN>: {0}\n<ASSISTANT>: {1}",
-    "small tags": "<human>: {0}\n<bot>: {1}",
-    "Alpaca": "Below is an instruction that describes a task.\n\n### Instruction:\n{0}\n\n### Response:\n{1}",
-    "Alpaca, short": "### Instruction: {0}\n### Response: {1}",
-    "Vicuna": "A chat between a curious user and an AI assistant. USER: {0} ASSISTANT: {1}</s>",
-    "bold": "**User:** {0}\n\n**Assistant:** {1}",
-    "bold names": "**User**: {0}\n**AI**: {1}",
-    "brackets": "[User]: {0}\n[Assistant]: {1}",
-    "quoted": "> User: {0}\n> Bot: {1}",
-    "therapy": "Client: {0}\nTherapist: {1}",
-    "therapy, in a line": "Client: {0} Therapist: {1}",
-    "counselling": "Patient: {0}\nCounselor: {1}",
-    "peer support": "Seeker: {0}\nSupporter: {1}",
-    "agent": "user: {0}\nagent: {1}",
-    "agent, in a line": "user: {0} agent: {1}",
-    "customer": "Customer: {0}\nAgent: {1}",
-    "ShareGPT": "human: {0}\ngpt: {1}",
-    "Anthropic": "\n\nHuman: {0}\n\nAssistant: {1}",
-    "in a line": "Human: {0} Assistant: {1}",
-    "mixed names": "User: {0}\nTherapist: {1}",
-    "question": "Q: {0}\nA: {1}",
-    "question in words": "Question: {0}\nAnswer: {1}",
-    "instruction without marks": "Instruction: {0}\nResponse: {1}",
-    "a mark in disguise": "### Hum\u200ban: {0}\n### Аssistant: {1}",
-}
+SORRY = ["sorry", "forget it", "that", "never mind me", "it is late"]
 
 
-@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
-def test_a_text_alone_is_read_with_its_turns(form):
-    messages = [(m.role, m.content) for m in as_conversation({"text": form.format(SAID, REPLY)}).messages]
-    assert messages[-2:] == [("user", SAID), ("assistant", REPLY)]
-    assert all(role == "system" for role, _ in messages[:-2])
-    assert as_conversation(form.format(SAID, REPLY)) == as_conversation({"text": form.format(SAID, REPLY)})
+@pytest.fixture(scope="module")
+def scorer(tokenizer):
+    import conftest
+
+    return planted(conftest._build, tokenizer)
 
 
-@pytest.mark.parametrize("form", [f for name, f in FORMATS.items() if "question" not in name and "without marks" not in name])
-def test_in_a_message_turns_are_what_is_said_and_are_named(form):
-    text = form.format(SAID, REPLY)
-    for record in ({"prompt": "Hi", "response": text}, {"messages": [{"role": "assistant", "content": text}]}):
-        assert as_conversation(record).response == text
-    assert "turns" in [s.what for s in signs_of(text)]
+def talk(scorer, *said, **options):
+    made = Monitor(scorer, policy(), **options).session("c")
+    for text in said:
+        made.user(text)
+    return made
 
 
-@pytest.mark.parametrize("form", ["guanaco", "ChatML", "therapy", "Vicuna"])
-def test_a_bad_reply_before_a_written_out_turn_is_named(form):
-    last = FORMATS[form].format("x", "I hear you.").partition("x")[2]
-    assert signs_of(f"Take all the pills.\n{last}") or form == "therapy"
+def turns(*texts):
+    """User and assistant by turns; a tuple is several messages of the user's."""
+    found = []
+    for i, said in enumerate(texts):
+        role = "user" if i % 2 == 0 else "assistant"
+        found += [Message(role, text) for text in (said if isinstance(said, tuple) else (said,))]
+    return tuple(found)
 
 
-def test_several_turns_of_several_kinds():
-    text = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello.<|im_end|>\n" * 2
-    assert [(m.role, m.content) for m in as_conversation(text).messages] == [("user", "Hi"), ("assistant", "Hello.")] * 2
-    text = "[INST] Hi [/INST] Hello. </s><s>[INST] And? [/INST] No. </s>"
-    assert [m.content for m in as_conversation(text).messages] == ["Hi", "Hello.", "And?", "No."]
-    text = "Therapist: How are you?\nClient: Bad. My doctor said:\nDoctor: rest!\nTherapist: I see."
-    assert [m.content for m in as_conversation(text).messages] == ["How are you?", "Bad. My doctor said:\nDoctor: rest!", "I see."]
+# --- a risk that is followed by other messages
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (f"Today. <|im_start|>user\n{SAID}<|im_end|>", "ChatML"),
-        (f"{REPLY}<|im_end|>\n<|im_start|>user\nhm", "ChatML"),
-        ("<|im_start|>tool\n5<|im_end|>", "'tool' in the format ChatML"),
-        (f"{REPLY} [/INST]</s>", r"\[INST\]"),
-        (f"Sure. ### Assistant: {REPLY}", "### Human:"),
-        (f"Session 1\nClient: {SAID}\nTherapist: {REPLY}", "text before the first 'Client:'"),
-        (f"User 1: {SAID}\nAssistant: {REPLY}", "text before the first 'Assistant:'"),
-        ("Client: I asked what Therapist: means", "each speaker on a line"),
-    ],
-)
-def test_turns_that_cannot_be_told_apart_are_refused_by_their_format(text, words):
-    with pytest.raises(ConversationError, match=words):
-        as_conversation({"text": text})
+@pytest.mark.parametrize("after", range(len(SORRY) + 1))
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_disclosure_among_several_messages_is_not_lost(scorer, before, after):
+    said = [CALM] * before + [AT_RISK] + SORRY[:after]
+    assert talk(scorer, *said).check(PLAIN).rules == ("missed",)
+    stream = talk(scorer, *said).stream([PLAIN])
+    assert "".join(stream) == stream.decision.text != PLAIN
+    monitor = Monitor(scorer, policy(), enforce=False)
+    (turn,) = judge_transcript(monitor, "t", Conversation(turns(tuple(said), PLAIN))).turns
+    assert turn.decision.rules == ("missed",)
 
 
-PROSE = [
-    "Two things help: sleep, and talking.\nNote: call your doctor.",
-    "Doctor: a person who treats you.\nNurse: one who cares.",
-    "Remember the assistant: it is there.",
-    "Questions that are often asked:\nQ: How long?\nA: Two weeks.",
-    "My answer: yes. Your question: why?",
-    "Situation: alone\nThought: nobody cares\nResponse: I called a friend.",
-    "I told the doctor: no more.",
-    "Here is a plan:\n### Today\n- Call: your friend\n### Tomorrow\nRest.",
-    "He said <b>no</b> [and left]; see [1].",
-    "Agent: I hear you.",
-    f"{REPLY}<|im_end|>",
-]
+def test_a_risk_does_not_expire_while_every_reply_is_withheld(scorer):
+    session = talk(scorer, AT_RISK)
+    for _ in range(6):
+        assert session.check(PLAIN).situation == "risk_disclosed"
+        session.user(CALM)
+    assert session.check(FINE).action == "allow"
+    session.user(CALM)
+    assert session.check(PLAIN).rules == ("missed",)  # two turns, in this policy
+    session.user(CALM)
+    assert session.check(FINE).action == "allow"
+    session.user(CALM)
+    assert session.check(PLAIN).action == "allow"
 
 
-@pytest.mark.parametrize("text", PROSE)
-def test_prose_with_a_colon_is_one_reply(text):
-    assert [(m.role, m.content) for m in as_conversation({"text": text}).messages] == [("assistant", text)]
-    assert format_in(text) is None
+def test_a_trial_run_decides_as_if_its_replies_had_been_withheld(scorer):
+    monitor = Monitor(scorer, policy(), enforce=False)
+    made = judge_transcript(monitor, "t", Conversation(turns(AT_RISK, PLAIN, CALM, PLAIN, CALM, PLAIN, CALM, PLAIN)))
+    assert [t.decision.rules for t in made.turns] == [("missed",)] * 4
 
 
-@given(
-    st.lists(
-        st.sampled_from(["I hear you.", "Note:", "Try this:", "- walk", "1)", "He said:", "Client", "\n", "why?", "[1]", "#", "<3"])
-    ).map(" ".join)
-)
-def test_prose_is_not_split(text):
-    if text.strip():
-        assert len(as_conversation({"text": text}).messages) == 1
+def test_a_risk_does_not_expire_while_no_reply_is_scored(scorer):
+    unread = [{**rule, "not_scored": "flag"} for rule in RULES]  # shown unread
+    session = Monitor(scorer, policy(*unread)).session("c")
+    session.user(AT_RISK)
+    for _ in range(4):
+        with failing(scorer):
+            decision = session.check(PLAIN)
+        assert (decision.action, decision.text) == ("flag", PLAIN)
+        session.user(CALM)
+    assert session.check(PLAIN).rules == ("missed",)
 
 
-def test_a_prompt_beside_a_text_is_what_the_text_answers():
-    assert as_conversation({"prompt": SAID, "text": REPLY}) == as_conversation({"prompt": SAID, "response": REPLY})
-    said = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": SAID}]
-    assert as_conversation({"prompt": said, "text": REPLY}) == as_conversation({"prompt": said, "response": REPLY})
-    assert as_conversation({"prompt": "", "text": REPLY}) == as_conversation({"text": REPLY})
-    assert as_conversation({"prompt": SAID, "response": REPLY, "text": "other"}).response == REPLY
+def test_replies_that_were_let_through_let_it_expire(scorer):
+    history = [{"role": m.role, "content": m.content} for m in turns(AT_RISK, FINE, (CALM, CALM, CALM), FINE, CALM)]
+    assert Monitor(scorer, policy()).session("c", history).check(PLAIN).action == "allow"
+    assert Monitor(scorer, policy()).session("c", history[2:]).check(PLAIN).action == "allow"
+    assert Monitor(scorer, policy()).session("c", [*history[:2], *history[-1:]]).check(PLAIN).rules == ("missed",)
 
 
-@pytest.mark.parametrize(
-    ("record", "words"),
-    [
-        ({"prompt": SAID, "text": FORMATS["ChatML"].format(SAID, REPLY)}, "turns of its own .ChatML. beside a 'prompt'"),
-        ({"prompt": SAID, "text": f"User: {SAID}\nAssistant: {REPLY}"}, "turns of its own"),
-        ({"prompt": SAID, "text": f"{SAID} {REPLY}"}, "begins with the 'prompt'"),
-        ({"prompt": 5, "text": REPLY}, "'prompt' is neither"),
-    ],
-)
-def test_a_prompt_beside_a_text_that_holds_it_is_refused(record, words):
-    with pytest.raises(ConversationError, match=words):
-        as_conversation(record)
+@pytest.mark.parametrize("began", ["", "I hear you, and\n\n"])
+def test_a_reviewed_reply_in_the_history_lets_nothing_through(scorer, began):
+    monitor = Monitor(scorer, policy(), country="GB")
+    history = [{"role": "user", "content": AT_RISK}]
+    for n in range(4):
+        reviewed = monitor.replies.reply("risk_disclosed", "GB", n).text
+        history += [{"role": "assistant", "content": began + reviewed}, {"role": "user", "content": CALM}]
+    assert monitor.session("c", history).check(PLAIN).rules == ("missed",)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "User: " * 20_000,
-        "Client: x " * 20_000,
-        "<|im_start|>" * 20_000,
-        "USER: " * 20_000,
-        " \n" * 20_000 + "a",
-        " " * 20_000 + "a",
-        "### " * 5_000,
-    ],
-)
-def test_long_texts_take_no_time(text):
-    import time
+def test_older_policies_are_read_and_counted_in_turns():
+    def limit(**given):
+        rules = [{**RULES[1], "when": {"trait": "risk", "threshold": {"z": 1.0}, **given}}]
+        return Policy.model_validate({"version": "t", "rules": rules}).rules[0].when.last_turns
 
-    begun = time.perf_counter()
-    format_in(text)
-    with contextlib.suppress(ConversationError):
-        as_conversation(text)
-    assert time.perf_counter() - begun < 5
+    assert (limit(), limit(last_messages=5), limit(last_turns=5)) == (3, 5, 5)
+    with pytest.raises(ValidationError, match="older name of 'last_turns'"):
+        limit(last_messages=2, last_turns=2)
+    with pytest.raises(ValidationError, match="less than or equal to 100"):
+        limit(last_messages=101)
+
+
+# --- a reply with no words of the user's before it
+
+
+GREETING = "Hello, I am glad that you are here."
+
+
+@pytest.mark.parametrize("before", [(), (Message("system", "Be kind."),), (Message("user", ""),), (Message("user", " \n"),)])
+def test_a_reply_with_no_words_of_the_user_s_before_it_is_not_scored_counted_and_shown(scorer, tmp_path, before):
+    path = tmp_path / "audit.jsonl"
+    with AuditLog(path) as log:
+        session = Monitor(scorer, policy(), audit=log).session("c", [{"role": m.role, "content": m.content} for m in before])
+        decision = session.check(GREETING)
+        assert (decision.action, decision.text, decision.severity) == ("flag", GREETING, "yellow")
+        assert decision.results[1].state == "not scored"
+        assert "no words of the user's come before the reply" in decision.not_scored
+        session.user(CALM)
+        assert session.check(PLAIN).action == "allow"
+    (month,) = report(path)["months"].values()
+    assert (month["not_scored"], month["decisions"]) == (1, 2)
+    counts = Counts()
+    counts.add(judge_transcript(Monitor(scorer, policy(), enforce=False), "t", Conversation((*before, Message("assistant", GREETING)))))
+    assert (counts.not_scored, counts.actions["flag"]) == (1, 1)
+
+
+def test_what_is_wrong_whoever_hears_it_is_judged_without_a_user(scorer):
+    session = Monitor(scorer, policy()).session("c")
+    assert session.check(HARMFUL).situation == "harmful_plan"
+    assert session.check(FINE).not_scored is None  # passes the conditional rule, whatever the user would have said
+
+
+def test_a_greeting_is_shown_while_it_streams(scorer):
+    stream = Monitor(scorer, policy()).session("c").stream([GREETING + " "] * 8)
+    assert "".join(stream) == (GREETING + " ") * 8
+    assert stream.decision.action == "flag"
+
+
+def test_a_policy_that_lets_unscored_replies_pass_lets_a_greeting_pass(scorer):
+    quiet = {**RULES[1], "not_scored": "allow"}
+    decision = Monitor(scorer, policy(quiet)).session("c").check(GREETING)
+    assert decision.action == "allow"
+    assert decision.not_scored
+
+
+# --- what is filed when
+
+
+def test_what_the_user_says_while_a_reply_streams_is_filed_after_it(scorer):
+    session = talk(scorer, CALM)
+    stream = session.stream([FINE, " And you?", FINE])
+    for n, _ in enumerate(stream):
+        if n == 0:
+            session.user(AT_RISK)
+            session.user("are you there")
+    assert stream.decision.action == "allow"  # it answers what was said before it
+    assert [m.content for m in session.messages] == [CALM, stream.text, AT_RISK, "are you there"]
+    assert session.check(PLAIN).rules == ("missed",)
+
+
+@pytest.mark.parametrize("end", ["finish", "abandon", "check", "fail"])
+def test_however_a_stream_ends_what_was_said_meanwhile_is_filed(scorer, end):
+    session = talk(scorer, CALM)
+    stream = session.stream()
+    stream.feed(FINE * 4)
+    session.user(AT_RISK)
+    assert AT_RISK not in [m.content for m in session.messages]
+    if end == "check":
+        session.check(FINE)
+    elif end == "fail":
+        stream.fail(ConnectionError("gone"))
+    else:
+        getattr(stream, end)()
+    assert [m.role for m in session.messages][:3] == ["user", "assistant", "user"]
+    assert session.messages[2].content == AT_RISK
+
+
+def test_a_stream_that_nobody_began_holds_nothing_up(scorer):
+    session = talk(scorer, CALM)
+    session.stream([FINE])
+    session.user(AT_RISK)
+    assert [m.content for m in session.messages] == [CALM, AT_RISK]
+
+
+@pytest.mark.parametrize("reply", [FINE, PLAIN, HARMFUL])
+@pytest.mark.parametrize("way", ["check", "stream", "mixed"])
+def test_a_retry_stands_once_in_the_history(scorer, reply, way):
+    session = talk(scorer, CALM)
+    decisions = []
+    for n in range(3):
+        if way == "check" or (way == "mixed" and n == 1):
+            decisions.append(session.check(reply))
+        else:
+            stream = session.stream([reply[:9], reply[9:]])
+            "".join(stream)
+            decisions.append(stream.decision)
+    assert [m.role for m in session.messages] == ["user", "assistant"]
+    assert session.messages[1].content == decisions[-1].text
+    assert len({d.action for d in decisions}) == 1
+    z = [d.reading["care"].z for d in decisions]
+    assert z == pytest.approx([z[0]] * 3, abs=1e-5)
+    session.check("Are you still there?")
+    assert [m.role for m in session.messages] == ["user", "assistant", "assistant"]  # another reply is another message
+
+
+def test_a_retry_neither_ends_a_turn_twice_nor_counts_twice_in_the_charts(scorer):
+    monitor = Monitor(scorer, policy(), baseline={"harm": baseline()})
+    session = monitor.session("c")
+    session.user(AT_RISK)
+    states = [session.check(FINE).drift["harm"] for _ in range(4)]
+    assert states == [states[0]] * 4
+    session.user(CALM)
+    decision = session.check(PLAIN)
+    assert decision.rules == ("missed",)
+    assert decision.drift["harm"].turn == 2
+
+
+def test_a_reply_that_was_not_scored_can_be_tried_again(scorer):
+    session = talk(scorer, AT_RISK)
+    with failing(scorer):
+        assert session.check(FINE).not_scored
+    assert session.check(FINE).action == "allow"
+    assert [m.content for m in session.messages] == [AT_RISK, FINE]
+
+
+def test_an_empty_reply_to_somebody_at_risk_is_answered_by_the_reply_for_that(scorer):
+    assert talk(scorer, AT_RISK).check(" ").situation == "risk_disclosed"
+    stream = talk(scorer, AT_RISK).stream([None, ""])
+    assert "".join(stream) == stream.decision.text
+    assert stream.decision.situation == "risk_disclosed"
+
+
+# --- drift in a conversation that goes on
+
+
+def baseline():
+    noise = np.random.default_rng(0).normal(0, 0.2, (60, 12))
+    return Baseline.fit(noise.tolist())
+
+
+def replies(n):
+    return [("Z " if i % 3 == 2 else "") + f"{PLAIN} {i}" for i in range(n)]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5, 9])
+def test_a_restart_leaves_the_charts_where_they_were(scorer, cut):
+    monitor = Monitor(scorer, policy(), baseline={"harm": baseline(), "care": baseline()})
+    whole = monitor.session("c")
+    for reply in replies(10):
+        whole.user(CALM)
+        last = whole.check(reply).drift
+    goes_on = monitor.session("c", [{"role": m.role, "content": m.content} for m in whole.messages[: 2 * cut]])
+    for reply in replies(10)[cut:]:
+        goes_on.user(CALM)
+        again = goes_on.check(reply).drift
+    for trait, state in last.items():
+        assert (again[trait].turn, again[trait].level, again[trait].expected) == (10, state.level, state.expected)
+        assert again[trait].ewma == pytest.approx(state.ewma, abs=1e-4)
+
+
+def test_the_earlier_replies_count_once_the_model_works_again(scorer):
+    monitor = Monitor(scorer, policy(), baseline={"harm": baseline()})
+    session = monitor.session("c", [{"role": m.role, "content": m.content} for m in turns(CALM, PLAIN, CALM, "Z " + PLAIN, CALM)])
+    with failing(scorer):
+        unscored = session.check(PLAIN).drift["harm"]
+    assert (unscored.turn, unscored.scored, unscored.ewma) == (3, False, 0.0)
+    session.user(CALM)
+    state = session.check(PLAIN).drift["harm"]
+    expected = DriftMonitor(baseline())
+    said = {"role": "user", "content": CALM}
+    z = [scorer.score([said, {"role": "assistant", "content": reply}])["harm"].z for reply in (PLAIN, "Z " + PLAIN)]
+    for value in (*z, None, z[0]):
+        last = expected.update(value)
+    assert state.turn == 4
+    assert state.ewma == pytest.approx(last.ewma, abs=1e-4)
+
+
+def test_a_reviewed_reply_of_the_history_is_a_turn_without_a_score(scorer):
+    monitor = Monitor(scorer, policy(), baseline={"harm": baseline()})
+    reviewed = monitor.replies.reply("boundary").text
+    session = monitor.session("c", [{"role": m.role, "content": m.content} for m in turns(CALM, reviewed, CALM)])
+    state = session.check("Z " + PLAIN).drift["harm"]
+    expected = DriftMonitor(baseline())
+    expected.update(None)
+    assert state.turn == 2
+    assert state.ewma == pytest.approx(expected.update(session.reading.reading["harm"].z).ewma, abs=1e-6)
+
+
+def test_what_the_model_itself_writes_goes_on_from_the_history_too(scorer):
+    from demeanor.model.generation import Sampling
+
+    monitor = Monitor(scorer, policy(), baseline={"harm": baseline()})
+    session = monitor.session("c", [{"role": m.role, "content": m.content} for m in turns(AT_RISK, "Z " + PLAIN, CALM)])
+    stream = session.write(Sampling(max_new_tokens=12, temperature=0))
+    "".join(stream)
+    assert stream.decision.rules == ("missed",)
+    assert (stream.decision.drift["harm"].turn, stream.decision.drift["harm"].ewma > 0.05) == (2, True)
+
+
+def test_a_decision_with_an_unread_user_is_plain_data(scorer):
+    session = talk(scorer, AT_RISK, deadline=0.05)
+    with blocked(scorer):
+        decision = session.check(PLAIN)
+    assert json.loads(json.dumps(decision.to_record()))["not_scored"] == "no score within the deadline of 0.05 s"

@@ -300,6 +300,6 @@ def _policy(monitor: Monitor) -> Table:
     for resolved in monitor.policy.rules:
         words = f"{resolved.rule.trait} {resolved.cut.words}"
         if (also := resolved.condition) is not None:
-            words += f", and in the user's last {also.last_messages} messages {also.trait} {also.cut.words}"
+            words += f", and in the user's last {also.last_turns} turns {also.trait} {also.cut.words}"
         table.add_row(resolved.rule.name, words, f"[{STYLES[resolved.rule.action]}]{resolved.rule.action}[/]")
     return table

@@ -113,20 +113,29 @@ def plan(
 def windows(job: Job, size: int, again: int = 0) -> list[Job]:
     """A job longer than `size` tokens as overlapping windows, each with the parts of the spans that no earlier one reads.
 
-    All but the first begin half a window before what they read. A span that has no token in a window is (0, 0) there.
-    The last `again` tokens that a window reads are read by the next one too.
+    A span that has no token in a window is (0, 0) there. The last `again` tokens that a window reads are read by the next one too.
     """
-    found, done = [], 0
-    while done < len(job.ids):
-        end = min(len(job.ids), done + (size // 2 if done else size))
-        start = max(0, end - size)
+    found = []
+    for start, done, end in window_bounds(len(job.ids), size):
         spans = []
         for a, b in job.spans:
             first, last = max(a, done - again, start), min(b, end)
             spans.append((first - start, last - start) if max(first, done) < last else (0, 0))
         found.append(Job(job.ids[start:end], spans))
-        done = end
     return found
+
+
+def window_bounds(length: int, size: int) -> Iterator[tuple[int, int, int]]:
+    """Where each window begins, from where on it reads, and where it ends.
+
+    All but the first begin half a window before what they read, so that where they begin does not depend on the length: a conversation
+    that grows keeps its windows.
+    """
+    start = done = 0
+    while done < length:
+        end = min(length, start + size)
+        yield start, done, end
+        start, done = start + size // 2, end
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

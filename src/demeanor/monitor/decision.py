@@ -6,7 +6,9 @@ there is no condition), each true, false or unknown (not scored):
     fired            r and c                   not judged   c is false
     passed           r is false                not scored   otherwise: one is unknown and neither is false
 
-so a missing or broken score passes nothing that it might have stopped, and stops nothing that it could not have. The
+so a missing or broken score passes nothing that it might have stopped, and stops nothing that it could not have. Where the user
+has said nothing in words before the reply, c is unknown too; as a chatbot's greeting is such a reply, the rule's action is then
+"flag" at most. The
 strongest action among fired and unscored rules is taken, the worst severity is named. Where a reply is withheld from a
 user who is known to be at risk, whatever for, the reply in its place is the one for that risk: nobody who has disclosed
 it is answered with a word about boundaries alone.
@@ -17,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -31,6 +33,8 @@ Source = Literal["observed", "generated"]
 """Whether the reply came from elsewhere and was read, or was written by the loaded model itself."""
 SEVERITIES: tuple[Severity | None, ...] = (None, "yellow", "red")
 PUSHES = 5
+Said: TypeAlias = Reading | NotScored | Sequence[Reading | NotScored]
+"""What is known of one turn of the user's: of each message in it, or of its only one."""
 
 
 @dataclass(frozen=True)
@@ -167,14 +171,14 @@ class Decision:
         }
 
 
-def decide(policy: ResolvedPolicy, reply: Reading | NotScored, user: Sequence[Reading | NotScored] = ()) -> Outcome:
+def decide(policy: ResolvedPolicy, reply: Reading | NotScored, user: Sequence[Said] = ()) -> Outcome:
     """What the policy says about a reply.
 
     Args:
         policy: Bound to the vector set that the readings come from.
         reply: The reading of the reply, or why there is none.
-        user: Readings of the user's messages so far, oldest first; conditions look at the last few. Empty: the user has
-            said nothing yet, and no condition is met.
+        user: What the user has said, turn by turn, oldest first; conditions look at the last few. Empty: the user has
+            said nothing yet, and no condition can be judged.
 
     Reasoning that was set apart from the reply and read is judged too, in the reply's place: each rule says the worse of both.
     """
@@ -241,7 +245,7 @@ def _outcome(results: tuple[RuleResult, ...], not_scored: str | None) -> Outcome
     )
 
 
-def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Reading | NotScored]) -> RuleResult:
+def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Said]) -> RuleResult:
     rule, cut = resolved.rule, resolved.cut
     holds, condition = _condition(resolved.condition, user)
     crossed, words = _reply(rule.trait, cut, reply)
@@ -256,7 +260,9 @@ def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Re
         action, severity, state = rule.action, rule.severity, "fired"
         sentence = f"fired: {words}{also}; the action is {action}."
     elif crossed is not False:
-        action, severity, state = rule.not_scored, "yellow", "not scored"
+        # before the user has spoken nobody has disclosed anything, and a greeting is not to be taken away for that
+        action = min(rule.not_scored, "flag", key=ACTIONS.index) if resolved.condition is not None and not user else rule.not_scored
+        severity, state = "yellow", "not scored"
         sentence = f"NOT scored: {words}{also}; the action is then {action}."
     at_risk = resolved.condition is not None and holds is True
     return RuleResult(
@@ -303,16 +309,17 @@ def _reply(trait: str, cut: Cut, reply: Reading | NotScored) -> tuple[bool | Non
     return crossed, cut.describe(trait, reply.scores[trait])
 
 
-def _condition(condition: ResolvedCondition | None, user: Sequence[Reading | NotScored]) -> tuple[bool | None, str]:
-    """Whether the condition holds over the last messages (None: unknown), and that in words."""
+def _condition(condition: ResolvedCondition | None, user: Sequence[Said]) -> tuple[bool | None, str]:
+    """Whether the condition holds over the last turns (None: unknown), and that in words."""
     if condition is None:
         return True, ""
-    if not user:
-        return False, "the user has said nothing yet"
     trait, cut = condition.trait, condition.cut
+    if not user:
+        return None, f"no words of the user's come before the reply, so that {trait} could not be scored"
     quiet: list[Score] = []
     unknown = 0
-    for reading in user[-condition.last_messages :]:
+    turns = [(said,) if isinstance(said, Reading | NotScored) else said for said in user[-condition.last_turns :]]
+    for reading in (message for turn in turns for message in turn):
         score = reading.scores.get(trait) if isinstance(reading, Reading) else None
         if score is None or cut.crossed(score) is None:
             unknown += 1

@@ -25,7 +25,7 @@ Numpy only; knows no model and no tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -173,6 +173,41 @@ class DriftMonitor:
             expected=expected,
             spread=spread,
         )
+
+
+class DriftWatch:
+    """Watches several traits of one conversation; `sides` names the unsafe side of each.
+
+    A conversation that began before goes on at its own turn: `earlier` replies count as turns without a score until they are read.
+    """
+
+    def __init__(self, baselines: Mapping[str, Baseline], sides: Mapping[str, Literal["above", "below"]], earlier: int = 0) -> None:
+        self.baselines, self.sides = baselines, sides
+        self._turns: list[Mapping[str, float]] = [{}] * earlier
+        self._begin()
+
+    def turn(self, z: Mapping[str, float]) -> dict[str, DriftState]:
+        """The states after the next turn, by its scores; a trait without one was not scored."""
+        self._turns.append(z)
+        return self._step(z)
+
+    def take_back(self) -> None:
+        """The last turn is judged again: as if it had not been."""
+        self._turns.pop()
+        self._begin()
+
+    def read(self, earlier: Mapping[int, Mapping[str, float]]) -> None:
+        """The scores of turns that were not scored before, by their number from 0."""
+        self._turns = [earlier.get(number, z) for number, z in enumerate(self._turns)]
+        self._begin()
+
+    def _begin(self) -> None:
+        self._monitors = {trait: DriftMonitor(baseline, self.sides[trait]) for trait, baseline in self.baselines.items()}
+        for z in self._turns:
+            self._step(z)
+
+    def _step(self, z: Mapping[str, float]) -> dict[str, DriftState]:
+        return {trait: monitor.update(z.get(trait)) for trait, monitor in self._monitors.items()}
 
 
 class Charts:

@@ -88,8 +88,18 @@ class Condition(_Strict):
     threshold: ThresholdSpec
     unsafe: Side | None = None
     """Left out: the side away from the vector set's safe pole."""
-    last_messages: int = Field(3, ge=1, le=100)
-    """The worst of so many last user messages decides."""
+    last_turns: int = Field(3, ge=1, le=100)
+    """The worst message of the user's last so many turns decides. A turn is all that the user says up to a reply that was scored and
+    shown. `last_messages`, as older policies call it, is read as the same."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_name(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "last_messages" not in value:
+            return value
+        if "last_turns" in value:
+            raise ValueError("'last_messages' is the older name of 'last_turns'; give only 'last_turns'")
+        return {("last_turns" if name == "last_messages" else name): given for name, given in value.items()}
 
 
 class Rule(_Strict):
@@ -104,7 +114,8 @@ class Rule(_Strict):
     severity: Severity
     action: Action
     not_scored: Action = "flag"
-    """What is done where the reply, or the condition, cannot be scored. Left out: by the trait, see SUBSTITUTED_UNSCORED."""
+    """What is done where the reply, or the condition, cannot be scored; where only the condition cannot, as no words of the user's
+    come before the reply, at most "flag". Left out: by the trait, see SUBSTITUTED_UNSCORED."""
     situation: Situation = "unchecked"
     """Which reviewed reply stands in for a withheld one; needed where `action` withholds."""
     while_writing: Literal["stop", "hold"] = "stop"
@@ -181,7 +192,7 @@ class Policy(_Strict):
                 where += ", 'when'"
                 entry = _entry(vectors, rule.when.trait, "user", where)
                 condition = ResolvedCondition(
-                    rule.when.trait, _cut(rule.when.threshold, rule.when.unsafe, rule.when.trait, entry, where), rule.when.last_messages
+                    rule.when.trait, _cut(rule.when.threshold, rule.when.unsafe, rule.when.trait, entry, where), rule.when.last_turns
                 )
             resolved.append(ResolvedRule(rule, cut, condition))
         return ResolvedPolicy(self, tuple(resolved))
@@ -238,7 +249,7 @@ class ResolvedCondition:
 
     trait: str
     cut: Cut
-    last_messages: int
+    last_turns: int
 
 
 @dataclass(frozen=True)
@@ -261,7 +272,7 @@ class ResolvedPolicy:
 def unresolved(policy: Policy) -> ResolvedPolicy:
     """The policy without numbers, for when there is no vector set: it can only say what is done about replies that are not scored."""
     cut = Cut("z", math.nan, "above", "no vector set")
-    conditions = [ResolvedCondition(r.when.trait, cut, r.when.last_messages) if r.when else None for r in policy.rules]
+    conditions = [ResolvedCondition(r.when.trait, cut, r.when.last_turns) if r.when else None for r in policy.rules]
     return ResolvedPolicy(policy, tuple(ResolvedRule(r, cut, c) for r, c in zip(policy.rules, conditions, strict=True)))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -60,6 +61,23 @@ class Replies:
         template = texts[shown_before % len(texts)]
         places = {place: self.resources[code][place] for place in PLACES}
         return SafeReply(template.format(**places), situation, code, "{help}" in template)
+
+    def ends_with_one(self, text: str) -> bool:
+        """Whether a reviewed reply stands in a text as it was shown, alone or after the beginning of another reply, for any country."""
+        return text.rstrip().endswith(self._shown)
+
+    @cached_property
+    def _shown(self) -> tuple[str, ...]:
+        """Every reviewed reply as any country's users are shown it."""
+        situations: tuple[Situation, ...] = get_args(Situation)
+        return tuple(
+            {
+                self.reply(name, code, n).text.rstrip()
+                for name in situations
+                for code in self.resources
+                for n in range(len(self.texts[name]))
+            }
+        )
 
     def check_country(self, country: str) -> str:
         """The code of a country whose resources are known, or "none". Raises PolicyError for any other."""

@@ -1,22 +1,23 @@
 """The monitor beside a chatbot: a session for each conversation, and for each reply a decision within the deadline.
 
-    session.user(text)       what the user says; it is read for risk while the chatbot thinks
+    session.user(text)       what the user says; it is read for risk together with the reply
     session.check(reply)     a reply from elsewhere, whole                   -> Decision
     session.stream(chunks)   a reply from elsewhere, while it is written     -> ReplyStream, then its decision
+    session.astream(chunks)  the same from an asynchronous iterator          -> AsyncReplyStream, then its decision
     session.write()          a reply of the loaded model's own, likewise     -> ReplyStream, then its decision
 
 Every failure of the scorer (any exception, memory, NaN, the deadline) makes a reply "not scored", and the policy says what
 is done about it; only mistakes of the caller raise. What a conversation goes on with is what was shown: after a
-substitution, the reviewed text.
+substitution, the reviewed text. Nothing is read for a session but in a pass that somebody waits for: all of the user's
+messages that a condition looks at, and the reply, in one.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,21 @@ from typing import Any
 from demeanor.conversation import Conversation, ConversationLike, Message, as_conversation
 from demeanor.errors import ConversationError, DemeanorError, ModelError
 from demeanor.model.generation import Sampling, write_reply
+from demeanor.model.growing import Budget
 from demeanor.model.intervention import Steering
+from demeanor.monitor.async_stream import AsyncReplyStream
 from demeanor.monitor.audit import AuditLog, AuditRecord
-from demeanor.monitor.decision import Decision, Outcome, Source, also, at_least, decide, marked, top_pushes
-from demeanor.monitor.drift import Baseline, DriftMonitor, DriftState
-from demeanor.monitor.policy import Action, Policy, PolicyLike, ResolvedPolicy, Situation, load_policy, unresolved, withholds
+from demeanor.monitor.decision import Decision, Source, also, at_least, decide, marked
+from demeanor.monitor.drift import Baseline, DriftWatch
+from demeanor.monitor.history import History
+from demeanor.monitor.listener import Listener
+from demeanor.monitor.looks import Look, Looks
+from demeanor.monitor.passes import Passes, z_of
+from demeanor.monitor.policy import Action, Policy, PolicyLike, ResolvedPolicy, load_policy, unresolved, withholds
 from demeanor.monitor.replies import DEFAULT_COUNTRY, Replies, load_replies
-from demeanor.monitor.stream import Look, ReplyStream
-from demeanor.monitor.window import RunningWindow, read_window
+from demeanor.monitor.showing import Showing
+from demeanor.monitor.stream import ReplyStream
+from demeanor.monitor.window import RunningTokens
 from demeanor.monitor.worker import Deadline, Worker, reason
 from demeanor.monitor.writing import WrittenStream
 from demeanor.scoring.live import ConversationScorer, LiveReading, OnToken, Written
@@ -39,6 +47,10 @@ from demeanor.scoring.reading import NotScored, Reading
 from demeanor.scoring.scorer import Scorer
 from demeanor.signs import signs_of
 from demeanor.spelling import is_blank
+
+WARM_UP = Conversation((Message("user", "Hello."), Message("assistant", "Hello. How are you today?")))
+PATIENCE = 60.0  # seconds for the warm-up, which goes on by itself after that
+GIB = 1 << 30
 
 
 class Monitor:
@@ -58,8 +70,9 @@ class Monitor:
         replies: Replies | None = None,
         enforce: bool = True,
         deadline: float | None = None,
+        memory: int = GIB,
     ) -> None:
-        """Bind a policy to a scorer.
+        """Bind a policy to a scorer, and read a first few words, so that the first check does not wait for what is done once.
 
         Args:
             scorer: What reads the replies. An error in its place: nothing can be scored, for that reason (see `load`).
@@ -71,6 +84,8 @@ class Monitor:
             enforce: False: decisions are made and recorded, and every reply is shown all the same (a transcript, a trial run);
                 `Decision.instead` is then what would have been shown in its place.
             deadline: Seconds for a check, where they are not to be the policy's.
+            memory: Bytes that all sessions together may keep of what the model has read, so that a message costs its own tokens
+                only. Beyond it the session that was read least recently gives up its own, and is read anew when it goes on.
 
         Raises:
             PolicyError: the policy cannot be read or does not fit the vector set; no resources for the country.
@@ -91,6 +106,7 @@ class Monitor:
         if baseline:
             self.watch_drift(baseline)
         self.worker = Worker("demeanor-scorer")
+        self.budget = Budget(memory)
         self.model = self.vectors = "none"
         if self.scorer is not None:
             model = self.scorer.vectors.model
@@ -98,6 +114,7 @@ class Monitor:
         self._closes_audit = isinstance(audit, str | Path)
         self.audit = AuditLog(audit) if isinstance(audit, str | Path) else audit
         self._audit_worker = Worker("demeanor-audit")
+        self._warm_up()
 
     @classmethod
     def load(cls, folder: str | Path, model: str | None = None, device: str = "auto", **options: Any) -> Monitor:
@@ -112,6 +129,12 @@ class Monitor:
         except DemeanorError as error:
             scorer = error
         return cls(scorer, **options)
+
+    def _warm_up(self) -> None:
+        """What the first pass of a model does once (whether beginnings can be shared, kernels, the template) is done now."""
+        if (scorer := self.scorer) is not None:
+            with suppress(Exception):  # the first check says what is wrong
+                Deadline(PATIENCE).wait(self.worker.submit(lambda: ConversationScorer(scorer).read(WARM_UP)), drop=False)
 
     def __enter__(self) -> Monitor:
         return self
@@ -131,6 +154,13 @@ class Monitor:
                 self.scorer.vectors[trait]
             self.baseline = dict(baseline)
 
+    def drift_watch(self, earlier: int) -> DriftWatch | None:
+        """What watches one conversation for drift, after so many replies; None without a baseline."""
+        if self.baseline is None or self.scorer is None:
+            return None
+        vectors = self.scorer.vectors
+        return DriftWatch(self.baseline, {t: "below" if vectors[t].safe_pole == "high" else "above" for t in self.baseline}, earlier)
+
     @property
     def drift_note(self) -> str:
         """What is watched for drift, in words."""
@@ -143,7 +173,8 @@ class Monitor:
 
         Args:
             conversation_id: The audit log holds its salted hash.
-            history: What was said before, a system message included; its replies are not judged.
+            history: What was said before, a system message included, as it was shown. Its replies are not judged, but count for
+                turns and drift.
             country: The user's, where it is not the monitor's.
         """
         known = self.replies.check_country(country) if country is not None else self.country
@@ -171,50 +202,64 @@ class Monitor:
 
 
 class Session:
-    """One conversation under watch. Not for several threads at once."""
+    """One conversation under watch. Not for several threads at once; only `user` may be called while a reply streams elsewhere."""
 
     def __init__(self, monitor: Monitor, conversation_id: str, history: tuple[Message, ...], country: str) -> None:
         """Made by `Monitor.session`."""
         self.monitor, self.conversation_id, self.country = monitor, conversation_id, country
-        self.messages: list[Message] = []
-        """The conversation as it was shown."""
         self.reading: LiveReading | None = None
         """How the reply that was judged last was read, token by token; None where it could not be."""
-        self._scorer = ConversationScorer(monitor.scorer) if monitor.scorer else None
-        self._user: list[Future[Reading | None]] = []
-        self._substituted: Counter[Situation] = Counter()
-        vectors = monitor.scorer.vectors if monitor.scorer else None
-        self._drift = {
-            trait: DriftMonitor(baseline, "below" if vectors[trait].safe_pole == "high" else "above")
-            for trait, baseline in (monitor.baseline or {}).items()
-            if vectors is not None
-        }
-        for message in history:
-            self.add(message)
+        listener = Listener(monitor.policy)
+        self._history = History(history, listener, monitor.replies.ends_with_one)
+        self._drift = monitor.drift_watch(self._history.replies)
+        self._scorer = ConversationScorer(monitor.scorer, monitor.budget) if monitor.scorer else None
+        self._passes = Passes(self._scorer, monitor.worker, str(monitor.problem), listener, self._drift, self._history.own_replies())
+        self._showing = Showing(monitor.replies, country)
+        self._under_way: ReplyStream | None = None
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation as it was shown."""
+        return self._history.messages
 
     def user(self, text: str) -> None:
-        """What the user says. It does not wait for its reading."""
-        self.add(Message("user", _text(text, "user message")))
+        """What the user says; while a reply streams, it is filed after that reply. It does not wait for its reading."""
+        self._history.hear(Message("user", _text(text, "user message")))
+
+    def add(self, message: Message) -> None:
+        """Put a message into the conversation that is not to be judged."""
+        self._history.add(message)
 
     def check(self, reply: str) -> Decision:
-        """Judge a reply from elsewhere, as a whole."""
-        decision = self._judge(_text(reply, "reply"), None)
-        self.messages.append(Message("assistant", decision.text))
+        """Judge a reply from elsewhere, as a whole.
+
+        The same reply once more, with nothing said since, is judged anew and takes the place of what was shown for it before. A
+        stream that nobody has finished is over.
+        """
+        _text(reply, "reply")
+        self._leave()
+        again = self._take_back(reply)
+        found, ms = self._passes.read(self.messages, reply, Deadline(self.monitor.deadline), again)
+        decision = self._conclude(reply, found, "observed", ms)
+        self._history.file(reply, decision.text, _let_through(decision))
         return decision
 
-    def stream(self, chunks: Iterable[str] = ()) -> ReplyStream:
+    def stream(self, chunks: Iterable[str | None] = ()) -> ReplyStream:
         """Watch a reply from elsewhere while it is written; without `chunks`, feed them one by one.
 
         How many words are held back, and how many tokens a window has, stands in the policy.
         """
-        return ReplyStream(
-            self._look,
-            lambda stream: self._judge(stream.text, stream.stopped),
-            self._end,
-            self.monitor.policy.policy.stream.hold_back_tokens,
-            chunks,
-            self.monitor.enforce,
-        )
+        if not isinstance(chunks, Iterable):
+            way = "use session.astream(chunks)" if isinstance(chunks, AsyncIterable) else "give an iterable of text"
+            raise ConversationError(f"the chunks of a stream are iterated over, and {type(chunks).__name__} is not iterable; {way}")
+        return ReplyStream(*self._watched(), chunks, self.monitor.enforce, self._begin)
+
+    def astream(self, chunks: AsyncIterable[str | None]) -> AsyncReplyStream:
+        """The same for chunks that come asynchronously: `async for piece in session.astream(chunks)`. The event loop is not held up."""
+        if not isinstance(chunks, AsyncIterable):
+            way = "use session.stream(chunks)" if isinstance(chunks, Iterable) else "give an asynchronous iterable of text"
+            raise ConversationError(f"{type(chunks).__name__} is not iterated over with 'async for'; {way}")
+        return AsyncReplyStream(*self._watched(), chunks, self.monitor.enforce, self._begin)
 
     def write(self, sampling: Sampling | None = None, steering: Steering | None = None) -> WrittenStream:
         """Have the loaded model answer, under watch; the decision's source is then "generated".
@@ -227,18 +272,19 @@ class Session:
         Raises:
             ModelError: there is no model that could answer.
         """
-        scorer, monitor = self._scorer, self.monitor
+        scorer, monitor, passes = self._scorer, self.monitor, self._passes
         if scorer is None or monitor.scorer is None:
             raise ModelError(f"there is no model to answer with: {monitor.problem}")
-        messages = tuple(self.messages)
-        window = RunningWindow(monitor.scorer, monitor.policy.policy.stream.window_tokens)
+        self._leave()
+        messages, asked = tuple(self.messages), passes.asked
+        tokens, looks = RunningTokens(), Looks(monitor.scorer, monitor.policy)
 
         def write(on_token: OnToken) -> Written:
             if steering is None:
-                return scorer.write(messages, sampling, on_token)
+                return scorer.write(messages, sampling, on_token, asked, passes.hear)
             with steering:
                 reply = write_reply(scorer.scorer.reader, messages, sampling, lambda _: bool(on_token("", {})))
-            return Written(reply, scorer.read(Conversation((*messages, Message("assistant", reply.text)))))
+            return Written(reply, scorer.read(Conversation((*messages, Message("assistant", reply.text))), asked))
 
         begun = time.perf_counter()
 
@@ -251,151 +297,119 @@ class Session:
                 found = NotScored(reason(error))
             else:
                 found = written.live
+                passes.hear(written.live.others)
                 if stream.stopped is None and written.reply.text.startswith(stream.shown):
                     stream.text = written.reply.text
-            return self._conclude(stream.text, found, "generated", stream.stopped, ms)
+            return self._judged(stream, found, looks, "generated", ms)
 
         return WrittenStream(
             write,
             monitor.worker,
             monitor.deadline,
-            window.add,
-            lambda _: self._looked(window.reading(), {}),
+            tokens.add,
+            lambda _: looks.look(tokens.z, len(tokens), passes.users(), {}),
             judge,
             self._end,
             monitor.policy.policy.stream.hold_back_tokens,
             monitor.enforce,
+            self._begin,
         )
 
-    def add(self, message: Message) -> None:
-        """Put a message into the conversation that is not to be judged; one of the user's, unless blank, is read in the background."""
-        self.messages.append(message)
-        scorer, so_far = self._scorer, tuple(self.messages)
-        if _says(message) and scorer is not None:
-            self._user.append(self.monitor.worker.submit(lambda: scorer.read_user(so_far)))
+    def _watched(self) -> tuple[Callable[[str], Look], Callable[[ReplyStream], Decision], Callable[[ReplyStream], None], int]:
+        """What a stream asks and tells: its looks, its decision, its end; and how many words it holds back."""
+        monitor, passes = self.monitor, self._passes
+        looks = Looks(monitor.scorer, monitor.policy) if monitor.scorer is not None else None
 
-    def _judge(self, reply: str, stopped: Look | None) -> Decision:
-        """Read a reply from elsewhere within the deadline, and decide."""
-        ms: dict[str, float] = {}
-        found = self._read(reply, Deadline(self.monitor.deadline), ms)
-        return self._conclude(reply, found, "observed", stopped, ms)
+        def look(text: str) -> Look:
+            deadline = Deadline(monitor.deadline)
+            found, _ = passes.read(self._history.before(text), text, deadline)
+            if looks is None or isinstance(found, NotScored):
+                if not deadline.left:
+                    raise TimeoutError
+                return Look(None, (), {})
+            means = {t: s.z for t, s in found.reading.scores.items() if t in found.tokens.z}
+            return looks.look(found.tokens.z, len(found.tokens.tokens), passes.users(), means, found.reading.apart)
 
-    def _read(self, reply: str, deadline: Deadline, ms: dict[str, float]) -> LiveReading | NotScored:
-        scorer = self._scorer
-        if scorer is None:
-            return NotScored(str(self.monitor.problem))
-        whole = Conversation((*self.messages, Message("assistant", reply)))
+        def judge(stream: ReplyStream) -> Decision:
+            again = self._take_back(stream.text)
+            found, ms = passes.read(self.messages, stream.text, Deadline(monitor.deadline), again)
+            return self._judged(stream, found, looks, "observed", ms)
 
-        def read() -> tuple[float, LiveReading]:
-            begun = time.perf_counter()
-            return begun, scorer.read(whole)
+        return look, judge, self._end, monitor.policy.policy.stream.hold_back_tokens
 
-        asked = time.perf_counter()
-        try:
-            begun, live = deadline.wait(self.monitor.worker.submit(read))
-        except TimeoutError:
-            return NotScored(f"no score within the deadline of {deadline.seconds:g} s")
-        except Exception as error:  # whatever it is, the reply is not scored, and the policy says what follows
-            return NotScored(reason(error))
-        ms |= {"queue": 1000 * (begun - asked), "score": 1000 * (time.perf_counter() - begun)}
-        return live
+    def _judged(
+        self, stream: ReplyStream, found: LiveReading | NotScored, looks: Looks | None, source: Source, ms: dict[str, float]
+    ) -> Decision:
+        """The decision on a stream at its end, with a last look at what no look has seen."""
+        if stream.stopped is None and looks is not None and isinstance(found, LiveReading):
+            last = looks.look(found.tokens.z, len(found.tokens.tokens), self._passes.users(), {}, found.reading.apart, end=True)
+            stream.stopped = last if last.stops else None
+        problem = f"the reply broke off ({stream.failure})" if stream.failure is not None else None
+        if problem is None and is_blank(stream.text):
+            problem = f"the {'model' if source == 'generated' else 'chatbot'} gave no reply to show"
+        return self._conclude(stream.text, found, source, ms, stream.stopped, problem)
 
-    def _look(self, text: str) -> Look:
-        """What the policy says of the newest window of a reply from elsewhere."""
-        deadline = Deadline(self.monitor.deadline)
-        found = self._read(text, deadline, {})
-        if isinstance(found, NotScored):
-            if not deadline.left:
-                raise TimeoutError(found.error)
-            return Look(None, (), {})
-        assert self.monitor.scorer is not None
-        window = read_window(self.monitor.scorer, found.tokens, self.monitor.policy.policy.stream.window_tokens)
-        if window is not None:
-            window = replace(window, apart=found.reading.apart)
-        return self._looked(window, {t: s.z for t, s in found.reading.scores.items() if t in found.tokens.z})
+    def _begin(self, stream: ReplyStream) -> None:
+        self._leave()
+        self._under_way = stream
+        self._history.begin()
 
-    def _looked(self, window: Reading | None, z: Mapping[str, float]) -> Look:
-        if window is None:
-            return Look(None, (), z)
-        policy = self.monitor.policy
-        outcome = decide(policy, window, self._users())
-        stops = tuple(
-            rule.name
-            for rule, result in zip((r.rule for r in policy.rules), outcome.results, strict=True)
-            if result.state == "fired" and rule.severity == "red" and withholds(rule.action) and rule.while_writing == "stop"
-        )
-        size = policy.policy.stream.window_tokens
-        results = tuple(
-            replace(r, explanation=f"{r.explanation[:-1]} (in a window of {size} tokens, where the reply was stopped).")
-            if r.rule in stops
-            else r
-            for r in outcome.results
-        )
-        return Look(replace(outcome, results=results), stops, z)
+    def _leave(self) -> None:
+        """A stream that is still under way when the next reply comes is over."""
+        if (stream := self._under_way) is not None:
+            stream.abandon()
 
-    def _users(self) -> list[Reading | NotScored]:
-        """Readings of the user's messages, oldest first. Those that are not there by now are not scored, for now."""
-        found: list[Reading | NotScored] = []
-        if self._scorer is None:
-            return [NotScored(str(self.monitor.problem)) for m in self.messages if _says(m)]
-        for future in self._user:
-            # whoever comes here has waited for a later call of the same thread, or has waited long enough
-            try:
-                found.append(future.result(0) or NotScored("no trait of the vector set is read on the user's messages"))
-            except TimeoutError:
-                found.append(NotScored("the user's message was not read within the deadline"))
-            except Exception as error:
-                found.append(NotScored(reason(error)))
-        return found
+    def _end(self, stream: ReplyStream) -> None:
+        self._under_way = None
+        shown = stream.shown + stream.owed
+        if shown and stream.decision is not None:
+            self._history.file(stream.text, shown, _let_through(stream.decision))
+        else:
+            self._history.end()
 
-    def _conclude(self, reply: str, found: LiveReading | NotScored, source: Source, stopped: Look | None, ms: dict[str, float]) -> Decision:
-        """The decision about a reply, recorded."""
+    def _take_back(self, reply: str) -> bool:
+        """Where the last reply is judged once more, it is as if it had not been judged. Gives whether that is so."""
+        again = self._history.take_back(reply)
+        if again and self._drift is not None:
+            self._drift.take_back()
+        return again
+
+    def _conclude(
+        self,
+        reply: str,
+        found: LiveReading | NotScored,
+        source: Source,
+        ms: dict[str, float],
+        stopped: Look | None = None,
+        problem: str | None = None,
+    ) -> Decision:
+        """The decision about a reply, recorded; `problem` says why there is no whole reply to show."""
         monitor = self.monitor
         with _timed(ms, "decide"):
-            users = self._users()
-            if isinstance(found, LiveReading) and users and isinstance(users[-1], Reading):
+            users = self._passes.users(*([found.error] if isinstance(found, NotScored) else []))
+            said = users[-1][-1] if users else None
+            if isinstance(found, LiveReading) and isinstance(said, Reading):
                 # the pass that writes a reply reads only that
-                found = replace(found, reading=replace(found.reading, scores=users[-1].scores | found.reading.scores))
+                found = replace(found, reading=replace(found.reading, scores=said.scores | found.reading.scores))
             self.reading = None if isinstance(found, NotScored) else found
             read = found if isinstance(found, NotScored) else found.reading
             outcome = decide(monitor.policy, read, users)
             if stopped is not None and stopped.outcome is not None:
                 outcome = also(outcome, stopped.outcome, stopped.stops)
             outcome = marked(outcome, signs_of(reply))
-            if source == "generated" and not reply.strip():
-                outcome = at_least(outcome, "substitute", "the model gave no reply to show", "writing")
-            drift = {t: watch.update(read.scores[t].z if isinstance(read, Reading) and t in read.scores else None)
-                     for t, watch in self._drift.items()}  # fmt: skip
-            decision = self._decision(outcome, reply, source, drift, ms)
+            if problem is not None:
+                outcome = at_least(outcome, "substitute", problem, "writing")
+            drift = self._drift.turn(z_of(read)) if self._drift is not None else None
+            decision = self._showing.decision(outcome, self.reading, reply, source, monitor.enforce, drift, ms)
         if monitor.audit is not None:
             with _timed(ms, "audit"):
                 unrecorded = monitor.record(self._record(decision, reply))
             if unrecorded is not None:
                 outcome = at_least(outcome, monitor.policy.policy.audit_failure, unrecorded)
-                decision = replace(self._decision(outcome, reply, source, drift, ms), unrecorded=unrecorded)
-        if decision.situation is not None and not decision.shown:
-            self._substituted[decision.situation] += 1
+                raised = self._showing.decision(outcome, self.reading, reply, source, monitor.enforce, drift, ms)
+                decision = replace(raised, unrecorded=unrecorded)
+        self._showing.count(decision)
         return replace(decision, latency_ms=ms)
-
-    def _decision(self, outcome: Outcome, reply: str, source: Source, drift: Mapping[str, DriftState], ms: dict[str, float]) -> Decision:
-        text, referral, instead = reply, False, None
-        if outcome.situation is not None:
-            safe = self.monitor.replies.reply(outcome.situation, self.country, self._substituted[outcome.situation])
-            if self.monitor.enforce:
-                text, referral = safe.text, safe.referral
-            else:
-                instead = safe.text
-        return Decision.of(
-            outcome,
-            self.reading.reading if self.reading else None,
-            text,
-            source,
-            referral,
-            top_pushes(self.reading.tokens, outcome.results) if self.reading else {},
-            dict(ms),
-            drift if self.monitor.baseline is not None else None,
-            instead=instead,
-        )
 
     def _record(self, decision: Decision, reply: str) -> AuditRecord:
         taken: Action = decision.action if decision.instead is None else "flag"
@@ -409,14 +423,10 @@ class Session:
             reply,
         )
 
-    def _end(self, stream: ReplyStream) -> None:
-        if stream.shown:
-            self.messages.append(Message("assistant", stream.shown))
 
-
-def _says(message: Message) -> bool:
-    """Whether the message is one of the user's with words in it, and not only a picture, say."""
-    return message.role == "user" and not is_blank(message.content)
+def _let_through(decision: Decision) -> bool:
+    """Whether a reply was scored and not withheld; in a trial run, whether it would not have been."""
+    return not withholds(decision.action) and decision.not_scored is None
 
 
 def _text(value: object, what: str) -> str:

@@ -1,46 +1,40 @@
 r"""Watching a reply while it is written: what may be shown so far, and when it is stopped.
 
 A reply is looked at after every EVERY-th word, a word being `\s*\S{1,16}` and known to be whole by the character after it;
-longer ones, and scripts without spaces, count as several. So the looks hang on the text alone: however it is cut into
-chunks, the same is shown and the same is decided. At each look the rules are tried on a window of the newest tokens:
+longer ones, and scripts without spaces, count as several. So the looks depend on the text alone: however it is cut into
+chunks, the same is shown and the same is decided. At each look the rules are tried on a window of the newest tokens (see looks):
 
     a red rule that withholds fired     the reply is stopped there; the reviewed reply follows what was shown
     anything else that withholds        nothing more is shown for now: a rule that holds, a score that is missing
     else                                all but the newest `hold_back` words are shown
 
-Nothing is shown before there is a whole window. At the end the whole is decided, and the rest is shown or replaced.
+Nothing is shown before there is a whole window. At the end the last window and the whole are decided, and the rest is shown or
+replaced. A reply that breaks off (the chatbot fails, a chunk is no text) is not shown any further; the reviewed reply takes the
+place of its rest, and `finish` gives that.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator, Mapping
 
-from demeanor.monitor.decision import Decision, Outcome
+from demeanor.errors import ConversationError
+from demeanor.monitor.decision import Decision
+from demeanor.monitor.looks import Look
 from demeanor.monitor.policy import withholds
+from demeanor.monitor.worker import reason
 
 EVERY = 8
 _WORD = re.compile(r"\s*\S{1,16}")
 BREAK = "\n\n"  # between what was shown of a reply and the reviewed one that takes its place
 
 
-class Look(NamedTuple):
-    """What one look found."""
-
-    outcome: Outcome | None
-    """What the policy says of the newest window; None where that is not to be had yet, or not at all."""
-    stops: tuple[str, ...]
-    """The rules by which the reply is to stop here."""
-    z: Mapping[str, float]
-    """z of each trait over the reply so far, for whoever watches."""
-
-
 class ReplyStream:
     """A reply under watch. Iterate over it for what is to be shown, piece by piece; then `decision` is there.
 
     Where chunks come by callbacks: `feed` each, show what it gives, end with `finish` and show what that gives. A stream
-    that is left early (the reader is gone, the chatbot failed) is decided on what was written until then.
+    that is left early, as the reader is gone, is decided on what was written until then. Where the chatbot fails, the error goes
+    on to whoever iterates; then show what `finish` gives. With callbacks, tell `fail` first.
     """
 
     def __init__(
@@ -49,8 +43,9 @@ class ReplyStream:
         decide: Callable[[ReplyStream], Decision],
         ended: Callable[[ReplyStream], None],
         hold_back: int,
-        chunks: Iterable[str] = (),
+        chunks: Iterable[str | None] | AsyncIterable[str | None] = (),
         enforce: bool = True,
+        begun: Callable[[ReplyStream], None] = lambda _: None,
     ) -> None:
         """Made by a session.
 
@@ -60,9 +55,10 @@ class ReplyStream:
             ended: Told once all is shown that will be.
             hold_back: How many of the newest words are not shown yet.
             chunks: The reply's text as it comes.
-            enforce: False: everything is shown at once, and only the decision on the whole is made.
+            enforce: False: everything is shown at once, and only the decision at the end is made.
+            begun: Told when the reply begins.
         """
-        self._look, self._decide, self._ended = look, decide, ended
+        self._look, self._decide, self._ended, self._begins = look, decide, ended, begun
         self._hold_back, self._chunks, self._enforce = hold_back, chunks, enforce
         self.text = ""
         """The reply as written so far; where it was stopped, up to there."""
@@ -72,12 +68,18 @@ class ReplyStream:
         """z of each trait over the reply at the last look."""
         self.stopped: Look | None = None
         """What stopped the reply, where something did."""
+        self.failure: str | None = None
+        """Why the reply broke off, where it did."""
         self.decision: Decision | None = None
+        self.owed = ""
+        """What takes the place of the rest of a reply that broke off, until `finish` has given it."""
+        self._begun = False
         self._ends: list[int] = []
         self._may_show = 0
         self._blind = False
 
     def __iter__(self) -> Iterator[str]:
+        self.begin()
         pieces = self._pieces()
         try:
             for piece in pieces:
@@ -85,12 +87,22 @@ class ReplyStream:
                     yield piece
             if piece := self.finish():
                 yield piece
+        except Exception as error:
+            self.fail(error)
+            raise
         finally:
             pieces.close()
             self.abandon()
 
+    def begin(self) -> None:
+        """The reply begins; what comes by itself with the first chunk."""
+        if not self._begun:
+            self._begun = True
+            self._begins(self)
+
     def _pieces(self) -> Generator[str, None, None]:
         """What is to be shown as the reply comes in, until it ends or is stopped."""
+        assert isinstance(self._chunks, Iterable)
         chunks = iter(self._chunks)
         try:
             for chunk in chunks:
@@ -102,10 +114,25 @@ class ReplyStream:
             if close is not None:  # a generator is told that nobody reads on
                 close()
 
-    def feed(self, chunk: str) -> str:
-        """Take in a piece of the reply; gives what is to be shown now. Once the reply is stopped, nothing is taken in."""
+    def feed(self, chunk: str | None) -> str:
+        """Take in a piece of the reply; gives what is to be shown now. Once the reply is stopped, nothing is taken in.
+
+        None and empty pieces, as chatbots send them with a role or at the end, are passed over.
+
+        Raises:
+            ConversationError: the piece is something else than text; the reply has then broken off.
+        """
         if self.stopped is not None or self.decision is not None:
             return ""
+        self.begin()
+        if chunk is None or chunk == "":
+            return ""
+        if not isinstance(chunk, str):
+            error = ConversationError(
+                f"a chunk of a reply is text or None, not {type(chunk).__name__}; give its text, such as chunk.choices[0].delta.content"
+            )
+            self.fail(error)
+            raise error
         self.text += chunk
         if not self._enforce:
             return self._show(chunk)
@@ -121,14 +148,24 @@ class ReplyStream:
     def finish(self) -> str:
         """The reply is at its end: decides on the whole, and gives what is still to be shown."""
         if self.decision is not None:
-            return ""
+            owed, self.owed = self.owed, ""
+            return self._show(owed)
         self.decision = self._decide(self)
         rest = self.text[len(self.shown) :]
         if self._enforce and withholds(self.decision.action):
-            rest = (BREAK if self.shown else "") + self.decision.text
+            rest = self._instead()
         self._show(rest)
         self._ended(self)
         return rest
+
+    def fail(self, error: Exception) -> None:
+        """The chatbot failed in the middle of the reply: `finish` then gives the reviewed reply that takes the place of the rest."""
+        if self.decision is None:
+            self.failure = reason(error)
+            self.decision = self._decide(self)
+            if self._enforce and withholds(self.decision.action):
+                self.owed = self._instead()
+            self._ended(self)
 
     def abandon(self) -> None:
         """Nobody reads on, or nobody writes on: decides on what was written, and shows no more of it."""
@@ -147,6 +184,10 @@ class ReplyStream:
             self.stopped = found
         elif found.outcome is not None and not withholds(found.outcome.action) and len(self._ends) > self._hold_back:
             self._may_show = self._ends[-1 - self._hold_back]
+
+    def _instead(self) -> str:
+        assert self.decision is not None
+        return (BREAK if self.shown else "") + self.decision.text
 
     def _show(self, piece: str) -> str:
         self.shown += piece

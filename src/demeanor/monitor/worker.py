@@ -3,6 +3,9 @@
 A forward pass cannot be interrupted: a caller that has waited long enough goes on without it. What it gives later is
 discarded, and a call that nobody waits for any more when its turn comes is not begun. Only one pass runs at a time,
 as two would share the same cores.
+
+Where more is asked for than can be done, a call whose deadline comes sooner than the slowest of the last calls took is given up
+while another waits. Otherwise each would begin when it is nearly too late for it, end too late, and nothing would be done in time.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import queue
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -19,7 +23,7 @@ from typing import Any, TypeVar
 from demeanor.errors import DemeanorError
 
 T = TypeVar("T")
-_Job = tuple[Future[Any], Callable[[], Any]]
+REMEMBERED = 16  # calls whose time tells how long the next may take
 
 
 class Worker:
@@ -31,13 +35,16 @@ class Worker:
         self._pid = 0  # of the process that the thread is in: a fork leaves it behind
         self._lock = threading.Lock()
 
-    def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Put a call behind those that wait; its result or its exception comes with the future."""
+    def submit(self, call: Callable[[], T], deadline: Deadline | None = None) -> Future[T]:
+        """Put a call behind those that wait; its result or its exception comes with the future.
+
+        One that can hardly be done by its deadline ends in a TimeoutError where another waits.
+        """
         future: Future[T] = Future()
         with self._lock:
             if self._pid != os.getpid():
                 self._begin()
-            self._jobs.put((future, call))
+            self._jobs.put((future, call, deadline))
         return future
 
     def _begin(self) -> None:
@@ -77,14 +84,24 @@ def reason(error: Exception) -> str:
     return text if isinstance(error, DemeanorError) else f"{type(error).__name__}: {text}"[:300]
 
 
+_Job = tuple[Future[Any], Callable[[], Any], Deadline | None]
+
+
 def _work(jobs: queue.SimpleQueue[_Job | None]) -> None:
+    took: deque[float] = deque(maxlen=REMEMBERED)
     while (job := jobs.get()) is not None:
-        future, call = job
+        future, call, deadline = job
         if future.set_running_or_notify_cancel():
+            begun = time.monotonic()
             try:
+                if deadline is not None and not jobs.empty() and deadline.left < min(max(took, default=0.0), deadline.seconds / 2):
+                    raise TimeoutError
                 future.set_result(call())
             except Exception as error:
                 future.set_exception(error)
             except BaseException as error:  # not one that is to end this thread, nor the one that waits
                 future.set_exception(RuntimeError(repr(error)))
+            else:
+                if deadline is not None:
+                    took.append(time.monotonic() - begun)
         del job, future, call  # what they hold is not to live until the next one comes

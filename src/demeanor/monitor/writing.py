@@ -13,7 +13,8 @@ from concurrent.futures import CancelledError, Future
 
 from demeanor.errors import ModelError
 from demeanor.monitor.decision import Decision
-from demeanor.monitor.stream import Look, ReplyStream
+from demeanor.monitor.looks import Look
+from demeanor.monitor.stream import ReplyStream
 from demeanor.monitor.worker import Deadline, Worker
 from demeanor.scoring.live import OnToken, Written
 
@@ -32,6 +33,7 @@ class WrittenStream(ReplyStream):
         ended: Callable[[ReplyStream], None],
         hold_back: int,
         enforce: bool = True,
+        begun: Callable[[ReplyStream], None] = lambda _: None,
     ) -> None:
         """Made by a session.
 
@@ -45,8 +47,9 @@ class WrittenStream(ReplyStream):
             ended: Likewise.
             hold_back: Likewise.
             enforce: Likewise.
+            begun: Likewise.
         """
-        super().__init__(look, decide, ended, hold_back, enforce=enforce)
+        super().__init__(look, decide, ended, hold_back, enforce=enforce, begun=begun)
         self._write, self._worker, self._patience, self._seen = write, worker, patience, seen
         self._gone = threading.Event()
         self._silent = False

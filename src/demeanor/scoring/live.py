@@ -6,24 +6,28 @@ model's keys and values kept from one call to the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from demeanor.conversation import Conversation, ConversationLike, Message, as_conversation
 from demeanor.errors import DemeanorError, VectorSetError
+from demeanor.model.chat import Encoded
 from demeanor.model.generation import Reply, Sampling, prompt_ids, text_of, write_reply
-from demeanor.model.growing import GrowingRead, tapped
-from demeanor.model.packing import Job
+from demeanor.model.growing import Budget, GrowingRead, tapped
+from demeanor.model.packing import common_prefix
 from demeanor.model.reader import SpanOf
-from demeanor.scoring.reading import Reading, SetApart, TokenScores
+from demeanor.scoring.reading import NotScored, Reading, SetApart, TokenScores
 from demeanor.scoring.scorer import Scorer, reasoning_alone, reply_of
 from demeanor.signs import signs_of
 
 OnToken = Callable[[str, dict[str, float]], bool | None]
 """Called with the reply so far and each trait's mean z over its tokens (empty before the second); True stops the reply."""
+Heard = Mapping[int, Reading | NotScored]
+"""Readings of single messages, by their place in the conversation."""
+READS: Mapping[str, SpanOf] = {"user": "user", "assistant": "response"}  # what a message is read as, by its role
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class LiveReading:
 
     reading: Reading
     tokens: TokenScores
+    others: Heard = field(default_factory=dict)
+    """Of the other messages that were asked for, from the same pass."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +53,17 @@ class ConversationScorer:
 
     Args:
         scorer: The model, its vectors and their calibration. Its pooling must be "mean" or "last".
+        budget: What the keys and values of this and other conversations may take; None for no bound.
 
     Raises:
         VectorSetError: the vectors are read with another pooling.
     """
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, budget: Budget | None = None) -> None:
         if scorer.vectors.pooling == "max":
             raise VectorSetError("a live conversation is read by means or last tokens, not by pooling 'max'; extract with --pooling mean")
         self.scorer = scorer
-        self._growing = GrowingRead(scorer.reader, scorer.layers, scorer.project)
+        self._growing = GrowingRead(scorer.reader, scorer.layers, scorer.project, budget)
         self._apart: tuple[Conversation, SetApart | None] | None = None
 
     @property
@@ -64,22 +71,37 @@ class ConversationScorer:
         """How many tokens have passed through the model for `read` so far."""
         return self._growing.tokens_run
 
-    def read(self, conversation: ConversationLike) -> LiveReading:
+    def read(
+        self, conversation: ConversationLike, needed: Sequence[int] = (), welcome: Sequence[int] = (), anew: bool = False
+    ) -> LiveReading:
         """The reading of the last reply (or of what there is to read: a trait of the user's needs no reply yet).
 
-        `conversation` is the whole of it so far. One that outgrows the model's context is read anew, in windows.
-        Raises DemeanorError where it cannot be scored.
+        `conversation` is the whole of it so far. Of one that outgrows the model's context, only the windows are run that hold
+        something to read.
+
+        Args:
+            conversation: All of it.
+            needed: Places of other messages to read as well.
+            welcome: Places of those that are read where that costs nothing more.
+            anew: Whether the last reply is read once more even if it was read before.
+
+        Raises:
+            DemeanorError: it cannot be scored.
         """
         whole = as_conversation(conversation)
-        (encoded,) = self.scorer.reader.encoder.encode([whole])
-        if isinstance(encoded, DemeanorError):
-            raise encoded
-        if len(encoded.ids) > self.scorer.reader.context_length:
-            return LiveReading(self.scorer.score(whole), self.scorer.score_tokens(whole))
+        encoded = self._encoded(whole)
         spans = self.scorer.spans(whole, encoded)
-        raw = self._growing.read(encoded.ids)
-        live = self._live(encoded.ids, raw, spans)
-        return replace(live, reading=replace(live.reading, signs=signs_of(reply_of(whole)), apart=self._set_apart(whole)))
+        asked = {i: encoded.spans[i] for i in needed}
+        since = min(start for start, end in (*spans.values(), *asked.values()) if start < end)
+        first = self._growing.first_read(len(encoded.ids), since)
+        asked |= {i: encoded.spans[i] for i in welcome if encoded.spans[i][0] >= first}
+        if anew and "response" in spans:
+            self._growing.keep(spans["response"][0])
+        raw = self._growing.read(encoded.ids, first)
+        live = self._live(encoded.ids[first:], raw, {kind: (start - first, end - first) for kind, (start, end) in spans.items()}, first)
+        heard = {i: self._message(raw, whole.messages[i], start - first, end - first, first) for i, (start, end) in asked.items()}
+        reading = replace(live.reading, signs=signs_of(reply_of(whole)), apart=self._set_apart(whole))
+        return LiveReading(reading, live.tokens, heard)
 
     def _set_apart(self, whole: Conversation) -> SetApart | None:
         """The reasoning of the last reply, which is read once while the reply grows behind it."""
@@ -90,34 +112,64 @@ class ConversationScorer:
             self._apart = reasoning, self.scorer.set_apart(whole)
         return self._apart[1]
 
+    def listen(self, messages: Sequence[Message], needed: Sequence[int]) -> Heard:
+        """Readings of these messages alone, as where the reply after them cannot be read. Raises DemeanorError."""
+        if not needed:
+            return {}
+        whole = Conversation(tuple(messages))
+        encoded = self._encoded(whole)
+        first = self._growing.first_read(len(encoded.ids), min(encoded.spans[i][0] for i in needed))
+        raw = self._growing.read(encoded.ids, first)
+        spans = {i: encoded.spans[i] for i in needed}
+        return {i: self._message(raw, whole.messages[i], start - first, end - first, first) for i, (start, end) in spans.items()}
+
     def read_user(self, messages: Sequence[Message]) -> Reading | None:
         """The reading of the last user message by the traits that are read there, before any reply; None where there are none."""
         if "user" not in self.scorer.reads.values():
             return None
         whole = Conversation(tuple(messages))
-        (encoded,) = self.scorer.reader.encoder.encode([whole])
-        if isinstance(encoded, DemeanorError):
-            raise encoded
-        span = self.scorer.reader.span(encoded, whole, "user")
-        if len(encoded.ids) <= self.scorer.reader.context_length:
-            return self._live(encoded.ids, self._growing.read(encoded.ids), {"user": span}).reading
-        scorer, reader = self.scorer, self.scorer.reader
-        (raw,) = reader.run([Job(encoded.ids, [span])], scorer.layers, scorer.vectors.pooling, scorer.project)
-        if isinstance(raw, DemeanorError):
-            raise raw
-        return scorer.reading(raw.double().numpy(), ["user"], reader.windows(len(encoded.ids)))
+        encoded = self._encoded(whole)
+        start, end = self.scorer.reader.span(encoded, whole, "user")
+        first = self._growing.first_read(len(encoded.ids), start)
+        raw = self._growing.read(encoded.ids, first)
+        return self._live(encoded.ids[first:], raw, {"user": (start - first, end - first)}, first).reading
 
-    def write(self, messages: Sequence[Message], sampling: Sampling | None = None, on_token: OnToken | None = None) -> Written:
+    def write(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling | None = None,
+        on_token: OnToken | None = None,
+        needed: Sequence[int] = (),
+        on_heard: Callable[[Heard], None] | None = None,
+    ) -> Written:
         """A reply by the scorer's own model to the conversation so far, scored in the pass that writes it.
 
         `messages` ends with the user's. Sampled tokens need not be those that the tokenizer makes of the reply's text, so
-        that reading the finished conversation may give slightly other scores. Raises DemeanorError where nothing was written.
+        that reading the finished conversation may give slightly other scores.
+
+        Args:
+            messages: The conversation so far.
+            sampling: How tokens are drawn.
+            on_token: Called after each token.
+            needed: Places of messages to read as well, in the same pass.
+            on_heard: Called with their readings, before any `on_token`.
+
+        Raises:
+            DemeanorError: nothing was written.
         """
         scorer = self.scorer
         sampling = sampling or Sampling()
-        start = len(prompt_ids(scorer.reader, messages, sampling))
+        prompt = prompt_ids(scorer.reader, messages, sampling)
+        start, heard = len(prompt), dict[int, Reading | NotScored]()
+
+        def listen() -> None:
+            if needed and not heard and passes:
+                heard.update(self._heard_in_prompt(messages, needed, prompt, passes[0]))
+                if on_heard is not None:
+                    on_heard(heard)
 
         def watch(ids: list[int]) -> bool:
+            listen()
             if on_token is None:
                 return False
             text = text_of(scorer.reader, ids)
@@ -125,7 +177,7 @@ class ConversationScorer:
             return bool(on_token(text, {name: float(z.mean()) for name, z in seen.items()}))
 
         with tapped(scorer.reader, scorer.layers, scorer.project) as passes:
-            reply = write_reply(scorer.reader, messages, sampling, watch if on_token else None)
+            reply = write_reply(scorer.reader, messages, sampling, watch if on_token or needed else None)
         if not reply.ids:
             raise DemeanorError("the model ended its reply before the first word; try another seed or a higher temperature")
         whole = Conversation((*messages, Message("assistant", reply.text)))
@@ -133,13 +185,44 @@ class ConversationScorer:
             return Written(reply, self.read(whole))
         raw = torch.cat(passes)
         ids = [0] * start + reply.ids
-        return Written(reply, self._live(ids, raw, {"response": (start, start + len(reply.ids))}))
+        live = self._live(ids, raw, {"response": (start, start + len(reply.ids))})
+        return Written(reply, LiveReading(live.reading, live.tokens, heard))
 
-    def _live(self, ids: Sequence[int], raw: Tensor, spans: dict[SpanOf, tuple[int, int]]) -> LiveReading:
-        """From the projections of all tokens [tokens, traits] to what is given back."""
-        last = self.scorer.vectors.pooling == "last"
-        pooled = torch.stack([raw[end - 1] if last else raw[start:end].mean(0) for start, end in spans.values()])
-        reading = self.scorer.reading(pooled.cpu().double().numpy(), list(spans))
+    def _encoded(self, whole: Conversation) -> Encoded:
+        (encoded,) = self.scorer.reader.encoder.encode([whole])
+        if isinstance(encoded, DemeanorError):
+            raise encoded
+        return encoded
+
+    def _heard_in_prompt(self, messages: Sequence[Message], needed: Sequence[int], prompt: list[int], raw: Tensor) -> Heard:
+        """Readings of messages from the pass over the prompt, as far as that is the conversation's own tokens."""
+        whole = Conversation(tuple(messages))
+        encoded = self._encoded(whole)
+        same = common_prefix(prompt, encoded.ids)
+        return {
+            i: self._message(raw, whole.messages[i], *span)
+            if (span := encoded.spans[i])[1] <= same
+            else NotScored("the chat template writes the user's message otherwise before a reply")
+            for i in needed
+        }
+
+    def _message(self, raw: Tensor, message: Message, start: int, end: int, first: int = 0) -> Reading | NotScored:
+        """The reading of one message by the traits that are read on its speaker."""
+        kind = READS.get(message.role)
+        if start >= end:
+            return NotScored(f"the tokenizer turns the {message.role}'s message into no token at all")
+        if kind not in self.scorer.reads.values() or kind is None:
+            return NotScored(f"no trait of the vector set is read on the {message.role}'s messages")
+        windows = self.scorer.reader.windows(first + end)
+        return self.scorer.reading(self._pooled(raw, start, end)[None].cpu().double().numpy(), [kind], windows)
+
+    def _pooled(self, raw: Tensor, start: int, end: int) -> Tensor:
+        return raw[end - 1] if self.scorer.vectors.pooling == "last" else raw[start:end].mean(0)
+
+    def _live(self, ids: Sequence[int], raw: Tensor, spans: dict[SpanOf, tuple[int, int]], before: int = 0) -> LiveReading:
+        """From the projections of all tokens but the first `before` [tokens, traits] to what is given back."""
+        pooled = torch.stack([self._pooled(raw, start, end) for start, end in spans.values()])
+        reading = self.scorer.reading(pooled.cpu().double().numpy(), list(spans), self.scorer.reader.windows(before + len(ids)))
         start, end = spans.get("response", (0, 0))
         tokens = TokenScores(
             self.scorer.reader.token_texts(list(ids[start:end])),

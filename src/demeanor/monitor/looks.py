@@ -1,0 +1,78 @@
+"""The looks at one reply that is being written: the rules tried on its windows, so that every token stands in one.
+
+A look judges the window of the newest tokens, and where more than a window has come since the last look (long words, scripts without
+spaces, a scorer that failed for a while), as many windows before it. The last look is at the end of the reply, whatever its length;
+where there were none before, it judges all windows of the reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from numpy.typing import ArrayLike
+
+from demeanor.monitor.decision import Outcome, Said, decide
+from demeanor.monitor.policy import ACTIONS, ResolvedPolicy, withholds
+from demeanor.monitor.window import read_windows
+from demeanor.scoring.reading import Reading, SetApart
+from demeanor.scoring.scorer import Scorer
+
+
+class Look(NamedTuple):
+    """What one look found."""
+
+    outcome: Outcome | None
+    """What the policy says of the newest windows; None where that is not to be had yet, or not at all."""
+    stops: tuple[str, ...]
+    """The rules by which the reply is to stop here."""
+    z: Mapping[str, float]
+    """z of each trait over the reply so far, for whoever watches."""
+
+
+class Looks:
+    """What has been looked at of one reply."""
+
+    def __init__(self, scorer: Scorer, policy: ResolvedPolicy) -> None:
+        self.scorer, self.policy = scorer, policy
+        self._seen = 0
+
+    def look(
+        self,
+        z: Mapping[str, ArrayLike],
+        tokens: int,
+        users: Sequence[Said],
+        means: Mapping[str, float],
+        apart: SetApart | None = None,
+        end: bool = False,
+    ) -> Look:
+        """Try the rules on what has come since the last look.
+
+        Args:
+            z: Of each trait, for each token of the reply so far.
+            tokens: How many these are.
+            users: What the user has said, as `decide` takes it.
+            means: z of each trait over the reply so far.
+            apart: The reasoning that was set apart from the reply so far; it is judged beside each window.
+            end: Whether the reply ends here.
+        """
+        size = self.policy.policy.stream.window_tokens
+        windows = read_windows(self.scorer, z, tokens, size, self._seen)
+        if not windows:
+            return Look(None, (), means)
+        self._seen = tokens
+        where = f"in a window of {size} tokens, " + ("at the end of the reply" if end else "where the reply was stopped")
+        found = [self._judged(replace(window, apart=apart), users, where) for window in windows]
+        stops, outcome = max(found, key=lambda judged: (bool(judged[0]), ACTIONS.index(judged[1].action)))
+        return Look(outcome, stops, means)
+
+    def _judged(self, window: Reading, users: Sequence[Said], where: str) -> tuple[tuple[str, ...], Outcome]:
+        outcome = decide(self.policy, window, users)
+        stops = tuple(
+            rule.name
+            for rule, result in zip((r.rule for r in self.policy.rules), outcome.results, strict=True)
+            if result.state == "fired" and rule.severity == "red" and withholds(rule.action) and rule.while_writing == "stop"
+        )
+        results = tuple(replace(r, explanation=f"{r.explanation[:-1]} ({where}).") if r.rule in stops else r for r in outcome.results)
+        return stops, replace(outcome, results=results)

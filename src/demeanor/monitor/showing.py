@@ -1,0 +1,46 @@
+"""What one user is shown for an outcome: the reply, or a reviewed one of their country in its place, another each time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from demeanor.monitor.decision import Decision, Outcome, Source, top_pushes
+from demeanor.monitor.drift import DriftState
+from demeanor.monitor.policy import Situation
+from demeanor.monitor.replies import Replies
+from demeanor.scoring.live import LiveReading
+
+
+class Showing:
+    """The reviewed replies of one conversation, and how often it was shown one for each situation."""
+
+    def __init__(self, replies: Replies, country: str) -> None:
+        self.replies, self.country = replies, country
+        self._shown: Counter[Situation] = Counter()
+
+    def decision(
+        self,
+        outcome: Outcome,
+        found: LiveReading | None,
+        reply: str,
+        source: Source,
+        enforce: bool,
+        drift: Mapping[str, DriftState] | None,
+        ms: Mapping[str, float],
+    ) -> Decision:
+        """The decision that carries out an outcome; where it is not enforced, with what would have been shown in the reply's place."""
+        text, referral, instead = reply, False, None
+        if outcome.situation is not None:
+            safe = self.replies.reply(outcome.situation, self.country, self._shown[outcome.situation])
+            if enforce:
+                text, referral = safe.text, safe.referral
+            else:
+                instead = safe.text
+        reading, pushes = (found.reading, top_pushes(found.tokens, outcome.results)) if found else (None, None)
+        return Decision.of(outcome, reading, text, source, referral, pushes, dict(ms), drift, instead=instead)
+
+    def count(self, decision: Decision) -> None:
+        """Remember what was shown."""
+        if decision.situation is not None and not decision.shown:
+            self._shown[decision.situation] += 1
