@@ -163,13 +163,13 @@ def test_a_new_trait_from_labels_alone():
 
 def test_what_was_adapted_is_not_adapted_again_with_rows_that_it_may_have_seen(tmp_path):
     vectors, name = one_layer_set()
-    base = without_prior(vectors, "new_one", "low")
     x, labelled = planted(40, prior_of(vectors, name), 11)
+    once = VectorSet.load(adapt_activations(vectors, name, x, labelled).vectors.save(tmp_path / "once"))
+    base = without_prior(once, "new_one", "low")
     k = len(base["new_one"].reading.layers)
-    once = VectorSet.load(adapt_activations(base, name, x, labelled).vectors.save(tmp_path / "once"))
     with pytest.raises(ExtractionError, match="begin with the set that was extracted, and give all labelled rows together"):
         adapt_activations(once, name, x, labelled)
-    twice = adapt_activations(once, "new_one", np.repeat(x, k, axis=1), labelled).vectors  # another trait has learnt nothing of them
+    twice = adapt_activations(base, "new_one", np.repeat(x, k, axis=1), labelled).vectors  # another trait has learnt nothing of them
     for again in (
         lambda: adapt_activations(twice, "new_one", np.repeat(x, k, axis=1), labelled),
         lambda: without_prior(twice, "new_one", "low"),

@@ -121,18 +121,20 @@ def test_adapt_calibrate_and_sample_work_one_after_the_other(command, vectors, t
     rows = []
     for i, example in enumerate(load("crisis_recognition").examples("calibration")):
         rows.append({"id": i, "messages": example.conversation.to_record(), "pair_id": example.pair_id, "label": int(example.high)})
-    labelled = tmp_path / "labelled.jsonl"
-    labelled.write_text("\n".join(json.dumps(row) for row in rows))
+    labelled, more = tmp_path / "labelled.jsonl", tmp_path / "more.jsonl"
+    half = len(rows) // 4 * 2  # whole pairs
+    for file, some in ((labelled, rows[:half]), (more, rows)):  # of the latter, what the vector has learnt from is left out
+        file.write_text("\n".join(json.dumps(row) for row in some))
     adapted = command("adapt", "--trait", "crisis_recognition", "--vectors", vectors, "--input", labelled, "--output", tmp_path / "adapted")
     assert adapted.returncode == 0, adapted.stderr
     assert "learning curve" in adapted.stdout
     calibrated = command(
-        "calibrate", "--trait", "crisis_recognition", "--vectors", tmp_path / "adapted", "--input", labelled, "--miss-rate", "0.1"
+        "calibrate", "--trait", "crisis_recognition", "--vectors", tmp_path / "adapted", "--input", more, "--miss-rate", "0.1"
     )
     assert calibrated.returncode == 0, calibrated.stderr
     assert "missed with probability at most 10%" in calibrated.stdout
     too_strict = command(
-        "calibrate", "--trait", "crisis_recognition", "--vectors", tmp_path / "adapted", "--input", labelled, "--miss-rate", "0.01"
+        "calibrate", "--trait", "crisis_recognition", "--vectors", tmp_path / "adapted", "--input", more, "--miss-rate", "0.01"
     )
     assert too_strict.returncode == 2
     assert "99 are needed" in too_strict.stderr

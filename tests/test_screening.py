@@ -176,8 +176,9 @@ def test_a_run_that_has_begun_refuses_to_go_on_with_something_else(run, made, tm
     changed = replace(made.vectors.traits["warmth"], safe_pole="low")
     with pytest.raises(OutputError, match="another vector set"):
         run(rows(6), vectors=replace(made.vectors, traits={**made.vectors.traits, "warmth": changed}))
-    manifest = tmp_path / "out" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace(made.vectors.model.fingerprint, "0" * 24))
+    begun = shards.Manifest.load(tmp_path / "out")
+    edited = json.loads(json.dumps(begun.pins).replace(made.vectors.model.fingerprint, "0" * 24))
+    (tmp_path / "out" / "manifest.json").write_bytes(replace(begun, pins=edited).to_json())
     with pytest.raises(OutputError, match="another model"):
         run(rows(6))
     with pytest.raises(OutputError, match="begun with --threads 1"):
@@ -433,8 +434,9 @@ def test_the_command_refuses_in_one_line_before_a_model_is_loaded(command, tmp_p
         (["-i", source, "-o", tmp_path / "out", "-t", "warmth=x"], "not TRAIT=Z"),
     ):
         code, _, err = command(*args)
-        assert (code, len(err.strip().splitlines())) == (2, 1), err
-        assert says in err
+        *loading, said = err.strip().splitlines()
+        assert (code, loading) in ((2, []), (2, ["loading the vectors"])), err
+        assert says in said
 
 
 @pytest.mark.model

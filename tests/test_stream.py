@@ -557,3 +557,26 @@ def test_many_asynchronous_streams_at_once(scorer):
         return await asyncio.gather(*(one(n) for n in range(12)))
 
     assert asyncio.run(main()) == ["allow", "substitute"] * 6
+
+
+def test_white_space_without_end_is_not_searched_again_with_each_chunk(scorer, monkeypatch):
+    from demeanor.monitor import stream as module
+
+    scanned, word = [0], module._WORD
+
+    class Counted:
+        def match(self, text, start):
+            scanned[0] += len(text) - start
+            return word.match(text, start)
+
+    monkeypatch.setattr(module, "_WORD", Counted())
+    session = Monitor(scorer, policy()).session("c")
+    session.user(CALM)
+    stream = session.stream()
+    for _ in range(20_000):
+        stream.feed(" ")
+    shown = [stream.feed(piece) for piece in ("I hear you, ", "and I am sorry.")]
+    shown.append(stream.finish())
+    assert scanned[0] < 200_000
+    assert stream.text == " " * 20_000 + "I hear you, and I am sorry."
+    assert "".join(shown) == stream.text

@@ -477,7 +477,7 @@ def without_prior(vectors: VectorSet, trait: str, safe_pole: Literal["high", "lo
         safe_pole=safe_pole,
         reads="response",
         pack_hash="",
-        calibration={"centre": 0.0, "spread": 1.0},
+        calibration=Calibration(0.0, 1.0, "platt", ((1.0, 0.0),), 0, 0, "nothing yet").to_record(),
     )
     return replace(vectors, traits={**vectors.traits, trait: entry})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import itertools
 import os
 import platform
 from collections.abc import Sequence
@@ -19,19 +20,21 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from demeanor.errors import ExtractionError
+from demeanor.errors import DemeanorError, ExtractionError
 from demeanor.extraction.activations import KeptActivations
 from demeanor.extraction.directions import METHODS, fit_layers, spread
 from demeanor.extraction.examples import ReadExamples, ReadTrait, Stage, read_traits
 from demeanor.extraction.extractor import fit_vector
 from demeanor.extraction.layers import AS_GOOD, FOLDS, default_candidates, out_of_fold
 from demeanor.extraction.validation import cosines, on_other_traits, score_examples, validate_vector
-from demeanor.model.identity import identify
+from demeanor.model.identity import ModelIdentity, identify
 from demeanor.model.pooling import Pooling
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
 from demeanor.scoring.calibration import Calibration, fit_calibration
 from demeanor.scoring.metrics import Array
+from demeanor.scoring.parts import PART, WHOLE, measure_parts, part_spans
+from demeanor.scoring.scorer import Scorer
 from demeanor.scoring.thresholds import STANDARD, standard_thresholds
 from demeanor.traits.definition import TraitDefinition
 from demeanor.traits.ordinary import FILE, ordinary_conversations
@@ -51,7 +54,8 @@ def made_from(method: str = READING_METHOD, width: int = READING_WIDTH) -> dict[
     thresholds = ", ".join(f"{kind} {rate}" for kind, rate in STANDARD)
     recipe = (
         f"{method} over {width} of the middle half of the layers, {FOLDS} folds, layers within {AS_GOOD} count as equal; "
-        f"steering {STEERING_METHOD}, caps at {CAP}; calibration from {CALIBRATION_PAIRS} pairs, thresholds {thresholds}"
+        f"steering {STEERING_METHOD}, caps at {CAP}; calibration from {CALIBRATION_PAIRS} pairs, thresholds {thresholds}; "
+        f"parts of {PART} tokens"
     )
     return {"recipe": recipe, "ordinary": hashlib.sha256(FILE.read_bytes()).hexdigest()}
 
@@ -106,6 +110,8 @@ def extract_vectors(
             entries[read.trait.name] = _entry(read, method, candidates, width, pooling)
             steps(1)
     identity = replace(identify(reader.model, reader.tokenizer), blocks=reader.blocks_path or "")
+    if pooling == "mean":
+        entries = _with_parts(reader, identity, entries, reads, stage)
     vectors = VectorSet(
         model=identity,
         traits=entries,
@@ -205,6 +211,37 @@ def _uncalibrated(raw: np.ndarray, high: np.ndarray) -> Calibration:
     half = abs(raw[high].mean() - raw[~high].mean()) / 2 or 1.0
     return Calibration(float(centre), float(half), "platt", ((1.0, 0.0),), int(high.sum()), int((~high).sum()),
                        f"NOT calibrated: only {len(raw)} examples, the same that made the direction")  # fmt: skip
+
+
+def _with_parts(
+    reader: ActivationReader, identity: ModelIdentity, entries: dict[str, TraitEntry], reads: dict[str, ReadTrait], stage: Stage
+) -> dict[str, TraitEntry]:
+    """The traits with how parts of safe replies score, measured on the calibration split and everyday talk; see scoring/parts.py."""
+    scorer = Scorer(reader.model, reader.tokenizer, VectorSet(identity, entries), reader=reader)
+    everyday = [o.conversation for o in ordinary_conversations() if o.split == "calibration"]
+    safe = {
+        name: [e.conversation for e in reads[name]["calibration"].examples if e.high == (reads[name].trait.safe_pole == "high")]
+        for name, entry in entries.items()
+        if entry.reads == "response" and name not in WHOLE
+    }
+    safe = {name: [*found, *everyday] for name, found in safe.items() if found}
+    texts = [conversation for found in safe.values() for conversation in found]
+    if not texts:
+        return entries
+    jobs = [replace(job, spans=[*job.spans, *part_spans(*job.spans[0])]) for job in reader.jobs(texts)]
+    raw = iter(reader.run(jobs, scorer.layers, "mean", scorer.project, stage("reading parts of safe replies", len(jobs))))
+    measured = dict(entries)
+    for name, found in safe.items():
+        column, wholes, parts = scorer.traits.index(name), [], []
+        for result in itertools.islice(raw, len(found)):
+            if isinstance(result, DemeanorError):
+                raise result
+            values = result[:, column].double().numpy()
+            wholes.append(values[0])
+            parts.append(values[1:] if len(values) > 1 else values)
+        calibration = replace(Calibration.from_record(entries[name].calibration), parts=measure_parts(parts, wholes))
+        measured[name] = replace(entries[name], calibration=calibration.to_record())
+    return measured
 
 
 def _everyday_norms(reader: ActivationReader, kept: KeptActivations | None, like: VectorSet | None) -> torch.Tensor:

@@ -180,11 +180,21 @@ def decide(policy: ResolvedPolicy, reply: Reading | NotScored, user: Sequence[Sa
         user: What the user has said, turn by turn, oldest first; conditions look at the last few. Empty: the user has
             said nothing yet, and no condition can be judged.
 
-    Reasoning that was set apart from the reply and read is judged too, in the reply's place: each rule says the worse of both.
+    The worst part of a long reply, and reasoning that was set apart from it and read, are judged too, in the reply's place: each
+    rule says the worst of them.
     """
+    beside: list[tuple[Reading | NotScored, str]] = []
+    if isinstance(reply, Reading):
+        if reply.worst:
+            beside.append((replace(reply, scores=reply.scores | reply.worst), "in its worst part"))
+        if reply.apart is not None and reply.apart.read is not None:
+            reasoning, where = reply.apart.read, "in the reasoning that stands in the reply"
+            beside.append((reasoning, where))
+            if isinstance(reasoning, Reading) and reasoning.worst:
+                beside.append((replace(reasoning, scores=reasoning.scores | reasoning.worst), where))
     results = tuple(_judge(rule, reply, user) for rule in policy.rules)
-    if isinstance(reply, Reading) and reply.apart is not None and reply.apart.read is not None:
-        results = tuple(_worse(result, _judge(rule, reply.apart.read, user)) for rule, result in zip(policy.rules, results, strict=True))
+    for other, where in beside:
+        results = tuple(_worse(said, _judge(rule, other, user), where) for rule, said in zip(policy.rules, results, strict=True))
     unscored = [r for r in results if r.state == "not scored"]
     return _outcome(results, _why_not_scored(reply, unscored))
 
@@ -282,12 +292,12 @@ def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Sa
 _RANK: dict[State, int] = {"not judged": 0, "passed": 1, "not scored": 2, "fired": 3}
 
 
-def _worse(said: RuleResult, reasoning: RuleResult) -> RuleResult:
-    """Of a rule's results on what was said and on the reasoning that was set apart, the worse one."""
-    if _RANK[reasoning.state] <= _RANK[said.state]:
+def _worse(said: RuleResult, other: RuleResult, where: str) -> RuleResult:
+    """Of a rule's results on the whole reply and on something beside it, the worse one; `where` says what that is."""
+    if _RANK[other.state] <= _RANK[said.state]:
         return said
-    words = reasoning.explanation.removeprefix(f"{reasoning.rule}: ")
-    return replace(reasoning, explanation=f"{reasoning.rule}: {words[:-1]} (in the reasoning that stands in the reply).")
+    words = other.explanation.removeprefix(f"{other.rule}: ")
+    return replace(other, explanation=f"{other.rule}: {words[:-1]} ({where}).")
 
 
 def _situation(action: Action, own: Situation, results: Sequence[RuleResult]) -> Situation | None:

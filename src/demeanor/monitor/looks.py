@@ -1,8 +1,9 @@
-"""The looks at one reply that is being written: the rules tried on its windows, so that every token stands in one.
+"""The looks at one reply that is being written: the rules tried on it as it grows, so that every token is looked at.
 
-A look judges the window of the newest tokens, and where more than a window has come since the last look (long words, scripts without
-spaces, a scorer that failed for a while), as many windows before it. The last look is at the end of the reply, whatever its length;
-where there were none before, it judges all windows of the reply.
+A trait whose parts were measured (scoring/parts.py) is judged by the reply so far and by its worst new part, as `check` judges a whole
+reply. For the others a look judges the window of the newest tokens, and where more than a window has come since the last look
+(long words, scripts without spaces, a scorer that failed for a while), as many windows before it. The last look is at the end of
+the reply, whatever its length; where there were none before, it judges all windows of the reply.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from demeanor.monitor.decision import Outcome, Said, decide
 from demeanor.monitor.policy import ACTIONS, ResolvedPolicy, withholds
 from demeanor.monitor.window import read_windows
-from demeanor.scoring.reading import Reading, SetApart
+from demeanor.scoring.parts import part_spans
+from demeanor.scoring.reading import Reading, Score, SetApart
 from demeanor.scoring.scorer import Scorer
 
 
@@ -61,9 +64,12 @@ class Looks:
         windows = read_windows(self.scorer, z, tokens, size, self._seen)
         if not windows:
             return Look(None, (), means)
+        whole, worst = self._whole_and_parts(z, tokens)
         self._seen = tokens
-        where = f"in a window of {size} tokens, " + ("at the end of the reply" if end else "where the reply was stopped")
-        found = [self._judged(replace(window, apart=apart), users, where) for window in windows]
+        where = "at the end of the reply" if end else "where the reply was stopped"
+        readings = [replace(window, scores=window.scores | whole, apart=apart) for window in windows]
+        readings[-1] = replace(readings[-1], worst=worst)
+        found = [self._judged(reading, users, where) for reading in readings]
         stops, outcome = max(found, key=lambda judged: (bool(judged[0]), ACTIONS.index(judged[1].action)))
         return Look(outcome, stops, means)
 
@@ -74,5 +80,19 @@ class Looks:
             for rule, result in zip((r.rule for r in self.policy.rules), outcome.results, strict=True)
             if result.state == "fired" and rule.severity == "red" and withholds(rule.action) and rule.while_writing == "stop"
         )
-        results = tuple(replace(r, explanation=f"{r.explanation[:-1]} ({where}).") if r.rule in stops else r for r in outcome.results)
-        return stops, replace(outcome, results=results)
+        size = self.policy.policy.stream.window_tokens
+        results = []
+        for r in outcome.results:
+            place = where if r.trait in self.scorer.by_parts else f"in a window of {size} tokens, {where}"
+            results.append(replace(r, explanation=f"{r.explanation[:-1]} ({place}).") if r.rule in stops else r)
+        return stops, replace(outcome, results=tuple(results))
+
+    def _whole_and_parts(self, z: Mapping[str, ArrayLike], tokens: int) -> tuple[dict[str, Score], dict[str, Score]]:
+        """Of the traits that are judged by parts: the score of the reply so far, and of its worst part that no look has seen."""
+        raw, whole = {}, {}
+        for trait in self.scorer.by_parts:
+            calibration = self.scorer.calibrations[trait]
+            values = calibration.centre + np.asarray(z[trait], float)[:tokens] * calibration.spread
+            whole[trait] = self.scorer.as_score(trait, float(values.mean()))
+            raw[trait] = [values[start:end].mean() for start, end in part_spans(0, tokens) if end > self._seen]
+        return whole, self.scorer.worst({trait: parts for trait, parts in raw.items() if parts}, whole, tokens)

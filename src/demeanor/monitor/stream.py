@@ -76,6 +76,7 @@ class ReplyStream:
         self._begun = False
         self._ends: list[int] = []
         self._may_show = 0
+        self._blank = True
         self._blind = False
 
     def __iter__(self) -> Iterator[str]:
@@ -136,6 +137,8 @@ class ReplyStream:
         self.text += chunk
         if not self._enforce:
             return self._show(chunk)
+        if self._blank and chunk.isspace():  # there can be no word yet, however long this goes on
+            return ""
         while (word := _WORD.match(self.text, self._ends[-1] if self._ends else 0)) and word.end() < len(self.text):
             self._ends.append(word.end())
             if len(self._ends) % EVERY == 0 and not self._blind:
@@ -143,6 +146,8 @@ class ReplyStream:
                 if self.stopped is not None:
                     self.text = self.text[: word.end()]
                     break
+        rest = self.text[self._ends[-1] if self._ends else 0 :]
+        self._blank = not rest or rest.isspace()
         return self._show(self.text[len(self.shown) : self._may_show])
 
     def finish(self) -> str:

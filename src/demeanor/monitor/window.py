@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from demeanor.scoring.reading import Reading, Score
+from demeanor.scoring.reading import Reading
 from demeanor.scoring.scorer import Scorer
 
 
@@ -55,7 +55,6 @@ def _reading(scorer: Scorer, z: Mapping[str, np.ndarray[tuple[int, ...], np.dtyp
     for trait, values in z.items():
         calibration = scorer.calibrations[trait]
         mean = float(values[-1] if scorer.vectors.pooling == "last" else values.mean())
-        raw = calibration.centre + mean * calibration.spread
-        scores[trait] = Score(raw, raw - calibration.centre, mean, float(calibration.probability(raw)))
+        scores[trait] = scorer.as_score(trait, calibration.centre + mean * calibration.spread)
     layers = {trait: scorer.vectors.traits[trait].reading.layers for trait in scores}
     return Reading(scores, layers, scorer.vectors.model.name)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demeanor.errors import ExtractionError
+from demeanor.scoring.parts import Parts
 
 Array = NDArray[np.float64]
 Method = Literal["platt", "isotonic"]
@@ -35,6 +36,8 @@ class Calibration:
     n_low: int
     source: str
     thresholds: dict[str, Any] = field(default_factory=dict)
+    parts: Parts | None = None
+    """How parts of safe replies score, for the worst part of a long one; None where that was not measured for this direction."""
 
     @property
     def flat(self) -> bool:
@@ -56,7 +59,7 @@ class Calibration:
 
     def to_record(self) -> dict[str, Any]:
         """As plain data."""
-        return {
+        record: dict[str, Any] = {
             "centre": self.centre,
             "spread": self.spread,
             "method": self.method,
@@ -66,11 +69,14 @@ class Calibration:
             "source": self.source,
             "thresholds": self.thresholds,
         }
+        return record if self.parts is None else record | {"parts": self.parts.to_record()}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Calibration:
         """From what `to_record` gave."""
-        return cls(**{**record, "points": tuple((float(a), float(b)) for a, b in record["points"])})
+        points = tuple((float(a), float(b)) for a, b in record["points"])
+        parts = Parts(**record["parts"]) if record.get("parts") else None
+        return cls(**{**record, "points": points, "parts": parts})
 
 
 def fit_calibration(raw: Array, high: NDArray[np.bool_], groups: NDArray[Any], source: str) -> Calibration:

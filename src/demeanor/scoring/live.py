@@ -214,15 +214,15 @@ class ConversationScorer:
         if kind not in self.scorer.reads.values() or kind is None:
             return NotScored(f"no trait of the vector set is read on the {message.role}'s messages")
         windows = self.scorer.reader.windows(first + end)
-        return self.scorer.reading(self._pooled(raw, start, end)[None].cpu().double().numpy(), [kind], windows)
+        return self.scorer.reading(self._pooled(raw, start, end)[None].cpu().double().numpy(), {kind: (start, end)}, windows)
 
     def _pooled(self, raw: Tensor, start: int, end: int) -> Tensor:
         return raw[end - 1] if self.scorer.vectors.pooling == "last" else raw[start:end].mean(0)
 
     def _live(self, ids: Sequence[int], raw: Tensor, spans: dict[SpanOf, tuple[int, int]], before: int = 0) -> LiveReading:
         """From the projections of all tokens but the first `before` [tokens, traits] to what is given back."""
-        pooled = torch.stack([self._pooled(raw, start, end) for start, end in spans.values()])
-        reading = self.scorer.reading(pooled.cpu().double().numpy(), list(spans), self.scorer.reader.windows(before + len(ids)))
+        pooled = torch.stack([self._pooled(raw, start, end) for start, end in self.scorer.with_parts(spans)])
+        reading = self.scorer.reading(pooled.cpu().double().numpy(), spans, self.scorer.reader.windows(before + len(ids)))
         start, end = spans.get("response", (0, 0))
         tokens = TokenScores(
             self.scorer.reader.token_texts(list(ids[start:end])),

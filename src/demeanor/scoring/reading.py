@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -40,6 +40,8 @@ class Reading:
     """What the reply shows by its form: words in disguise, written-out turns."""
     apart: SetApart | None = None
     """The reasoning that stood in the reply (<think>...</think>); it is in none of the scores above."""
+    worst: dict[str, Score] = field(default_factory=dict)
+    """Of a long reply the worst part by each trait, where it is worse than the whole, on the scale of whole replies (see parts)."""
 
     def __getitem__(self, trait: str) -> Score:
         return self.scores[trait]
@@ -69,6 +71,8 @@ class Reading:
             record["windows"] = self.windows
         if self.signs:
             record["signs"] = {sign.what: sign.sentence for sign in self.signs}
+        if self.worst:
+            record["worst_part"] = {trait: score._asdict() for trait, score in self.worst.items()}
         if self.apart is not None:
             record["set_apart"] = self.apart.to_record()
         return record

@@ -7,7 +7,7 @@ Only [spans, traits] numbers leave the device.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -26,6 +26,7 @@ from demeanor.model.identity import identify, in_words
 from demeanor.model.packing import Job
 from demeanor.model.reader import ActivationReader, SpanOf
 from demeanor.scoring.calibration import Calibration
+from demeanor.scoring.parts import WHOLE, on_whole_scale, part_spans
 from demeanor.scoring.reading import NotScored, Reading, Score, SetApart, TokenScores
 from demeanor.signs import Sign, signs_of
 from demeanor.vectors import built_in
@@ -86,6 +87,11 @@ class Scorer:
         self.calibrations = {n: Calibration.from_record(e.calibration) for n, e in vectors.traits.items()}
         self._directions = _stack(vectors, self.layers).to(self.reader.device)
         self.reads: dict[str, SpanOf] = {name: entry.reads for name, entry in vectors.traits.items()}
+        self.by_parts: list[str] = [
+            name
+            for name, calibration in self.calibrations.items()
+            if self.reads[name] == "response" and name not in WHOLE and calibration.parts is not None and vectors.pooling == "mean"
+        ]
 
     def __repr__(self) -> str:
         warned = "".join(f"\n  warning: {warning}" for warning in self.warnings)
@@ -152,7 +158,7 @@ class Scorer:
                 wanted.append(self.spans(conversation, encoded))
             except ConversationError as error:
                 wanted.append(error)
-        spans = [span for found in wanted if isinstance(found, dict) for span in found.values()]
+        spans = [span for found in wanted if isinstance(found, dict) for span in self.with_parts(found)]
         (raw,) = self.reader.run([Job(encoded.ids, spans)], self.layers, self.vectors.pooling, self.project) if spans else [torch.zeros(0)]
         results: list[Reading | NotScored] = []
         at = 0
@@ -161,9 +167,10 @@ class Scorer:
                 results.append(NotScored(str(found if isinstance(found, DemeanorError) else raw)))
                 continue
             windows = self.reader.windows(max(end for _, end in found.values()))
-            reading = self.reading(raw[at : at + len(found)].double().numpy(), list(found), windows)
+            size = len(self.with_parts(found))
+            reading = self.reading(raw[at : at + size].double().numpy(), found, windows)
             results.append(replace(reading, signs=signs_of(reply_of(conversation)), apart=self.set_apart(conversation)))
-            at += len(found)
+            at += size
         return results
 
     def set_apart(self, conversation: Conversation) -> SetApart | None:
@@ -246,14 +253,14 @@ class Scorer:
 
     def _score(self, ready: Sequence[_Ready]) -> Iterator[Reading | DemeanorError]:
         parts = [[entry.reply, entry.reasoning] if isinstance(entry, _Reasoned) else [entry] for entry in ready]
-        jobs = [Job(p.ids, list(p.spans.values())) for entry in parts for p in entry if isinstance(p, _Prepared)]
+        jobs = [Job(p.ids, self.with_parts(p.spans)) for entry in parts for p in entry if isinstance(p, _Prepared)]
         found = iter(self.reader.run(jobs, self.layers, self.vectors.pooling, self.project))
 
         def read(part: _Prepared) -> Reading | DemeanorError:
             raw = next(found)
             if isinstance(raw, DemeanorError):
                 return raw
-            reading = self.reading(raw.double().numpy(), list(part.spans), self.reader.windows(len(part.ids)))
+            reading = self.reading(raw.double().numpy(), part.spans, self.reader.windows(len(part.ids)))
             return replace(reading, signs=part.signs)
 
         for entry in ready:
@@ -267,21 +274,47 @@ class Scorer:
                 apart = SetApart(entry.characters, NotScored(str(beside)) if isinstance(beside, DemeanorError) else beside)
                 yield reply if isinstance(reply, DemeanorError) else replace(reply, apart=apart)
 
-    def reading(self, raw: NDArray[np.float64], kinds: list[SpanOf], windows: int = 1) -> Reading:
-        """A reading from the raw scores [spans, traits] of spans of these kinds."""
+    def with_parts(self, spans: Mapping[SpanOf, tuple[int, int]]) -> list[tuple[int, int]]:
+        """What is read of a conversation: its spans, and after them the parts of a long reply, where some trait is judged by parts."""
+        parts = part_spans(*spans["response"]) if self.by_parts and "response" in spans else []
+        return [*spans.values(), *parts]
+
+    def reading(self, raw: NDArray[np.float64], spans: Mapping[SpanOf, tuple[int, int]], windows: int = 1) -> Reading:
+        """A reading from the raw scores [spans and parts, traits] of what `with_parts` gives for these spans."""
+        kinds = list(spans)
         scores = {}
         for column, name in enumerate(self.traits):
             if self.reads[name] in kinds:
-                value = float(raw[kinds.index(self.reads[name]), column])
-                calibration = self.calibrations[name]
-                scores[name] = Score(
-                    value,
-                    value - calibration.centre,
-                    float(calibration.z(value)),
-                    float(calibration.probability(value)),
-                )
+                scores[name] = self.as_score(name, float(raw[kinds.index(self.reads[name]), column]))
+        worst: dict[str, Score] = {}
+        if len(raw) > len(kinds):
+            start, end = spans["response"]
+            worst = self.worst({name: raw[len(kinds) :, self.traits.index(name)] for name in self.by_parts}, scores, end - start)
         layers = {name: self.vectors.traits[name].reading.layers for name in scores}
-        return Reading(scores, layers, self.vectors.model.name, windows)
+        return Reading(scores, layers, self.vectors.model.name, windows, worst=worst)
+
+    def worst(self, raw: Mapping[str, ArrayLike], scores: Mapping[str, Score], tokens: int) -> dict[str, Score]:
+        """The worst part by each trait, on the scale of whole replies, where it lies farther on the unsafe side than the whole.
+
+        Args:
+            raw: Raw scores of the parts, by trait.
+            scores: Of the reply as a whole.
+            tokens: The reply's length.
+        """
+        found = {}
+        for name, values in raw.items():
+            calibration, high = self.calibrations[name], self.vectors.traits[name].safe_pole == "low"
+            if calibration.parts is None:
+                continue
+            value = on_whole_scale(calibration.parts, values, tokens, high)
+            if not (value <= scores[name].raw if high else value >= scores[name].raw):  # NaN is kept: it is not known to be better
+                found[name] = self.as_score(name, value)
+        return found
+
+    def as_score(self, trait: str, raw: float) -> Score:
+        """A raw score with what the trait's calibration makes of it."""
+        calibration = self.calibrations[trait]
+        return Score(raw, raw - calibration.centre, float(calibration.z(raw)), float(calibration.probability(raw)))
 
 
 def reply_of(conversation: Conversation) -> str:

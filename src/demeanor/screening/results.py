@@ -29,7 +29,7 @@ from demeanor.screening.flags import Flagged, Limit, Sorter, Worst, known_limits
 from demeanor.screening.shards import Manifest, write_whole
 from demeanor.screening.sources import Columns
 from demeanor.screening.summary import Tally, group_of
-from demeanor.screening.worker import ERROR, column
+from demeanor.screening.worker import ERROR, WORST_Z, column
 from demeanor.vectors.vector_set import VectorSet
 
 WORST = 20  # of each trait, for the report
@@ -79,6 +79,8 @@ class _Part:
     probability: dict[str, Array]
     difference: dict[str, Array]
     errors: list[str | None]
+    judged: dict[str, Array]
+    """The z that thresholds are tried on: the worst part's, where that is worse than the whole."""
     read: Callable[[Sequence[int]], list[dict[str, Any]]]
 
 
@@ -101,7 +103,7 @@ def finish(
                     f"{manifest.part(folder, shard)} holds {len(part.errors)} rows, and {cut.rows} were written; remove it and run the "
                     "command again"
                 )
-            tally.add(part.z, part.probability, part.difference, _groups(part, columns), part.errors)
+            tally.add(part.z, part.probability, part.difference, _groups(part, columns), part.errors, part.judged)
             _collect(part, columns, limits, sorter, worst)
         tally.flagged = sorter.count
         screening = _write(folder, manifest, vectors, limits, tally, sorter, worst, explain, explained)
@@ -111,7 +113,7 @@ def finish(
 
 
 def _collect(part: _Part, columns: Columns, limits: Mapping[str, Limit], sorter: Sorter, worst: Mapping[str, Worst]) -> None:
-    beyond = {name: limit.beyond(part.z, part.probability) for name, limit in limits.items()}
+    beyond = {name: limit.beyond(part.judged, part.probability) for name, limit in limits.items()}
     over_all = np.max([np.full(len(part.errors), -np.inf), *beyond.values()], axis=0)
     crossing = np.flatnonzero(over_all >= 0)
     near = {name: w.candidates(beyond[name]) for name, w in worst.items()}
@@ -125,8 +127,8 @@ def _collect(part: _Part, columns: Columns, limits: Mapping[str, Limit], sorter:
             beyond=float(beyond[trait][i]),
             row=part.first + i,
             trait=trait,
-            z=float(part.z[trait][i]),
-            traits={n: {"z": float(part.z[n][i]), "threshold": limits[n].z} for n in crossed},
+            z=float(part.judged[trait][i]),
+            traits={n: {"z": float(part.judged[n][i]), "threshold": limits[n].z} for n in crossed},
             messages=columns.conversation(record).to_record(),
             id=record.get("id") if isinstance(record.get("id"), str | int) else None,
         )
@@ -254,5 +256,6 @@ def _open_part(path: Path, first: int, vectors: VectorSet, columns: Columns) -> 
         {n: numbers(column(n, "probability")) for n in vectors.traits},
         {n: numbers(column(n, "difference")) for n in responses},
         errors,
+        {n: numbers(column(n, WORST_Z if n in responses else "z")) for n in vectors.traits},
         read,
     )

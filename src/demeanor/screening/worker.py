@@ -6,6 +6,8 @@ and whichever shards were done before. Results are bytes or plain data: whoever 
 Added to each row, for every trait T of the vector set (null where it was not scored):
 
     demeanor_T_raw, demeanor_T_z, demeanor_T_probability     as `demeanor score` gives them
+    demeanor_T_worst_z                                        of its worst part, where that is worse than the whole, else T_z;
+                                                              what thresholds are tried on; for traits read on the response
     demeanor_T_difference                                     raw minus the baseline; for traits read on the response
     demeanor_error                                            why the row is not scored, or has no baseline; null otherwise
 """
@@ -25,7 +27,7 @@ import pyarrow.parquet as pq
 from demeanor.conversation import Conversation
 from demeanor.errors import DemeanorError, InputFileError
 from demeanor.records import to_line
-from demeanor.scoring.reading import NotScored, Reading, TokenScores
+from demeanor.scoring.reading import NotScored, Reading, Score, TokenScores
 from demeanor.scoring.scorer import CHUNK
 from demeanor.screening.baseline import BATCH, Answers, answer_batch, key_of
 from demeanor.screening.columns import from_table
@@ -41,6 +43,7 @@ Load = Callable[[], "Scorer"]
 Progress = Callable[[int], None]
 PREFIX = "demeanor_"
 ERROR = f"{PREFIX}error"
+WORST_Z = "worst_z"
 
 
 def column(trait: str, what: str) -> str:
@@ -119,7 +122,7 @@ def score_shard(worker: Worker, shard: int, progress: Progress | None = None) ->
             if isinstance(result, NotScored):
                 scores[ERROR] = result.error
             else:
-                scores |= _scores(result)
+                scores |= _scores(worker.scorer, result)
                 scores |= _differences(worker, conversation, result)
         added.append(scores)
         if progress is not None and (at % CHUNK == 0 or at == len(read)):
@@ -135,9 +138,14 @@ def screened(scorer: Scorer, result: Reading | NotScored) -> Reading | NotScored
     reasoning = result.apart.read
     if isinstance(reasoning, NotScored):
         return NotScored(f"the reasoning in the reply: {reasoning.error}")
-    worse = {name: (min if scorer.vectors[name].safe_pole == "high" else max)(score, reasoning.scores[name], key=lambda s: s.z)
-             for name, score in result.scores.items()}  # fmt: skip
-    return replace(result, scores=worse)
+
+    def worse(name: str, *scores: Score) -> Score:
+        return (min if scorer.vectors[name].safe_pole == "high" else max)(scores, key=lambda s: s.z)
+
+    scores = {name: worse(name, score, reasoning.scores[name]) for name, score in result.scores.items()}
+    parts = [found.worst for found in (result, reasoning)]
+    worst = {name: worse(name, scores[name], *(p[name] for p in parts if name in p)) for name in scores if any(name in p for p in parts)}
+    return replace(result, scores=scores, worst=worst)
 
 
 def explain(scorer: Scorer, messages: Sequence[dict[str, str]]) -> TokenScores | str:
@@ -152,17 +160,20 @@ def added_columns(scorer: Scorer) -> list[str]:
     """The columns that scoring adds, in order."""
     names = []
     for trait in scorer.traits:
-        kinds = ("raw", "z", "probability", "difference")
-        names += [column(trait, k) for k in kinds if k != "difference" or scorer.vectors[trait].reads == "response"]
+        names += [column(trait, k) for k in ("raw", "z", "probability")]
+        if scorer.vectors[trait].reads == "response":
+            names += [column(trait, k) for k in (WORST_Z, "difference")]
     return [*names, ERROR]
 
 
-def _scores(reading: Reading) -> dict[str, float]:
-    return {
-        column(trait, what): value
-        for trait, score in reading.scores.items()
-        for what, value in (("raw", score.raw), ("z", score.z), ("probability", score.probability))
-    }
+def _scores(scorer: Scorer, reading: Reading) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for trait, score in reading.scores.items():
+        kinds = {"raw": score.raw, "z": score.z, "probability": score.probability}
+        if scorer.vectors[trait].reads == "response":
+            kinds[WORST_Z] = reading.worst.get(trait, score).z
+        found |= {column(trait, what): value for what, value in kinds.items()}
+    return found
 
 
 def _differences(worker: Worker, conversation: Conversation, reading: Reading) -> dict[str, Any]:

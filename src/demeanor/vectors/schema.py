@@ -189,6 +189,16 @@ class _Threshold(_Checked):
     guarantee: str = ""
 
 
+class _Parts(_Checked):
+    model_config = ConfigDict(extra="forbid")
+
+    mean: float
+    spread: Annotated[float, Field(gt=0)]
+    whole_mean: float
+    whole_spread: Annotated[float, Field(gt=0)]
+    n: Count
+
+
 class _Calibration(_Checked):
     model_config = ConfigDict(extra="forbid")  # each number of it decides; one that is not known here may change what the others mean
 
@@ -200,6 +210,7 @@ class _Calibration(_Checked):
     n_low: Count
     source: str
     thresholds: dict[str, _Threshold] = {}
+    parts: _Parts | None = None
 
     @model_validator(mode="after")
     def _rises(self) -> _Calibration:

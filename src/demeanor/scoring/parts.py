@@ -1,0 +1,73 @@
+"""The worst part of a long reply: a bad sentence among many good ones, which the mean over the whole drowns.
+
+A part is PART tokens of the reply; one begins at every STEP-th token, and the last ends where the reply ends. A part's score is the mean
+over its tokens, as a whole reply's is over all of them, but it scatters more, and the more parts there are, the farther the worst lies
+out by chance alone. So the worst is brought to the scale of whole replies by how rare it is among safe ones:
+
+    p  = 1 - Phi((s - mean) / spread) ^ n          chance that the worst of n parts of a safe reply lies as far out as s
+    s' = whole_mean + whole_spread Phi^-1(1 - p)   the score that is as rare for a safe reply as a whole
+
+with s toward the unsafe side, n the reply's tokens over PART, and the four numbers those of safe replies that made no direction
+(extraction measures them). A threshold then means the same for the worst part as for the whole. Scores of safe replies are taken
+to be normal and parts independent; docs/monitor.md says what alarms and misses that gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_ndtr, ndtri_exp
+
+PART = 16
+STEP = 8
+LEAST = 48  # tokens of a reply from which on it has parts: a shorter one is judged as a whole alone
+WHOLE = ("crisis_recognition", "empathetic_responsiveness")
+"""Traits that ask for something which may stand anywhere in a reply, so that no part of it says that it is missing."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How raw scores of parts, and of wholes, of safe replies are spread; `n` replies were measured."""
+
+    mean: float
+    spread: float
+    whole_mean: float
+    whole_spread: float
+    n: int
+
+    def to_record(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+def measure_parts(parts: Sequence[ArrayLike], wholes: ArrayLike) -> Parts | None:
+    """From the raw scores of each safe reply's parts, and of the replies as wholes; None where they are too few, or all alike."""
+    each = np.concatenate([np.asarray(p, float) for p in parts]) if parts else np.zeros(0)
+    whole = np.asarray(wholes, float)
+    if len(whole) < 20 or not (each.std() > 0 and whole.std() > 0):
+        return None
+    return Parts(float(each.mean()), float(each.std()), float(whole.mean()), float(whole.std()), len(whole))
+
+
+def part_spans(start: int, end: int, step: int = STEP) -> list[tuple[int, int]]:
+    """The parts of a reply that stands at these tokens; none of a short one."""
+    if end - start < LEAST:
+        return []
+    ends = [*range(start + PART, end, step), end]
+    return [(at - PART, at) for at in ends]
+
+
+def on_whole_scale(parts: Parts, raw: ArrayLike, tokens: int, unsafe_high: bool) -> float:
+    """The worst of some parts' raw scores in a reply of so many tokens, as the raw score of a whole reply that is as rare."""
+    sign = 1.0 if unsafe_high else -1.0
+    values: NDArray[np.float64] = sign * np.asarray(raw, float)
+    worst = float(values.max())
+    if not np.isfinite(worst):
+        return float("nan")
+    n = max(tokens / PART, 1.0)
+    at_most = n * log_ndtr((worst - sign * parts.mean) / parts.spread)  # log of 1 - p
+    return sign * (sign * parts.whole_mean + parts.whole_spread * float(ndtri_exp(min(at_most, -1e-300))))
