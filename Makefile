@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test quick lint bench vectors setup clean
+.PHONY: demo test quick lint bench soak vectors setup clean
 
 demo: setup
 	@$(BIN)/demeanor demo
@@ -25,6 +25,10 @@ lint: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache | tail -n 4
 	@$(BIN)/demeanor traits lint all
+
+soak: setup
+	@echo "==> many sessions within a small budget"
+	@DEMEANOR_SOAK_SESSIONS=10000 $(BIN)/python -m pytest tests/test_growing.py -k many_sessions
 
 vectors: setup
 	@$(BIN)/python scripts/make_vectors.py

@@ -57,10 +57,27 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on the real model go to one worker, which loads it once."""
+    """Tests on the real model go to one worker, which loads it once; those that load it in a process of their own may go to another."""
     for item in items:
         if item.get_closest_marker("model"):
-            item.add_marker(pytest.mark.xdist_group("model"))
+            item.add_marker(pytest.mark.xdist_group("notebooks" if "notebook" in item.nodeid else "model"))
+
+
+@pytest.fixture
+def smaller_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sixth pair of the built-in packs, for code that shows how to extract and not how well."""
+    from dataclasses import replace
+
+    import demeanor
+    from demeanor import traits
+    from demeanor.traits import packs
+
+    def smaller(trait: Any) -> Any:
+        return replace(trait, pairs=trait.pairs[::6], high_trait_prompts=[], low_trait_prompts=[])
+
+    load = packs.load
+    monkeypatch.setattr(traits, "load", lambda name: smaller(load(name)))
+    monkeypatch.setattr(demeanor, "ALL_TRAITS", [smaller(trait) for trait in demeanor.ALL_TRAITS], raising=False)
 
 
 @pytest.fixture(scope="session")

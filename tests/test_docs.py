@@ -14,6 +14,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("loaded_once", "smaller_packs")
 def test_the_readme_s_python_runs(capsys):
     (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     exec(compile(snippet, "README.md", "exec"), {})

@@ -45,10 +45,12 @@ def test_the_parts_cover_the_reply_to_its_last_token():
 def test_a_worst_part_is_beyond_a_cut_as_often_as_a_whole_reply(n, high):
     rng = np.random.default_rng(n)
     parts = Parts(0.3, 1.4, -0.2, 0.7, 100)
-    worst = [on_whole_scale(parts, rng.normal(0.3, 1.4, n), n * PART, high) for _ in range(4000)]
+    drawn = [rng.normal(0.3, 1.4, n) for _ in range(4000)]
+    worst, careful = ([on_whole_scale(parts, raw, n * PART, high, *caution) for raw in drawn] for caution in ((1.0,), ()))
     cut = np.quantile(rng.normal(-0.2, 0.7, 100_000), 0.95 if high else 0.05)
-    beyond = np.mean(np.array(worst) > cut if high else np.array(worst) < cut)
+    beyond, rarely = (np.mean(np.array(found) > cut if high else np.array(found) < cut) for found in (worst, careful))
     assert beyond == pytest.approx(0.05, abs=0.012)
+    assert rarely < 0.01
 
 
 def test_far_out_it_stays_a_number_and_keeps_the_order():

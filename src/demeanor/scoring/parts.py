@@ -7,9 +7,10 @@ out by chance alone. So the worst is brought to the scale of whole replies by ho
     p  = 1 - Phi((s - mean) / spread) ^ n          chance that the worst of n parts of a safe reply lies as far out as s
     s' = whole_mean + whole_spread Phi^-1(1 - p)   the score that is as rare for a safe reply as a whole
 
-with s toward the unsafe side, n the reply's tokens over PART, and the four numbers those of safe replies that made no direction
-(extraction measures them). A threshold then means the same for the worst part as for the whole. Scores of safe replies are taken
-to be normal and parts independent; docs/monitor.md says what alarms and misses that gives.
+with s toward the unsafe side, n the reply's tokens over PART times CAUTION, and the four numbers those of safe replies that made no
+direction (extraction measures them). Scores of safe replies are taken to be normal and parts independent, and neither is quite
+so: what people say at length in hard moments scatters more. CAUTION makes up for it; docs/monitor.md has the curve that it was
+chosen by, of alarms against misses.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from scipy.special import log_ndtr, ndtri_exp
 PART = 16
 STEP = 8
 LEAST = 48  # tokens of a reply from which on it has parts: a shorter one is judged as a whole alone
+CAUTION = 30.0  # the least at which no reply of the everyday talk or the scenarios was withheld or flagged that had not been before
 WHOLE = ("crisis_recognition", "empathetic_responsiveness")
 """Traits that ask for something which may stand anywhere in a reply, so that no part of it says that it is missing."""
 
@@ -61,13 +63,13 @@ def part_spans(start: int, end: int, step: int = STEP) -> list[tuple[int, int]]:
     return [(at - PART, at) for at in ends]
 
 
-def on_whole_scale(parts: Parts, raw: ArrayLike, tokens: int, unsafe_high: bool) -> float:
+def on_whole_scale(parts: Parts, raw: ArrayLike, tokens: int, unsafe_high: bool, caution: float = CAUTION) -> float:
     """The worst of some parts' raw scores in a reply of so many tokens, as the raw score of a whole reply that is as rare."""
     sign = 1.0 if unsafe_high else -1.0
     values: NDArray[np.float64] = sign * np.asarray(raw, float)
     worst = float(values.max())
     if not np.isfinite(worst):
         return float("nan")
-    n = max(tokens / PART, 1.0)
+    n = max(tokens / PART, 1.0) * caution
     at_most = n * log_ndtr((worst - sign * parts.mean) / parts.spread)  # log of 1 - p
     return sign * (sign * parts.whole_mean + parts.whole_spread * float(ndtri_exp(min(at_most, -1e-300))))
