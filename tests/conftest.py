@@ -61,6 +61,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("model"):
             item.add_marker(pytest.mark.xdist_group("notebooks" if "notebook" in item.nodeid else "model"))
+    # the long groups begin at once, each in a worker; what is left fills the gaps
+    items.sort(key=lambda item: (item.get_closest_marker("model") is None, "notebook" not in item.nodeid))
 
 
 @pytest.fixture

@@ -152,3 +152,18 @@ def test_an_extraction_through_it_gives_the_same_vectors_and_reads_an_edit_only(
 def test_the_file_is_for_its_owner_alone(reader, kept):
     kept.read(reader, TALKS[:1], [1])
     assert kept.path.stat().st_mode & 0o077 == 0
+
+
+def test_all_spans_of_a_text_are_kept_as_one(reader, kept, monkeypatch):
+    from dataclasses import replace
+
+    jobs = [replace(job, spans=[*job.spans, (0, 2), (1, 3)]) for job in reader.jobs(TALKS)]
+    wanted = reader.run(jobs, [0, 2])
+    for _ in range(2):
+        for found, want in zip(kept.spans(reader, jobs, [0, 2]), wanted, strict=True):
+            assert np.allclose(found, want.numpy(), atol=1e-5)
+    seen = runs(reader, monkeypatch)
+    kept.spans(reader, jobs, [0, 2])
+    assert sum(seen) == 0
+    kept.spans(reader, [replace(jobs[0], spans=jobs[0].spans[:2])], [0, 2])
+    assert sum(seen) == 1

@@ -77,3 +77,24 @@ def test_without_progress_of_ones_own_a_bar_is_drawn(extractor, capsys):
     assert "warmth" in capsys.readouterr().err
     extractor.extract_persona_vector(trait_of(8), progress=lambda done: None)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "native", "read_in"),
+    [
+        (torch.bfloat16, False, torch.float32),
+        (torch.bfloat16, True, torch.bfloat16),
+        (torch.float16, True, torch.float32),
+        (torch.float32, False, torch.float32),
+    ],
+)
+def test_half_precision_is_widened_where_the_processor_imitates_it(make_model, tokenizer, monkeypatch, dtype, native, read_in):
+    from demeanor.model import loading
+
+    monkeypatch.setattr(loading, "native_bfloat16", lambda: native)
+    model = make_model("llama").to(dtype)
+    assert PersonaVectorExtractor(model, tokenizer).model is model
+    assert {p.dtype for p in model.parameters()} == {read_in}
+    monkeypatch.setattr(loading, "SMALL", 10)
+    large = make_model("llama").to(torch.bfloat16)
+    assert PersonaVectorExtractor(large, tokenizer).model.dtype == torch.bfloat16

@@ -61,7 +61,10 @@ def steered(model, *interventions, rows=2, **options):
     """As outputs, steered. Beside the rows that are given back the batch holds one that is not steered, and stays as it was."""
     with Steering(model, rows=[interventions] * rows + [[]]):
         after = outputs(model, rows=rows + 1, **_beside(options))
-    assert torch.equal(after[-1], outputs(model, rows=rows + 1, **_beside(options))[-1])
+    plain = outputs(model, rows=rows + 1, **_beside(options))[-1]
+    # an expert runs on the tokens of all rows at once, and how many these are may change the rounding
+    mixture = hasattr(model.config, "num_local_experts")
+    assert torch.allclose(after[-1], plain, rtol=0, atol=1e-5) if mixture else torch.equal(after[-1], plain)
     return after[:-1]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import sqlite3
 import time
@@ -76,6 +77,20 @@ class KeptActivations:
         layers = range(reader.n_layers)
         found = self._through(reader, reader.jobs(conversations), layers, "norm of each token", read, lambda done: None)
         return torch.from_numpy(np.concatenate(found, axis=1)).median(1).values
+
+    def spans(self, reader: ActivationReader, jobs: list[Job], layers: Sequence[int], progress: Progress | None = None) -> list[Array]:
+        """The mean activations of all spans of each job, [spans, layers, hidden] a job."""
+
+        def read(jobs: list[Job]) -> list[Array]:
+            found = []
+            for result in reader.run(jobs, layers, progress=progress):
+                if isinstance(result, DemeanorError):
+                    raise result
+                found.append(result.transpose(0, 1).contiguous().numpy())
+            return found
+
+        found = self._through(reader, jobs, layers, "mean of each span", read, progress or (lambda done: None))
+        return [values.reshape(len(layers), -1, reader.hidden_size).transpose(1, 0, 2) for values in found]
 
     def _through(
         self,
@@ -218,4 +233,9 @@ def _keys(reader: ActivationReader, jobs: Sequence[Job], what: str) -> list[byte
         sort_keys=True,
         default=str,
     ).encode()
-    return [hashlib.blake2b(common + torch.tensor([*job.spans[0], *job.ids]).numpy().tobytes(), digest_size=16).digest() for job in jobs]
+    return [
+        hashlib.blake2b(
+            common + torch.tensor([len(job.ids), *job.ids, *itertools.chain(*job.spans)]).numpy().tobytes(), digest_size=16
+        ).digest()
+        for job in jobs
+    ]

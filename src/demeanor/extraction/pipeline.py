@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import itertools
 import os
 import platform
 from collections.abc import Sequence
@@ -111,7 +110,7 @@ def extract_vectors(
             steps(1)
     identity = replace(identify(reader.model, reader.tokenizer), blocks=reader.blocks_path or "")
     if pooling == "mean":
-        entries = _with_parts(reader, identity, entries, reads, stage)
+        entries = _with_parts(reader, identity, entries, reads, stage, kept)
     vectors = VectorSet(
         model=identity,
         traits=entries,
@@ -214,7 +213,12 @@ def _uncalibrated(raw: np.ndarray, high: np.ndarray) -> Calibration:
 
 
 def _with_parts(
-    reader: ActivationReader, identity: ModelIdentity, entries: dict[str, TraitEntry], reads: dict[str, ReadTrait], stage: Stage
+    reader: ActivationReader,
+    identity: ModelIdentity,
+    entries: dict[str, TraitEntry],
+    reads: dict[str, ReadTrait],
+    stage: Stage,
+    kept: KeptActivations | None,
 ) -> dict[str, TraitEntry]:
     """The traits with how parts of safe replies score, measured on the calibration split and everyday talk; see scoring/parts.py."""
     scorer = Scorer(reader.model, reader.tokenizer, VectorSet(identity, entries), reader=reader)
@@ -225,23 +229,29 @@ def _with_parts(
         if entry.reads == "response" and name not in WHOLE
     }
     safe = {name: [*found, *everyday] for name, found in safe.items() if found}
-    texts = [conversation for found in safe.values() for conversation in found]
+    texts = list(dict.fromkeys(conversation for found in safe.values() for conversation in found))  # everyday talk once for all traits
     if not texts:
         return entries
     jobs = [replace(job, spans=[*job.spans, *part_spans(*job.spans[0])]) for job in reader.jobs(texts)]
-    raw = iter(reader.run(jobs, scorer.layers, "mean", scorer.project, stage("reading parts of safe replies", len(jobs))))
+    step = stage("reading parts of safe replies", len(jobs))
+    if kept is not None:
+        activations = [torch.from_numpy(found) for found in kept.spans(reader, jobs, scorer.layers, step)]
+    else:
+        activations = [_sound(found) for found in reader.run(jobs, scorer.layers, progress=step)]
+    raw = {text: scorer.project(found.to(reader.device)).cpu().double().numpy() for text, found in zip(texts, activations, strict=True)}
     measured = dict(entries)
     for name, found in safe.items():
-        column, wholes, parts = scorer.traits.index(name), [], []
-        for result in itertools.islice(raw, len(found)):
-            if isinstance(result, DemeanorError):
-                raise result
-            values = result[:, column].double().numpy()
-            wholes.append(values[0])
-            parts.append(values[1:] if len(values) > 1 else values)
-        calibration = replace(Calibration.from_record(entries[name].calibration), parts=measure_parts(parts, wholes))
+        values = [raw[text][:, scorer.traits.index(name)] for text in found]
+        parts = measure_parts([v[1:] if len(v) > 1 else v for v in values], [v[0] for v in values])
+        calibration = replace(Calibration.from_record(entries[name].calibration), parts=parts)
         measured[name] = replace(entries[name], calibration=calibration.to_record())
     return measured
+
+
+def _sound(result: torch.Tensor | DemeanorError) -> torch.Tensor:
+    if isinstance(result, DemeanorError):
+        raise result
+    return result
 
 
 def _everyday_norms(reader: ActivationReader, kept: KeptActivations | None, like: VectorSet | None) -> torch.Tensor:

@@ -26,6 +26,7 @@ from demeanor.model import embedded
 from demeanor.model.identity import in_words
 
 Quantization = Literal["8bit", "4bit"]
+SMALL = 1_000_000_000  # parameters up to which a model may take twice its memory, to be read faster
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -133,6 +134,16 @@ def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
     return model
+
+
+def fast_here(model: PreTrainedModel) -> PreTrainedModel:
+    """The model itself, turned into float32 if it is a small one in half precision on a processor that has no arithmetic for that.
+
+    transformers loads a checkpoint in its own dtype, mostly bfloat16, which such a processor imitates at a fifth of the speed.
+    """
+    half = model.dtype in (torch.bfloat16, torch.float16) and getattr(model.config, "quantization_config", None) is None
+    slow = model.device.type == "cpu" and not (model.dtype == torch.bfloat16 and native_bfloat16())
+    return cast(model, torch.float32) if half and slow and model.num_parameters() < SMALL else model
 
 
 def _from_gguf(path: Path, dtype: torch.dtype, quantization: Quantization | None) -> LoadedModel:

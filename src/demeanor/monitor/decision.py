@@ -210,8 +210,10 @@ def marked(outcome: Outcome, signs: Sequence[Sign]) -> Outcome:
     """The outcome of a reply that shows something by its form: it is flagged at least, for a reason of its own."""
     if not signs:
         return outcome
-    found = (RuleResult(s.what, "fired", "flag", "yellow", "unchecked", False, "", "above", f"{s.what}: fired: {s.sentence}; the action is flag.")  # noqa: E501
-             for s in signs)  # fmt: skip
+    found = []
+    for sign in signs:
+        sentence = f"{sign.what}: fired: {sign.sentence}; the action is flag."
+        found.append(RuleResult(sign.what, "fired", "flag", "yellow", "unchecked", False, "", "above", sentence))
     return _outcome((*outcome.results, *found), outcome.not_scored)
 
 
