@@ -257,21 +257,13 @@ def test_bad_input_is_one_line_and_exit_2_and_writes_nothing(run, command, words
     before = sorted(tmp_path.rglob("*"))
     code, out, err = run(*command.split())
     assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "talks.jsonl").read_text() == '{"text": "hello"}\n'
     assert code == 2
     assert out == ""
     *loading, last = err.splitlines()
     assert all(line.startswith("loading ") for line in loading)
     assert last.startswith("error: ")
     assert words in last
-
-
-@pytest.mark.usefixtures("inputs")
-def test_bad_input_writes_nothing(run, tmp_path):
-    before = sorted(tmp_path.rglob("*"))
-    for command, _ in BAD:
-        run(*command.split())
-    assert sorted(tmp_path.rglob("*")) == before
-    assert (tmp_path / "talks.jsonl").read_text() == '{"text": "hello"}\n'
 
 
 def test_input_that_is_no_text(run):

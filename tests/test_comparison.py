@@ -373,6 +373,7 @@ def related(rows, families):
     return [replace(row, group=f"family {int(row.key.removeprefix('p')) % families}") for row in rows]
 
 
+@pytest.mark.slow
 def test_related_prompts_reject_a_true_null_no_more_often_than_others():
     rng = np.random.default_rng(11)
     groups = np.repeat(np.arange(20), 5)

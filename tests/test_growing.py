@@ -265,6 +265,7 @@ def test_a_monitor_is_made_although_its_first_pass_fails(scorer, monkeypatch):
     assert session.check(FINE).action == "allow"
 
 
+@pytest.mark.slow
 def test_many_sessions_from_several_threads_within_a_small_budget_read_as_one_alone(scorer):
     """Seeded: sessions come, talk, wait and go; DEMEANOR_SOAK_SESSIONS=10000 is the long run."""
     monitor = Monitor(scorer, policy(), memory=1 << 20, deadline=600)

@@ -205,6 +205,7 @@ def test_a_set_as_a_frame_says_what_was_not_measured():
     assert frame.loc["candour", "measured_on"] == "not measured"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rooms", "unused"), [("vectors, demeanor.vectors.curves", "plotly pandas"), ("scoring", "plotly")])
 def test_plotly_and_pandas_are_imported_when_they_are_asked_for(rooms, unused):
     code = f"import sys, demeanor.{rooms}; print([m for m in '{unused}'.split() if m in sys.modules])"

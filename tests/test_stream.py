@@ -326,6 +326,7 @@ def test_a_steered_reply_is_read_by_the_unsteered_model(make_model, tokenizer):
 BAD = "ZZZZZZZZ stop it."  # over half of a window of 16 tokens
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     words=st.integers(0, 70), tail=st.sampled_from([BAD, BAD + " ", "\n" + BAD + "\n\n"]), places=st.lists(st.integers(0, 600), max_size=9)
