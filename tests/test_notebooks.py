@@ -108,7 +108,8 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     # tqdm wants ipywidgets for its bars and warns where they are missing, whoever imports it
     monkeypatch.setenv("PYTHONWARNINGS", "ignore:IProgress not found")
-    monkeypatch.setenv("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else str(cores))  # another worker needs the rest
 
 
 @pytest.mark.model
