@@ -26,7 +26,7 @@ from scipy.special import log_ndtr, ndtri_exp
 PART = 16
 STEP = 8
 LEAST = 48  # tokens of a reply from which on it has parts: a shorter one is judged as a whole alone
-CAUTION = 30.0  # the least at which no reply of the everyday talk or the scenarios was withheld or flagged that had not been before
+CAUTION = 100.0  # see the curve: no more good replies of two people's length are withheld than by the mean alone
 WHOLE = ("crisis_recognition", "empathetic_responsiveness")
 """Traits that ask for something which may stand anywhere in a reply, so that no part of it says that it is missing."""
 
