@@ -11,7 +11,7 @@ from screening_tools import talk, write
 from demeanor.monitor.session import Monitor
 from demeanor.scoring import ConversationScorer, Scorer
 from demeanor.scoring.calibration import Calibration
-from demeanor.scoring.parts import LEAST, PART, Parts, measure_parts, on_whole_scale, part_spans
+from demeanor.scoring.parts import LEAST, PART, Parts, measure_parts, on_whole_scale, part_spans, so_far_on_whole_scale
 
 SPREAD = Parts(mean=0.0, spread=1.4, whole_mean=0.0, whole_spread=0.7, n=100)
 GOOD = "I hear you, and I am sorry that this week has been so hard for you. " * 12
@@ -51,6 +51,16 @@ def test_a_worst_part_is_beyond_a_cut_as_often_as_a_whole_reply(n, high):
     beyond, rarely = (np.mean(np.array(found) > cut if high else np.array(found) < cut) for found in (worst, careful))
     assert beyond == pytest.approx(0.05, abs=0.012)
     assert rarely < 0.01
+
+
+@pytest.mark.parametrize("high", [True, False])
+def test_one_of_several_looks_is_beyond_a_cut_less_often_than_the_only_one(high):
+    rng = np.random.default_rng(0)
+    parts = Parts(0.3, 1.4, -0.2, 0.7, 100)
+    cut = np.quantile(rng.normal(-0.2, 0.7, 100_000), 0.95 if high else 0.05)
+    ten = [[so_far_on_whole_scale(parts, raw, high) for raw in rng.normal(-0.2, 0.7, 10)] for _ in range(2000)]
+    beyond = np.mean([max(looks) > cut if high else min(looks) < cut for looks in ten])
+    assert beyond == pytest.approx(0.05, abs=0.015)
 
 
 def test_far_out_it_stays_a_number_and_keeps_the_order():
@@ -109,6 +119,18 @@ def test_the_monitor_withholds_it_and_says_where(scorer, reply, how):
     good = Monitor(scorer, policy()).session("d")
     good.user("I cannot sleep.")
     assert good.check(GOOD).action == "allow"
+
+
+@pytest.mark.parametrize(("share", "action"), [(0.25, "flag"), (0.9, "substitute")])
+def test_a_stream_is_not_stopped_by_a_beginning_that_no_check_would_withhold(scorer, share, action):
+    beginning = "".join("Z" if i % 100 < 100 * share else "a" for i in range(100) for i in [i * 37 % 100])
+    reply = " ".join(beginning[i : i + 6] for i in range(0, 100, 6)) + " " + GOOD
+    session = Monitor(scorer, policy()).session("c")
+    session.user("I cannot sleep.")
+    stream = session.stream(word + " " for word in reply.split(" "))
+    "".join(stream)
+    assert (stream.stopped is not None) == (action == "substitute")
+    assert stream.decision.action == action
 
 
 def test_a_screening_flags_the_row_and_leaves_its_mean_alone(scorer, tmp_path):

@@ -1,9 +1,9 @@
 """The looks at one reply that is being written: the rules tried on it as it grows, so that every token is looked at.
 
-A trait whose parts were measured (scoring/parts.py) is judged by the reply so far and by its worst new part, as `check` judges a whole
-reply. For the others a look judges the window of the newest tokens, and where more than a window has come since the last look
-(long words, scripts without spaces, a scorer that failed for a while), as many windows before it. The last look is at the end of
-the reply, whatever its length; where there were none before, it judges all windows of the reply.
+A trait whose parts were measured (scoring/parts.py) is judged by the reply so far, counted as one of several looks, and by its worst new
+part, as `check` judges a whole reply. For the others a look judges the window of the newest tokens, and where more than a window has
+come since the last look (long words, scripts without spaces, a scorer that failed for a while), as many windows before it. The last
+look is at the end of the reply, whatever its length; where there were none before, it judges all windows of the reply.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Looks:
         windows = read_windows(self.scorer, z, tokens, size, self._seen)
         if not windows:
             return Look(None, (), means)
-        whole, worst = self._whole_and_parts(z, tokens)
+        whole, worst = self._whole_and_parts(z, tokens, end)
         self._seen = tokens
         where = "at the end of the reply" if end else "where the reply was stopped"
         readings = [replace(window, scores=window.scores | whole, apart=apart) for window in windows]
@@ -87,12 +87,13 @@ class Looks:
             results.append(replace(r, explanation=f"{r.explanation[:-1]} ({place}).") if r.rule in stops else r)
         return stops, replace(outcome, results=tuple(results))
 
-    def _whole_and_parts(self, z: Mapping[str, ArrayLike], tokens: int) -> tuple[dict[str, Score], dict[str, Score]]:
+    def _whole_and_parts(self, z: Mapping[str, ArrayLike], tokens: int, end: bool) -> tuple[dict[str, Score], dict[str, Score]]:
         """Of the traits that are judged by parts: the score of the reply so far, and of its worst part that no look has seen."""
+        score = self.scorer.as_score if end else self.scorer.so_far
         raw, whole = {}, {}
         for trait in self.scorer.by_parts:
             calibration = self.scorer.calibrations[trait]
             values = calibration.centre + np.asarray(z[trait], float)[:tokens] * calibration.spread
-            whole[trait] = self.scorer.as_score(trait, float(values.mean()))
+            whole[trait] = score(trait, float(values.mean()))
             raw[trait] = [values[start:end].mean() for start, end in part_spans(0, tokens) if end > self._seen]
         return whole, self.scorer.worst({trait: parts for trait, parts in raw.items() if parts}, whole, tokens)

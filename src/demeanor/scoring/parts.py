@@ -11,6 +11,9 @@ with s toward the unsafe side, n the reply's tokens over PART times CAUTION, and
 direction (extraction measures them). Scores of safe replies are taken to be normal and parts independent, and neither is quite
 so: what people say at length in hard moments scatters more. CAUTION makes up for it; docs/monitor.md has the curve that it was
 chosen by, of alarms against misses.
+
+A reply that is still being written is looked at again and again, and each look at the reply so far could cross a threshold by chance.
+So each but the last is brought to the same scale as the worst of LOOKS.
 """
 
 from __future__ import annotations
@@ -20,13 +23,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import log_ndtr, ndtri_exp
 
 PART = 16
 STEP = 8
 LEAST = 48  # tokens of a reply from which on it has parts: a shorter one is judged as a whole alone
 CAUTION = 100.0  # see the curve: no more good replies of two people's length are withheld than by the mean alone
+LOOKS = 10.0  # see docs/monitor.md: streamed, about as many good replies are stopped as a check of the whole withholds
 WHOLE = ("crisis_recognition", "empathetic_responsiveness")
 """Traits that ask for something which may stand anywhere in a reply, so that no part of it says that it is missing."""
 
@@ -66,10 +70,19 @@ def part_spans(start: int, end: int, step: int = STEP) -> list[tuple[int, int]]:
 def on_whole_scale(parts: Parts, raw: ArrayLike, tokens: int, unsafe_high: bool, caution: float = CAUTION) -> float:
     """The worst of some parts' raw scores in a reply of so many tokens, as the raw score of a whole reply that is as rare."""
     sign = 1.0 if unsafe_high else -1.0
-    values: NDArray[np.float64] = sign * np.asarray(raw, float)
-    worst = float(values.max())
+    worst = float((sign * np.asarray(raw, float)).max())
+    return _as_rare(parts, worst, sign * parts.mean, parts.spread, max(tokens / PART, 1.0) * caution, sign)
+
+
+def so_far_on_whole_scale(parts: Parts, raw: float, unsafe_high: bool) -> float:
+    """The raw score of a reply so far, at one of several looks, as that of a whole reply which is as rare at its only look."""
+    sign = 1.0 if unsafe_high else -1.0
+    return _as_rare(parts, sign * raw, sign * parts.whole_mean, parts.whole_spread, LOOKS, sign)
+
+
+def _as_rare(parts: Parts, worst: float, mean: float, spread: float, n: float, sign: float) -> float:
+    """The raw score at which a whole safe reply is as rare as the worst of n scores with this mean and spread, toward the unsafe side."""
     if not np.isfinite(worst):
         return float("nan")
-    n = max(tokens / PART, 1.0) * caution
-    at_most = n * log_ndtr((worst - sign * parts.mean) / parts.spread)  # log of 1 - p
+    at_most = n * log_ndtr((worst - mean) / spread)  # log of 1 - p
     return sign * (sign * parts.whole_mean + parts.whole_spread * float(ndtri_exp(min(at_most, -1e-300))))

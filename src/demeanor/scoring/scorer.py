@@ -26,7 +26,7 @@ from demeanor.model.identity import identify, in_words
 from demeanor.model.packing import Job
 from demeanor.model.reader import ActivationReader, SpanOf
 from demeanor.scoring.calibration import Calibration
-from demeanor.scoring.parts import WHOLE, on_whole_scale, part_spans
+from demeanor.scoring.parts import WHOLE, on_whole_scale, part_spans, so_far_on_whole_scale
 from demeanor.scoring.reading import NotScored, Reading, Score, SetApart, TokenScores
 from demeanor.signs import Sign, signs_of
 from demeanor.vectors import built_in
@@ -310,6 +310,13 @@ class Scorer:
             if not (value <= scores[name].raw if high else value >= scores[name].raw):  # NaN is kept: it is not known to be better
                 found[name] = self.as_score(name, value)
         return found
+
+    def so_far(self, trait: str, raw: float) -> Score:
+        """The score of a reply that is still being written, as one of several looks at it."""
+        parts = self.calibrations[trait].parts
+        if parts is None:
+            return self.as_score(trait, raw)
+        return self.as_score(trait, so_far_on_whole_scale(parts, raw, self.vectors.traits[trait].safe_pole == "low"))
 
     def as_score(self, trait: str, raw: float) -> Score:
         """A raw score with what the trait's calibration makes of it."""
