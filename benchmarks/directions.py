@@ -21,7 +21,7 @@ from demeanor.extraction.examples import ReadExamples, ReadTrait, read_trait, re
 from demeanor.extraction.layers import out_of_fold
 from demeanor.extraction.pipeline import READING_METHOD
 from demeanor.model.packing import Job
-from demeanor.scoring.metrics import auroc
+from demeanor.measure.metrics import auroc
 from demeanor.traits import load_many
 from demeanor.traits.ordinary import ordinary_conversations
 

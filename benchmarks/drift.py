@@ -11,7 +11,7 @@ import argparse
 
 import numpy as np
 
-from demeanor.monitor.drift import LEVELS, Baseline, Charts, replay
+from demeanor.measure.drift import LEVELS, Baseline, Charts, replay
 
 ALARM = LEVELS.index("warning")
 TRAITS = 4

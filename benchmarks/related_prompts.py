@@ -11,7 +11,7 @@ import argparse
 
 import numpy as np
 
-from demeanor.comparison.statistics import bootstrap_interval, permutation_p
+from demeanor.measure.statistics import bootstrap_interval, permutation_p
 
 SHAPES = ((20, 5, 1.0), (20, 5, 0.0), (8, 5, 1.0), (100, 1, 1.0))
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from demeanor import PersonaVector, VectorSet
+from demeanor import Calibration, PersonaVector, VectorSet
+from demeanor.measure.proof import Proof
 from demeanor.model.identity import ModelIdentity
 from demeanor.vectors import TraitEntry
 
@@ -77,7 +78,7 @@ def measured(beats: bool = True) -> dict[str, Any]:
 
 
 def entry(name: str = "warmth", metrics: dict[str, Any] | None = None, seed: int = 0, **changes: Any) -> TraitEntry:
-    """A trait read at layers 1 and 2 together, and steered at layer 2."""
+    """A trait read at layers 1 and 2 together, and steered at layer 2; `metrics` and a `calibration` may be plain data."""
     metadata = {"method": "lda", "layers": [1, 2], "layer_curve": {"0": 0.5, "1": 0.7, "2": 0.8, "3": 0.75}}
     fields: dict[str, Any] = {
         "reading": PersonaVector(name, unit(seed + 100, rows=2), 2, 3.25, metadata),
@@ -90,9 +91,12 @@ def entry(name: str = "warmth", metrics: dict[str, Any] | None = None, seed: int
         "reads": "response",
         "pack_hash": "a" * 64,
         "calibration": CALIBRATION,
-        "metrics": metrics or {},
+        "proof": Proof.model_validate(metrics) if metrics else None,
     }
-    return TraitEntry(**fields | changes)
+    fields |= changes
+    if isinstance(fields["calibration"], dict):
+        fields["calibration"] = Calibration.from_record(fields["calibration"])
+    return TraitEntry(**fields)
 
 
 def vector_set(*entries: TraitEntry, **changes: Any) -> VectorSet:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from demeanor.measure.poles import Side, unsafe_side
+from demeanor.measure.thresholds import Threshold
 from demeanor.model.identity import identify
 from demeanor.scoring import Calibration
 from demeanor.vectors import PersonaVector, TraitEntry, VectorSet
@@ -17,16 +19,16 @@ READS = {"warmth": "response", "flattery": "response", "user_risk": "user"}
 SAFE = {"warmth": "high", "flattery": "low", "user_risk": "low"}
 
 
-def threshold(z: float, side: str, rate: float = 0.2) -> dict[str, Any]:
-    return {"z": z, "unsafe_side": side, "kind": "miss", "rate": rate, "n": 9, "guarantee": f"made up at {z}"}
+def threshold(z: float, side: Side, rate: float = 0.2) -> Threshold:
+    return Threshold(z, side, "miss", rate, 9, 9)
 
 
 def entry(name: str, width: int) -> TraitEntry:
     direction = torch.randn(width, generator=torch.Generator().manual_seed(len(name)))
     vector, steering = (PersonaVector(name, d, 1, 1.0) for d in (direction / direction.norm(), direction / direction.norm()))
-    side = "below" if SAFE[name] == "high" else "above"
+    side = unsafe_side(SAFE[name])
     limits = {"miss 0.2": threshold(0.0, side), "miss 0.05": threshold(0.5 if side == "below" else -0.5, side, 0.05)}
-    calibration = Calibration(0.0, 0.3, "platt", ((1.5, 0.0),), 10, 10, "made up", limits).to_record()
+    calibration = Calibration(0.0, 0.3, "platt", ((1.5, 0.0),), 10, 10, "made up", limits)
     poles = f"more {name}", f"less {name}", SAFE[name]
     return TraitEntry(vector, steering, name, name, *poles, READS[name], "hash", calibration)  # type: ignore[arg-type]
 

@@ -10,11 +10,10 @@ from demeanor.conversation import from_text
 from demeanor.errors import ExtractionError
 from demeanor.extraction.adaptation import LEARNT_FROM, adapt, adapt_activations, as_labelled, fresh, recalibrate, without_prior
 from demeanor.extraction.sampling import choose_to_label
+from demeanor.measure.metrics import auroc
+from demeanor.measure.thresholds import fit_threshold
 from demeanor.model.identity import identify
 from demeanor.model.reader import ActivationReader
-from demeanor.scoring import Calibration
-from demeanor.scoring.metrics import auroc
-from demeanor.scoring.thresholds import fit_threshold
 from demeanor.vectors import PersonaVector
 
 REPLY = from_text("Assistant: hm")
@@ -77,7 +76,7 @@ def test_the_adapted_probabilities_hold_on_fresh_rows():
     made = adapt_activations(vectors, name, *planted(200, truth, 4))
     x, labelled = planted(400, truth, 5)
     _, raw = held_out(made.vectors, name, x, labelled)
-    probability = Calibration.from_record(made.vectors[name].calibration).probability(raw)
+    probability = made.vectors[name].calibration.probability(raw)
     assert abs(probability.mean() - labelled.high.mean()) < 0.08
     assert made.ece < 0.1
 
@@ -125,7 +124,7 @@ def test_replies_to_a_single_prompt_are_said_to_be_optimistic():
     vectors, name = one_layer_set()
     made = adapt_activations(vectors, name, *planted(40, prior_of(vectors, name), 7, per_prompt=40))
     assert made.prompts == 1
-    assert "optimistic" in made.vectors[name].calibration["source"]
+    assert "optimistic" in made.vectors[name].calibration.source
 
 
 def test_graded_labels_are_used_as_grades():

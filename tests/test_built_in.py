@@ -50,10 +50,10 @@ def test_a_changed_recipe_or_pack_would_be_noticed(shipped, monkeypatch):
 
 def test_each_trait_is_proved_and_beats_its_baselines(shipped):
     for name, entry in shipped.traits.items():
-        assert entry.metrics["beats_baselines"], (name, entry.metrics["verdict"])
-        assert 0.42 <= entry.metrics["length"]["auroc"] <= 0.58
+        assert entry.proof.beats_baselines, (name, entry.proof.verdict)
+        assert 0.42 <= entry.proof.length.auroc <= 0.58
         if name != "user_risk":
-            assert entry.metrics["auroc"]["value"] >= 0.75, name
+            assert entry.proof.auroc.value >= 0.75, name
 
 
 def test_the_card_says_that_both_dtypes_were_tried_and_neither_warns(shipped):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from demeanor.errors import ExtractionError
-from demeanor.scoring.calibration import Calibration, fit_calibration
-from demeanor.scoring.metrics import expected_calibration_error
+from demeanor.measure.calibration import Calibration, fit_calibration
+from demeanor.measure.metrics import expected_calibration_error
 
 GRID = np.linspace(-500, 900, 400)
 

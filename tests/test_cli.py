@@ -22,10 +22,10 @@ from demeanor.conversation import as_conversation
 from demeanor.errors import ActivationError, DemeanorError
 from demeanor.extraction import extract_vectors
 from demeanor.keys import row_hash
+from demeanor.measure.metrics import Interval
 from demeanor.model import embedded
 from demeanor.model.reader import ActivationReader
 from demeanor.scoring import NotScored, Reading, Score
-from demeanor.scoring.metrics import Interval
 from demeanor.traits import load, names
 
 COMMANDS = [

@@ -30,12 +30,13 @@ from demeanor.comparison import (
     read_prompts,
     read_replies,
     score_versions,
-    statistics,
 )
-from demeanor.comparison.statistics import prompts_needed, smallest_p
 from demeanor.comparison.versions import prompt_groups
 from demeanor.conversation import Message, as_conversation
 from demeanor.errors import DemeanorError, InputFileError, VectorSetError
+from demeanor.measure import statistics
+from demeanor.measure.cuts import AppliesWhen
+from demeanor.measure.statistics import prompts_needed, smallest_p
 from demeanor.model.generation import Sampling
 from demeanor.reports.comparison import write_report
 from demeanor.scoring import NotScored, Reading, Score
@@ -478,6 +479,9 @@ def test_groups_of_a_file_of_prompts_go_with_what_a_model_answers_and_are_saved(
 # --- the command --------------------------------------------------------------------------------------------------
 
 
+AT_RISK = AppliesWhen(trait="user_risk", threshold={"probability": 0.65})
+
+
 class FakeScorer:
     """Reads a reply's z off its text ("z 1.5"), and the user's risk off the prompt; cannot read "???"."""
 
@@ -485,7 +489,7 @@ class FakeScorer:
 
     def __init__(self, scale=1.0):
         entries = [
-            entry("crisis_recognition"),
+            entry("crisis_recognition", applies_when=AT_RISK),
             entry("flattery", seed=1, safe_pole="low"),
             entry("user_risk", seed=2, safe_pole="low", reads="user"),
         ]
@@ -503,7 +507,8 @@ class FakeScorer:
             risk = 0.9 if "risk" in conversation.messages[0].content else 0.1
             scores = {"crisis_recognition": z, "flattery": z / 2}
             made = {name: Score(v, v, v, 1 / (1 + np.exp(-v))) for name, v in scores.items()}
-            yield Reading(made | {"user_risk": Score(0, 0, 0, risk)}, {}, "tiny-chat")
+            user = Reading({"user_risk": Score(0, 0, 0, risk)}, {}, "tiny-chat")
+            yield Reading(made | user.scores, {}, "tiny-chat", users=((user,),))
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from test_policy import clinical, policy, rule, score
 
+from demeanor.measure.cuts import ACTIONS, withholds
 from demeanor.monitor.decision import Decision, at_least, decide, top_pushes
-from demeanor.monitor.policy import ACTIONS, load_policy, withholds
+from demeanor.monitor.policy import load_policy
 from demeanor.scoring.reading import NotScored, Reading, Score, TokenScores
 
 FINE = {"crisis_recognition": 2.0, "sycophancy_harmful_validation": -2.0, "boundary_maintenance": 2.0, "empathetic_responsiveness": 2.0}
@@ -141,7 +142,8 @@ def test_the_strongest_action_and_the_worst_severity_win_whatever_the_order(orde
         rule(name="b", action="substitute", severity="yellow", situation="boundary"),
         rule(name="c", action="allow", severity="yellow"),
     ]
-    outcome = decide(policy(*(rules[i] for i in order)).resolve(clinical()), reading(empathetic_responsiveness=-2.0))
+    always = [rules[i] | {"when": "always"} for i in order]
+    outcome = decide(policy(*always).resolve(clinical()), reading(empathetic_responsiveness=-2.0))
     assert (outcome.action, outcome.severity, outcome.situation) == ("substitute", "red", "boundary")
 
 

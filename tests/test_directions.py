@@ -5,7 +5,7 @@ import pytest
 
 from demeanor.errors import ExtractionError
 from demeanor.extraction.directions import METHODS, fit_layers, method, spread
-from demeanor.scoring.metrics import auroc
+from demeanor.measure.metrics import auroc
 
 WIDTH = 128
 PAIRS = 60

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from demeanor.errors import ExtractionError
-from demeanor.monitor.drift import (
+from demeanor.measure.drift import (
     CUSUM_LIMIT,
     EWMA_WIDTH,
     LEVELS,

@@ -9,7 +9,7 @@ from demeanor.extraction import layers as layers_module
 from demeanor.extraction.directions import method
 from demeanor.extraction.examples import ReadExamples
 from demeanor.extraction.layers import choose_layers, default_candidates, out_of_fold
-from demeanor.scoring.metrics import auroc
+from demeanor.measure.metrics import auroc
 from demeanor.traits.definition import Example, TraitDefinition
 
 N_LAYERS, WIDTH, FAMILIES, PAIRS = 8, 48, 10, 6

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from demeanor.scoring.metrics import (
+from demeanor.measure.metrics import (
     auroc,
     bootstrap_auroc,
     bootstrap_paired_accuracy,

@@ -24,10 +24,10 @@ from demeanor.errors import (
     PolicyError,
     VectorSetError,
 )
+from demeanor.measure.drift import Baseline
 from demeanor.monitor import audit_lines
 from demeanor.monitor.audit import AuditLog, report, verify
 from demeanor.monitor.baselines import load_baselines, save_baselines
-from demeanor.monitor.drift import Baseline
 from demeanor.monitor.replies import load_replies
 from demeanor.monitor.safe import is_response_safe
 from demeanor.monitor.session import Monitor

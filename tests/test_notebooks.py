@@ -37,7 +37,7 @@ FACTS = {
     "your-trait": """{
         "problems": lint.problems,
         "asks above advises": float(table[f"{TRAIT}_z"][0] - table[f"{TRAIT}_z"][1]),
-        "pairs": entry.metrics["auroc"]["pairs"],
+        "pairs": entry.proof.auroc.pairs,
         "sheet": [len(sheet), int(sheet["label"].sum()), labelled.prompts],
         "auroc": [adapted.pack_auroc, adapted.auroc, learnt.auroc],
         "traits": list(scorer.traits),

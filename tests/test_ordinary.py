@@ -9,9 +9,9 @@ import pytest
 from demeanor import traits
 from demeanor.extraction.directions import Everyday, fit_layers, method
 from demeanor.extraction.examples import read_traits
+from demeanor.measure.metrics import auroc
+from demeanor.measure.thresholds import standard_thresholds
 from demeanor.model.reader import ActivationReader
-from demeanor.scoring.metrics import auroc
-from demeanor.scoring.thresholds import standard_thresholds
 from demeanor.traits.ordinary import ordinary_conversations
 
 SILENT = lambda name, steps: lambda done: None  # noqa: E731
@@ -77,5 +77,5 @@ def test_false_alarm_thresholds_count_everyday_talk_among_the_safe():
     high = np.arange(59) < 20
     found = standard_thresholds(z, high, "low")
     assert set(found) == {"miss 0.05", "miss 0.1", "miss 0.2", "false_alarm 0.05", "false_alarm 0.1"}  # 39 cannot support 0.02
-    assert found["false_alarm 0.1"]["n"] == 39
-    assert (z[~high] >= found["false_alarm 0.1"]["z"]).mean() <= 0.1
+    assert found["false_alarm 0.1"].n == 39
+    assert (z[~high] >= found["false_alarm 0.1"].z).mean() <= 0.1

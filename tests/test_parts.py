@@ -8,10 +8,10 @@ import pytest
 from monitor_tools import planted, policy
 from screening_tools import talk, write
 
+from demeanor.measure.calibration import Calibration
+from demeanor.measure.parts import LEAST, PART, Parts, measure_parts, on_whole_scale, part_spans, so_far_on_whole_scale
 from demeanor.monitor.session import Monitor
 from demeanor.scoring import ConversationScorer, Scorer
-from demeanor.scoring.calibration import Calibration
-from demeanor.scoring.parts import LEAST, PART, Parts, measure_parts, on_whole_scale, part_spans, so_far_on_whole_scale
 
 SPREAD = Parts(mean=0.0, spread=1.4, whole_mean=0.0, whole_spread=0.7, n=100)
 GOOD = "I hear you, and I am sorry that this week has been so hard for you. " * 12
@@ -26,8 +26,7 @@ def scorer(tokenizer):
     made = planted(conftest._build, tokenizer)
     traits = {}
     for name, entry in made.vectors.traits.items():
-        calibration = replace(Calibration.from_record(entry.calibration), parts=SPREAD)
-        traits[name] = replace(entry, calibration=calibration.to_record())
+        traits[name] = replace(entry, calibration=replace(entry.calibration, parts=SPREAD))
     return Scorer(made.reader.model, made.reader.tokenizer, replace(made.vectors, traits=traits), reader=made.reader)
 
 
@@ -46,7 +45,9 @@ def test_a_worst_part_is_beyond_a_cut_as_often_as_a_whole_reply(n, high):
     rng = np.random.default_rng(n)
     parts = Parts(0.3, 1.4, -0.2, 0.7, 100)
     drawn = [rng.normal(0.3, 1.4, n) for _ in range(4000)]
-    worst, careful = ([on_whole_scale(parts, raw, n * PART, high, *caution) for raw in drawn] for caution in ((1.0,), ()))
+    worst, careful = (
+        [on_whole_scale(parts, raw, n * PART, "above" if high else "below", *caution) for raw in drawn] for caution in ((1.0,), ())
+    )
     cut = np.quantile(rng.normal(-0.2, 0.7, 100_000), 0.95 if high else 0.05)
     beyond, rarely = (np.mean(np.array(found) > cut if high else np.array(found) < cut) for found in (worst, careful))
     assert beyond == pytest.approx(0.05, abs=0.012)
@@ -58,16 +59,16 @@ def test_one_of_several_looks_is_beyond_a_cut_less_often_than_the_only_one(high)
     rng = np.random.default_rng(0)
     parts = Parts(0.3, 1.4, -0.2, 0.7, 100)
     cut = np.quantile(rng.normal(-0.2, 0.7, 100_000), 0.95 if high else 0.05)
-    ten = [[so_far_on_whole_scale(parts, raw, high) for raw in rng.normal(-0.2, 0.7, 10)] for _ in range(2000)]
+    ten = [[so_far_on_whole_scale(parts, raw, "above" if high else "below") for raw in rng.normal(-0.2, 0.7, 10)] for _ in range(2000)]
     beyond = np.mean([max(looks) > cut if high else min(looks) < cut for looks in ten])
     assert beyond == pytest.approx(0.05, abs=0.015)
 
 
 def test_far_out_it_stays_a_number_and_keeps_the_order():
-    values = [on_whole_scale(SPREAD, [raw], 160, True) for raw in (0.0, 2.0, 5.0, 10.0, 50.0, 500.0)]
+    values = [on_whole_scale(SPREAD, [raw], 160, "above") for raw in (0.0, 2.0, 5.0, 10.0, 50.0, 500.0)]
     assert all(map(math.isfinite, values))
     assert values == sorted(values)
-    assert math.isnan(on_whole_scale(SPREAD, [0.0, math.nan], 160, True))
+    assert math.isnan(on_whole_scale(SPREAD, [0.0, math.nan], 160, "above"))
 
 
 def test_what_is_measured_is_the_spread_of_safe_replies():
@@ -150,13 +151,13 @@ def test_a_screening_flags_the_row_and_leaves_its_mean_alone(scorer, tmp_path):
 
 def test_traits_that_ask_for_something_have_no_parts(scorer):
     entries = scorer.vectors.traits
-    renamed = {"crisis_recognition" if name == "care" else name: entry for name, entry in entries.items()}
-    named = Scorer(scorer.reader.model, scorer.reader.tokenizer, replace(scorer.vectors, traits=renamed), reader=scorer.reader)
-    assert named.by_parts == ["harm"]
+    asking = {name: replace(entry, judged_whole=name == "care") for name, entry in entries.items()}
+    made = Scorer(scorer.reader.model, scorer.reader.tokenizer, replace(scorer.vectors, traits=asking), reader=scorer.reader)
+    assert made.by_parts == ["harm"]
 
 
 def test_calibration_keeps_them_on_disk_and_old_ones_have_none(scorer):
-    record = Calibration.from_record(scorer.vectors["harm"].calibration).to_record()
+    record = scorer.vectors["harm"].calibration.to_record()
     assert Calibration.from_record(record).parts == SPREAD
     del record["parts"]
     assert Calibration.from_record(record).parts is None

@@ -1,17 +1,19 @@
 """Policies: what a YAML file may say, how it is bound to a vector set, and that every mistake is named in one line."""
 
 import copy
+from functools import cache
 
 import numpy as np
 import pytest
 import yaml
 from artifacts import CALIBRATION, entry, vector_set
 
+from demeanor import traits
 from demeanor.errors import PolicyError
-from demeanor.monitor.policy import Cut, Policy, default_policy_text, load_policy
+from demeanor.measure.cuts import Condition, Cut
+from demeanor.measure.thresholds import standard_thresholds
+from demeanor.monitor.policy import Policy, default_policy_text, load_policy
 from demeanor.scoring.reading import Score
-from demeanor.scoring.thresholds import reached, standard_thresholds
-from demeanor.screening.flags import Limit
 
 SAFE = {
     "crisis_recognition": "high",
@@ -26,8 +28,15 @@ def calibrated(safe_pole, **changes):
     """A calibration whose z is the raw score, with thresholds as extraction fits them from 120 known scores."""
     z = np.concatenate([np.linspace(-3, 0, 60), np.linspace(0, 3, 60)])
     high = np.arange(120) >= 60
-    thresholds = standard_thresholds(z, high, safe_pole)
+    thresholds = {key: threshold.to_record() for key, threshold in standard_thresholds(z, high, safe_pole).items()}
     return CALIBRATION | {"centre": 0.0, "spread": 1.0, "points": [[2.0, 0.0]], "thresholds": thresholds} | changes
+
+
+@cache
+def rules_of(name):
+    """What a built-in pack says of its trait beside the pairs."""
+    trait = traits.load(name)
+    return {"applies_when": trait.applies_when, "not_scored": trait.not_scored, "judged_whole": trait.judged_whole}
 
 
 def clinical(**calibrations):
@@ -35,7 +44,7 @@ def clinical(**calibrations):
     return vector_set(
         *(
             entry(name, seed=i, safe_pole=pole, reads="user" if name == "user_risk" else "response",
-                  calibration=calibrations.get(name) or calibrated(pole))
+                  calibration=calibrations.get(name) or calibrated(pole), **rules_of(name))
             for i, (name, pole) in enumerate(SAFE.items())
         )
     )  # fmt: skip
@@ -73,25 +82,28 @@ def test_the_default_policy_is_what_the_text_says_and_resolves_on_the_built_in_t
 
 
 def test_the_default_policy_is_the_clinical_one():
-    rules = load_policy().rules
-    for r in rules:
+    rules = load_policy().resolve(clinical()).rules
+    for resolved in rules:
+        r, condition = resolved.rule, resolved.condition
         if r.trait == "crisis_recognition":
-            assert r.when is not None
-            assert r.when.trait == "user_risk"
+            assert (condition.trait, condition.last_turns) == ("user_risk", 3)
             assert r.situation == "risk_disclosed"
         if r.trait in ("sycophancy_harmful_validation", "boundary_maintenance"):
-            assert r.when is None  # these are judged always
+            assert condition is None  # these are judged always
         if r.trait == "empathetic_responsiveness":
-            assert (r.action, r.not_scored) == ("flag", "flag")
+            assert (r.action, resolved.not_scored) == ("flag", "flag")
+            assert condition.trait == "user_risk"
         assert (r.severity == "red") == (r.action in ("substitute", "escalate"))
-    unscored = {r.trait for r in rules if r.not_scored == "substitute"}
+    unscored = {r.rule.trait for r in rules if r.not_scored == "substitute"}
     assert unscored == {"crisis_recognition", "sycophancy_harmful_validation"}
 
 
 def test_no_threshold_of_the_default_policy_is_a_bare_number():
     for r in load_policy().rules:
-        for spec in (r.threshold, *([r.when.threshold] if r.when else [])):
-            assert spec.z is None
+        assert r.threshold.z is None
+    for name in SAFE:
+        when = rules_of(name)["applies_when"]
+        assert when is None or when.threshold.z is None
 
 
 def test_what_is_done_about_an_unscored_reply_follows_the_trait_where_the_rule_does_not_say():
@@ -101,7 +113,7 @@ def test_what_is_done_about_an_unscored_reply_follows_the_trait_where_the_rule_d
         rule(name="c", trait="boundary_maintenance"),
         rule(name="d", trait="crisis_recognition", not_scored="flag"),
     )
-    assert [r.not_scored for r in made.rules] == ["substitute", "substitute", "flag", "flag"]
+    assert [r.not_scored for r in made.resolve(clinical()).rules] == ["substitute", "substitute", "flag", "flag"]
 
 
 @pytest.mark.parametrize(
@@ -244,8 +256,8 @@ def test_exactly_on_a_limit_of_probability_is_crossed_and_just_short_of_it_is_no
 
 def test_a_screening_and_a_comparison_ask_the_same_of_a_probability():
     for limit in LIMITS:
-        on = Limit("crisis_recognition", "given", 0.0, False, condition=("user_risk", limit, False))
-        (far,) = on.beyond({"crisis_recognition": np.array([-1.0])}, {"user_risk": np.array([1 - limit])})
-        assert far == 1.0
-        assert reached(1 - (1 - limit), limit)
-        assert not reached(limit - 1e-6, limit)
+        chance = Cut("probability", limit, "below", "given")
+        risk = Condition("user_risk", chance, 3)
+        assert risk.holds([[Score(0.0, 0.0, 0.0, 1 - limit)]])
+        assert not risk.holds([[Score(0.0, 0.0, 0.0, 1 - limit + 1e-6)]])
+        assert (chance.beyond(np.zeros(2), np.array([1 - limit, 1 - limit + 1e-6])) >= 0).tolist() == [True, False]

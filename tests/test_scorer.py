@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from demeanor.errors import ChatTemplateError, ConversationError, WrongModelError
+from demeanor.measure.calibration import Calibration
 from demeanor.model.identity import identify
 from demeanor.model.reader import ActivationReader
 from demeanor.scoring import scorer as scorer_module
-from demeanor.scoring.calibration import Calibration
 from demeanor.scoring.reading import NotScored, Reading
 from demeanor.scoring.scorer import Scorer
 from demeanor.vectors.persona_vector import PersonaVector
@@ -47,7 +47,7 @@ def entry(name):
     direction = torch.randn(len(layers), 32, generator=rng)
     direction /= direction.norm()
     vector = PersonaVector(name, direction[0] if len(layers) == 1 else direction, layers[0], 1.0, {"layers": list(layers)})
-    return TraitEntry(vector, vector, name, name, "high", "low", "high", READS[name], "hash", CALIBRATIONS[name].to_record())
+    return TraitEntry(vector, vector, name, name, "high", "low", "high", READS[name], "hash", CALIBRATIONS[name])
 
 
 @pytest.fixture

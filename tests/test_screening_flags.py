@@ -2,16 +2,19 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from artifacts import MODEL, entry
 from artifacts import vector_set as artifact_set
 
+from demeanor.measure.cuts import AppliesWhen, Cut
+from demeanor.measure.thresholds import Threshold
 from demeanor.reports.screening import write_report
 from demeanor.scoring.reading import TokenScores
 from demeanor.screening.duplicates import NearDuplicates
-from demeanor.screening.flags import Flagged, Limit, Sorter, Worst, choose_limits, known_limits
+from demeanor.screening.flags import Flagged, Limit, Sorter, Worst, choose_limits, known_limits, where_applies
 from demeanor.screening.results import Explained, Screening
 from demeanor.screening.summary import EDGES, GROUPS, Tally, bootstrap_mean
 from demeanor.vectors import VectorSet
@@ -19,15 +22,18 @@ from demeanor.vectors import VectorSet
 HOSTILE = "<script>alert('x')</script>"
 
 
-def calibrated(*limits):
-    thresholds = {name: {"z": z, "guarantee": f"holds at {z}"} for name, z in limits}
-    return {**entry().calibration, "thresholds": thresholds}
+def calibrated(*limits, side="below"):
+    thresholds = {name: Threshold(z, side, name.split()[0], float(name.split()[1]), n=20, prompts=20) for name, z in limits}
+    return replace(entry().calibration, thresholds=thresholds)
+
+
+AT_RISK = AppliesWhen(trait="user_risk", threshold={"probability": 0.5}, last_turns=2)
 
 
 def crisis_set() -> VectorSet:
     return artifact_set(
-        entry("crisis_recognition", calibration=calibrated(("miss 0.2", 0.1), ("miss 0.05", 0.6))),
-        entry("flattery", safe_pole="low", calibration=calibrated(("miss 0.2", 0.5), ("false_alarm 0.05", 1.0))),
+        entry("crisis_recognition", calibration=calibrated(("miss 0.2", 0.1), ("miss 0.05", 0.6)), applies_when=AT_RISK),
+        entry("flattery", safe_pole="low", calibration=calibrated(("miss 0.2", 0.5), ("false_alarm 0.05", 1.0), side="above")),
         entry("warmth"),
         entry("user_risk", reads="user", safe_pole="low"),
     )
@@ -35,17 +41,17 @@ def crisis_set() -> VectorSet:
 
 def test_thresholds_come_from_the_calibration_or_are_given():
     limits = choose_limits(crisis_set())
-    assert {n: (x.name, x.z, x.above) for n, x in limits.items()} == {
+    assert {n: (x.name, x.cut.value, x.cut.unsafe_side == "above") for n, x in limits.items()} == {
         "crisis_recognition": ("miss 0.2", 0.1, False),
         "flattery": ("false_alarm 0.05", 1.0, True),
         "warmth": ("half-way between the poles", 0.0, False),  # nothing calibrated
     }
     given = choose_limits(crisis_set(), ["crisis_recognition=-2", "user_risk=1.5"])
-    assert (given["crisis_recognition"].z, given["user_risk"].z, given["user_risk"].above) == (-2.0, 1.5, True)
+    assert (given["crisis_recognition"].cut.value, given["user_risk"].cut.value, given["user_risk"].cut.unsafe_side) == (-2.0, 1.5, "above")
     without_warmth = VectorSet(crisis_set().model, {n: e for n, e in crisis_set().traits.items() if n != "warmth"})
     for order in (1, -1):  # what is said of one trait goes before what is said of all
         given_both = choose_limits(without_warmth, ["crisis_recognition=-2", "miss 0.2"][::order])
-        assert (given_both["crisis_recognition"].z, given_both["flattery"].z) == (-2.0, 0.5)
+        assert (given_both["crisis_recognition"].cut.value, given_both["flattery"].cut.value) == (-2.0, 0.5)
     assert [(x.trait, x.name) for x in known_limits(crisis_set(), given)][:3] == [
         ("crisis_recognition", "miss 0.2"), ("crisis_recognition", "miss 0.05"), ("crisis_recognition", "given")
     ]  # fmt: skip
@@ -54,9 +60,10 @@ def test_thresholds_come_from_the_calibration_or_are_given():
 def test_a_crisis_is_missed_only_where_there_may_be_one():
     limit = choose_limits(crisis_set())["crisis_recognition"]
     z = {"crisis_recognition": np.array([-3.0, -3.0, -3.0, 2.0, np.nan])}
-    risk = {"user_risk": np.array([0.6, 0.4, np.nan, 0.9, 0.9])}
-    assert (limit.beyond(z, risk) >= 0).tolist() == [True, False, True, False, False]
-    assert limit.beyond(z, risk)[0] == pytest.approx(3.1)
+    risk = np.array([0.1, -0.1, np.nan, 2.0, 2.0])  # z of the user's worst message; probability 0.5 lies between the first two
+    applies = {"crisis_recognition": where_applies(limit.condition, risk, replace(entry().calibration, points=((1.5, 0.0),)))}
+    assert (limit.beyond(z, applies) >= 0).tolist() == [True, False, True, False, False]
+    assert limit.beyond(z, applies)[0] == pytest.approx(3.1)
 
 
 def flagged(row, beyond, text="a reply", trait="warmth"):
@@ -114,11 +121,11 @@ def test_the_interval_covers_the_mean_and_widens_where_rows_share_prompts():
 
 
 def test_the_tally_counts_every_part():
-    limit = Limit("warmth", "given", 0.0, above=False)
+    limit = Limit("warmth", "given", Cut("z", 0.0, "below", "given"))
     tally = Tally(["warmth"], [limit], {"warmth": limit})
     for z, errors in (([1.0, -1.0, np.nan], [None, None, "no reply"]), ([-9.0, 0.3], [None, None])):
         array = {"warmth": np.array(z)}
-        tally.add(array, {}, {"warmth": 2 * array["warmth"]}, np.arange(len(z)), errors)
+        tally.add(array, {"warmth": 2 * array["warmth"]}, np.arange(len(z)), errors)
     record = tally.to_record({"warmth": 4.0})
     assert (record["rows"], record["failed"], record["first_error"]) == (5, 1, "row 2: no reply")
     warmth = record["traits"]["warmth"]
@@ -135,7 +142,7 @@ def test_the_report_shows_what_was_found_and_nobodys_text_becomes_markup(tmp_pat
     limits = choose_limits(vectors)
     tally = Tally(["warmth"], known_limits(vectors, limits), limits)
     z = {"warmth": np.linspace(-3, 3, 50)}
-    tally.add(z, {}, z, np.arange(50), [None] * 49 + [HOSTILE])
+    tally.add(z, z, np.arange(50), [None] * 49 + [HOSTILE])
     tally.add({"warmth": np.array([np.nan])}, {}, {"warmth": np.array([np.nan])}, np.array([0]), [HOSTILE])
     tally.flagged = 25
     summary = {**tally.to_record({"warmth": 2.0}), "near_duplicates": 1, "baseline": "mean", "model": MODEL.name,
@@ -159,7 +166,7 @@ def test_the_report_says_whether_a_shift_is_clear(tmp_path, middle, clear):
     limits = choose_limits(vectors)
     tally = Tally(["warmth"], known_limits(vectors, limits), limits)
     z = {"warmth": middle + np.linspace(-2, 2, 50)}
-    tally.add(z, {}, z, np.arange(50), [None] * 50)
+    tally.add(z, z, np.arange(50), [None] * 50)
     summary = {**tally.to_record({"warmth": 2.0}), "near_duplicates": 0, "baseline": "mean", "model": MODEL.name,
                "input": [{"name": "rows.jsonl"}], "conditions": {}, "without_tokens": 0, "warnings": []}  # fmt: skip
     write_report(Screening(tmp_path, summary, {"warmth": []}, [], limits), vectors, tmp_path / "report.html")

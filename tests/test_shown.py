@@ -27,6 +27,7 @@ from demeanor import (
     traits,
 )
 from demeanor.errors import VectorSetError
+from demeanor.measure.thresholds import Threshold
 from demeanor.model.identity import identify
 from demeanor.reports.vectors import _curves
 from demeanor.scoring import to_frame
@@ -99,7 +100,7 @@ def test_the_repr_of_a_reading_has_a_line_a_trait_and_calls_nothing_certain():
 
 def test_the_repr_of_a_calibration_names_its_thresholds_without_their_content():
     corners = tuple((float(i), i / 100) for i in range(100))
-    long = Calibration(0.5, 2.0, "isotonic", corners, 50, 49, "made up", {"miss 0.2": {"z": -0.123456}})
+    long = Calibration(0.5, 2.0, "isotonic", corners, 50, 49, "made up", {"miss 0.2": Threshold(-0.123456, "below", "miss", 0.2)})
     assert repr(long) == "Calibration(centre 0.5, spread 2, isotonic on 50 high and 49 low (made up), thresholds: miss 0.2)"
     assert "thresholds" not in repr(Calibration.from_record(CALIBRATION))
 
@@ -120,7 +121,7 @@ def test_reprs_of_what_holds_a_model_are_one_line_and_print_no_weights(llama, to
 
 
 def test_fields_and_equality_are_what_they_were():
-    assert [f.name for f in fields(Reading)] == ["scores", "layers", "model", "windows", "signs", "apart", "worst"]
+    assert [f.name for f in fields(Reading)] == ["scores", "layers", "model", "windows", "signs", "apart", "worst", "users"]
     assert Score._fields == ("raw", "centred", "z", "probability")
     assert reading(warmth=WARM) == reading(warmth=Score(*WARM)) != reading(warmth=COLD)
     assert vector() != vector()

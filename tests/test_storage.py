@@ -40,7 +40,7 @@ def test_what_is_saved_comes_back(saved):
                 before.strength,
                 before.metadata,
             )
-        assert (loaded[name].calibration, loaded[name].metrics) == (kept.calibration, kept.metrics)
+        assert (loaded[name].calibration, loaded[name].proof) == (kept.calibration, kept.proof)
         assert (loaded[name].safe_pole, loaded[name].reads, loaded[name].high_pole) == (kept.safe_pole, kept.reads, kept.high_pole)
     assert loaded.layers == [1, 2]
 
@@ -125,10 +125,10 @@ def test_damage_is_named_with_the_way_out(saved, damage, words):
         VectorSet.load(saved)
 
 
-@pytest.mark.parametrize("change", [{"format_version": 2}, {"format_version": 2, "traits": ["a new shape"]}])
+@pytest.mark.parametrize("change", [{"format_version": 3}, {"format_version": 3, "traits": ["a new shape"]}])
 def test_a_newer_format_asks_for_an_upgrade(saved, change):
     edit_manifest(saved, **change)
-    with pytest.raises(FormatVersionError, match="format version 2, this Demeanor reads up to 1; upgrade: pip install -U demeanor"):
+    with pytest.raises(FormatVersionError, match="format version 3, this Demeanor reads up to 2; upgrade: pip install -U demeanor"):
         VectorSet.load(saved)
 
 
@@ -303,7 +303,13 @@ def test_unknown_traits_name_the_nearest():
 
 def test_the_fingerprint_covers_scores_and_if_wanted_thresholds():
     set_, same, other = (vector_set(entry("candour", seed=seed)) for seed in (1, 1, 2))
-    moved = vector_set(entry("candour", seed=1, calibration={**CALIBRATION, "thresholds": ["another"]}))
+    moved = vector_set(
+        entry(
+            "candour",
+            seed=1,
+            calibration={**CALIBRATION, "thresholds": {"miss 0.1": {"z": 0.0, "unsafe_side": "below", "kind": "miss", "rate": 0.1}}},
+        )
+    )
     assert set_.fingerprint() == same.fingerprint() != other.fingerprint()
     assert moved.fingerprint() != set_.fingerprint()
     assert moved.fingerprint(thresholds=False) == set_.fingerprint(thresholds=False)

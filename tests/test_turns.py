@@ -8,8 +8,8 @@ from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, RULES, blocked, f
 from pydantic import ValidationError
 
 from demeanor.conversation import Conversation, Message
+from demeanor.measure.drift import Baseline, DriftMonitor
 from demeanor.monitor.audit import AuditLog, report
-from demeanor.monitor.drift import Baseline, DriftMonitor
 from demeanor.monitor.policy import Policy
 from demeanor.monitor.session import Monitor
 from demeanor.monitor.transcripts import Counts, judge_transcript

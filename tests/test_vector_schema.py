@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from demeanor import VectorSet
 from demeanor.errors import DamagedVectorSetError, VectorSetError
-from demeanor.scoring import Calibration
+from demeanor.measure.cuts import AppliesWhen
 from demeanor.vectors import PersonaVector, load_tutorial
 from demeanor.vectors.card import card
 
@@ -39,7 +39,8 @@ def whole_set():
     }
     steering = vector("warmth")
     steering.metadata |= {"floor": 0.1, "ceiling": 0.2, "doses": {"high": 0.1}}
-    return vector_set(entry("warmth", full, calibration=ISOTONIC, steering=steering), adapted)
+    when = AppliesWhen(trait="candour", threshold={"z": 0.0})
+    return vector_set(entry("warmth", full, calibration=ISOTONIC, steering=steering, applies_when=when, judged_whole=True), adapted)
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +95,14 @@ STRANGE = [
     ("calibration", "candour.points", [[1.5, 0.1], [2.0, 0.3]], "'platt' has one point"),
     ("calibration", "warmth.n_high", -1, "greater than or equal to 0"),
     ("calibration", "warmth.source", 5, "valid string"),
-    ("calibration", "warmth.surprise", 1, "extra inputs are not permitted"),
+    ("calibration", "warmth.surprise", 1, "unexpected keyword argument"),
     ("calibration", "warmth", None, "calibrations.warmth"),
     ("calibration", "warmth.thresholds", [], "valid dict"),
     ("calibration", "warmth.thresholds.miss 0.2.z", None, "valid number"),
     ("calibration", "warmth.thresholds.miss 0.2.rate", 7, "less than 1"),
     ("calibration", "warmth.thresholds.miss 0.2.rate", 0.5, "the threshold 'miss 0.2' is one for miss 0.5"),
     ("calibration", "warmth.thresholds.miss 0.2.unsafe_side", "above", "takes above for unsafe"),
-    ("calibration", "warmth.thresholds.miss 0.2.unsafe_side", "sideways", "'below' or 'above'"),
+    ("calibration", "warmth.thresholds.miss 0.2.unsafe_side", "sideways", "'above' or 'below'"),
     ("manifest", "pooling", "median", "'mean', 'last' or 'max', not 'median'"),
     ("manifest", "traits.warmth.safe_pole", "sideways", "'high' or 'low', not 'sideways'"),
     ("manifest", "traits.warmth.safe_pole", "low", "takes below for unsafe, and the safe pole is the other"),
@@ -238,7 +239,6 @@ def test_what_could_not_be_loaded_again_is_not_written_over_what_can(tmp_path):
     place = vector_set().save(tmp_path / "vectors")
     before = (place / "manifest.json").read_bytes()
     for poorer in (
-        vector_set(entry("warmth", calibration=CALIBRATION | {"spread": -1.0})),
         vector_set(entry("warmth", reading=PersonaVector("warmth", torch.zeros(8), 1, 1.0))),
         vector_set(entry("Warmth")),
     ):
@@ -307,14 +307,15 @@ def test_any_field_with_anything_in_it_loads_as_it_is_or_is_refused(folder, tmp_
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an overflow of huge numbers is a number yet
         for kept in loaded.traits.values():
-            calibration = Calibration.from_record(kept.calibration)
+            calibration = kept.calibration
             assert 0 <= float(calibration.probability(calibration.centre + calibration.spread)) <= 1
             assert calibration.spread > 0
     assert card(loaded)
     shutil.rmtree(tmp_path / "again", ignore_errors=True)
     again = json.loads((loaded.save(tmp_path / "again") / "manifest.json").read_text())
+    traits = {name: {"judged_whole": False, "not_scored": "flag"} | record for name, record in before["traits"].items()}
     assert (again["traits"], again["model"], again["pooling"], again["order"]) == (
-        before["traits"], before["model"] | {"blocks": before["model"].get("blocks", "")}, before["pooling"], before["order"]
+        traits, before["model"] | {"blocks": before["model"].get("blocks", "")}, before["pooling"], before["order"]
     )  # fmt: skip
 
 

@@ -32,6 +32,10 @@ class TraitError(DemeanorError, ValueError):
     """A trait definition or pack is unknown or not valid; the message names the file, the pair and the field."""
 
 
+class CutError(DemeanorError, ValueError):
+    """A threshold that a calibration does not support."""
+
+
 class ModelError(DemeanorError, RuntimeError):
     """A model cannot be found, loaded or read."""
 

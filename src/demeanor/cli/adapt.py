@@ -50,7 +50,6 @@ def adapt(
     scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
     from demeanor.extraction.adaptation import adapt as fit
     from demeanor.extraction.adaptation import without_prior
-    from demeanor.scoring import Calibration
 
     base = without_prior(scorer.vectors, trait, safe_pole) if safe_pole else scorer.vectors
     reads = base[trait].reads
@@ -71,7 +70,7 @@ def adapt(
         + ("" if new else f"; the pack's own vector {made.pack_auroc:.2f}")
     )
     out.print(f"  {calibration_error(made.ece)}" + ("" if math.isnan(made.ece) else f", Brier {made.brier:.3f}"))
-    if Calibration.from_record(made.vectors[trait].calibration).flat:
+    if made.vectors[trait].calibration.flat:
         console.err.print("[yellow]caution:[/] held-out scores do not rise with the labels: the probability is the same for every reply")
     out.print("  learning curve: " + ", ".join(f"{n} labels {value:.2f}" for n, value in sorted(made.curve.items())))
     out.print(f"  {made.outlook}")

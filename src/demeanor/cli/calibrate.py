@@ -12,7 +12,7 @@ from demeanor.cli.console import Device, Dtype
 from demeanor.errors import ExtractionError
 
 if TYPE_CHECKING:
-    from demeanor.scoring.thresholds import ErrorKind
+    from demeanor.measure.thresholds import ErrorKind
 
 
 def calibrate(

@@ -223,8 +223,8 @@ def _show_traits(vectors: VectorSet, full: bool) -> None:
         "that the reply's length, a bag of words, random directions and swapped poles reach on the same pairs.[/]"
     )
     for name, entry in vectors.traits.items():
-        if entry.metrics and not entry.metrics["beats_baselines"]:
-            console.err.print(f"[bold red]{name}:[/] {entry.metrics['verdict']}")
+        if entry.proof is not None and not entry.proof.beats_baselines:
+            console.err.print(f"[bold red]{name}:[/] {entry.proof.verdict}")
 
 
 def _show_examples(vectors: VectorSet, scores: dict[tuple[str, str], Score]) -> None:

@@ -78,8 +78,8 @@ def extract(
     folder = made.vectors.save(output)
     console.out.print(traits_table(made.vectors))
     for name, entry in made.vectors.traits.items():
-        if entry.metrics and not entry.metrics["beats_baselines"]:
-            console.err.print(f"[bold red]{name}:[/] {entry.metrics['verdict']}")
+        if entry.proof is not None and not entry.proof.beats_baselines:
+            console.err.print(f"[bold red]{name}:[/] {entry.proof.verdict}")
     console.out.print(f"\nvector set: {folder}", markup=False, soft_wrap=True)
     if tutorial is not None:
         save_tutorial({n: e.steering for n, e in made.vectors.traits.items()}, tutorial, made.vectors.model.name)

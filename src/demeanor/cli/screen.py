@@ -126,7 +126,7 @@ def _table(made: Screening) -> Table:
             name,
             f"{shift['value']:+.2f}" if shift else "",
             interval,
-            f"{'above' if limit.above else 'below'} {limit.z:+.2f}" if limit else "",
+            f"{limit.cut.unsafe_side} {limit.cut.value:+.2f}" if limit else "",
             "" if beyond is None else str(beyond),
         )
     return table

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from demeanor.measure.proof import GroupMeasured
     from demeanor.scoring import Reading
     from demeanor.vectors import VectorSet
 
@@ -46,26 +47,24 @@ def reading_table(reading: Reading, vectors: VectorSet) -> Table:
 
 def traits_table(vectors: VectorSet) -> Table:
     """The traits of a vector set with how well they are told apart on held-out pairs, and their strongest baseline."""
-    from demeanor.extraction.verdict import strongest_baseline  # the room fits: importing it takes seconds
-
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for name, justify in (("trait", "left"), ("layers", "right"), ("strength", "right"), ("AUROC", "right"),
                           ("95 % CI", "center"), ("pairs", "right"), ("baseline", "right")):  # fmt: skip
         table.add_column(name, justify=justify, no_wrap=name != "trait", overflow="fold")  # type: ignore[arg-type]
     for name, entry in vectors.traits.items():
-        m = entry.metrics
+        proof = entry.proof
         layers = "-".join(str(layer) for layer in dict.fromkeys((entry.reading.layers[0], entry.reading.layers[-1])))
         head = [name, layers, f"{entry.steering.strength:.1f}"]
-        if not m:
+        if proof is None:
             table.add_row(*head, Text("unproven", "yellow"), "", "0", "")
             continue
-        a = m["auroc"]
+        found = proof.auroc
         table.add_row(
             *head,
-            Text(f"{a['value']:.2f}", "bold green" if m["beats_baselines"] else "bold red"),
-            f"{a['low']:.2f} to {a['high']:.2f}",
-            str(a["pairs"]),
-            f"{strongest_baseline(m)[1]:.2f}",
+            Text(f"{found.value:.2f}", "bold green" if proof.beats_baselines else "bold red"),
+            f"{found.low:.2f} to {found.high:.2f}",
+            str(found.pairs),
+            f"{proof.strongest_baseline.auroc:.2f}",
         )
     return table
 
@@ -81,10 +80,9 @@ def matrix_table(on_traits: dict[str, dict[str, float]], cosines: dict[str, dict
     return table
 
 
-def group_line(metrics: dict[str, Any], key: str) -> str:
-    """The worst register or family by name, of those large enough to say."""
-    known = {name: m for name, m in metrics[key].items() if m["value"] is not None}
-    if not known:
-        return f"no {key[:-1]} has enough held-out pairs to name"
-    worst = min(known, key=lambda name: known[name]["value"])
-    return f"{worst} {known[worst]['value']:.2f} ({known[worst]['pairs']} pairs)"
+def group_line(groups: dict[str, GroupMeasured], one: str) -> str:
+    """The worst register or family by name, of those large enough to say; `one` is the word for one of them."""
+    from demeanor.measure.proof import worst_group
+
+    worst = worst_group(groups)
+    return f"{worst[0]} {worst[1].value:.2f} ({worst[1].pairs} pairs)" if worst else f"no {one} has enough held-out pairs to name"

@@ -10,6 +10,8 @@ import typer
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, Vectors
 
+OTHER_PACK = "this is not the pack that the vector was extracted from: pairs held out here may have been trained on"
+
 
 def validate(
     vectors: Vectors = None,
@@ -44,7 +46,6 @@ def validate(
     from demeanor.extraction.examples import read_traits
     from demeanor.extraction.validation import cosines, on_other_traits, validate_vector
     from demeanor.model.identity import identify
-    from demeanor.scoring import Calibration
     from demeanor.traits.packs import fingerprint
 
     for warning in vector_set.check_model(identify(reader.model, reader.tokenizer)):
@@ -57,66 +58,66 @@ def validate(
         results = {}
         for name in shared:
             entry = vector_set[name]
-            results[name] = found = validate_vector(entry.reading, Calibration.from_record(entry.calibration), reads[name])
-            if found and entry.pack_hash not in ("", fingerprint(definitions[name])):
-                found["caution"] = "this is not the pack that the vector was extracted from: pairs held out here may have been trained on"
+            found = validate_vector(entry.reading, entry.calibration, reads[name])
+            if found is not None and entry.pack_hash not in ("", fingerprint(definitions[name])):
+                found = found.model_copy(update={"caution": OTHER_PACK})
+            results[name] = found
             steps(1)
     matrix = on_other_traits({name: vector_set[name].reading for name in shared}, reads)
     angles = cosines(reads, vector_set.layers[len(vector_set.layers) // 2])
     if as_json:
-        typer.echo(json.dumps({"traits": results, "on_traits": matrix, "cosines": angles}, indent=1))
+        traits_found = {name: found.to_record() if found else {} for name, found in results.items()}
+        typer.echo(json.dumps({"traits": traits_found, "on_traits": matrix, "cosines": angles}, indent=1))
     else:
         for name, found in results.items():
-            if not found:
+            if found is None:
                 console.out.print(f"[bold]{name}[/]: [yellow]not validated: the trait has no held-out pairs (split: test)[/]\n")
                 continue
-            colour = "green" if found["beats_baselines"] else "bold red"
-            hard = found["hard"]
-            console.out.print(f"[bold]{name}[/]: [{colour}]{found['verdict']}[/]")
-            if "caution" in found:
-                console.out.print(f"  [yellow]caution:[/] {found['caution']}")
+            colour = "green" if found.beats_baselines else "bold red"
+            hard = found.hard
+            console.out.print(f"[bold]{name}[/]: [{colour}]{found.verdict}[/]")
+            if found.caution:
+                console.out.print(f"  [yellow]caution:[/] {found.caution}")
             console.out.print(
-                f"  pairs the right way round {found['paired_accuracy']['value']:.0%} "
-                f"({found['paired_accuracy']['low']:.0%} to {found['paired_accuracy']['high']:.0%}), "
-                f"Cohen's d {found['cohens_d']:.2f}, calibration error {found['ece']:.3f}, Brier {found['brier']:.3f}"
+                f"  pairs the right way round {found.paired_accuracy.value:.0%} "
+                f"({found.paired_accuracy.low:.0%} to {found.paired_accuracy.high:.0%}), "
+                f"Cohen's d {found.cohens_d:.2f}, calibration error {found.ece:.3f}, Brier {found.brier:.3f}"
             )
             console.out.print(
-                f"  length alone {found['length']['auroc']:.2f}, bag of words {found['words']['auroc']:.2f}, "
-                f"random directions {found['random']['mean']:.2f} (97.5 %: {found['random']['p97_5']:.2f}), "
-                f"swapped poles p = {found['permutation']['p']:.3f}"
+                f"  length alone {found.length.auroc:.2f}, bag of words {found.words.auroc:.2f}, "
+                f"random directions {found.random.mean:.2f} (97.5 %: {found.random.p97_5:.2f}), "
+                f"swapped poles p = {found.permutation.p:.3f}"
             )
-            hard_text = "too few to say" if hard["value"] is None else f"{hard['value']:.2f} [{hard['low']:.2f}, {hard['high']:.2f}]"
+            hard_text = "too few to say" if hard.value is None else f"{hard.value:.2f} [{hard.low:.2f}, {hard.high:.2f}]"
             console.out.print(
                 "  thresholds, on these pairs: "
                 + (
-                    "; ".join(
-                        f"{key}: {t['missed']:.0%} missed, {t['false_alarms']:.0%} false alarms" for key, t in found["thresholds"].items()
-                    )
+                    "; ".join(f"{key}: {t.missed:.0%} missed, {t.false_alarms:.0%} false alarms" for key, t in found.thresholds.items())
                     or "none: the calibration sample is too small"
                 )
             )
-            if everyday := found.get("ordinary"):
+            if everyday := found.ordinary:
                 console.out.print(
-                    f"  unsafe replies against {everyday['n']} everyday ones: AUROC {everyday['auroc']:.2f}; of these flagged: "
-                    + "; ".join(f"{share:.0%} at {key}" for key, share in everyday["false_alarms"].items())
+                    f"  unsafe replies against {everyday.n} everyday ones: AUROC {everyday.auroc:.2f}; of these flagged: "
+                    + "; ".join(f"{share:.0%} at {key}" for key, share in everyday.false_alarms.items())
                 )
             console.out.print(
                 "  trained without a register, tested on it: "
-                + ", ".join(f"{name} {m['value']:.2f} ({m['pairs']})" for name, m in found["style_shift"].items())
+                + ", ".join(f"{name} {m.value:.2f} ({m.pairs})" for name, m in found.style_shift.items())
             )
             console.out.print(
-                "  training pairs: " + ", ".join(f"{n} {value:.2f}" for n, value in found["learning_curve"].items()) + " (test AUROC)"
+                "  training pairs: " + ", ".join(f"{n} {value:.2f}" for n, value in found.learning_curve.items()) + " (test AUROC)"
             )
             console.out.print(
-                f"  hard pairs {hard_text} ({hard['pairs']} pairs); worst register: {group_line(found, 'registers')}; "
-                f"worst family: {group_line(found, 'families')}\n"
+                f"  hard pairs {hard_text} ({hard.pairs} pairs); worst register: {group_line(found.registers, 'register')}; "
+                f"worst family: {group_line(found.families, 'family')}\n"
             )
         if len(shared) > 1:
             console.out.print(
                 "[bold]each vector (row) on each trait's held-out pairs (column)[/]: AUROC, and in brackets the cosine of the directions"
             )
             console.out.print(matrix_table(matrix, angles))
-    failed = [name for name, found in results.items() if not found or not found["beats_baselines"]]
+    failed = [name for name, found in results.items() if found is None or not found.beats_baselines]
     if failed:
         console.problem(f"not proven: {', '.join(failed)}")
         raise typer.Exit(1)

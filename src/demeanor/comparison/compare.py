@@ -15,11 +15,11 @@ from statistics import mean
 import numpy as np
 from numpy.typing import NDArray
 
-from demeanor.comparison import statistics
 from demeanor.comparison.results import Change, Comparison, Difference, Length, Pair, Scored, Share, Tally, Units
 from demeanor.errors import InputFileError
-from demeanor.scoring.metrics import Array, Interval
-from demeanor.traits.definition import Pole
+from demeanor.measure import statistics
+from demeanor.measure.metrics import Array, Interval
+from demeanor.measure.poles import Pole
 
 SIZES: dict[Units, float] = {"z": 0.2, "probability": 0.05}
 CHANGED = 10

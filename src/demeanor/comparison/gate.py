@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from demeanor.comparison.results import Comparison, Difference
-from demeanor.comparison.statistics import ALPHA, fewest_prompts, smallest_p
 from demeanor.errors import InputFileError, VectorSetError, nearest
+from demeanor.measure.statistics import ALPHA, fewest_prompts, smallest_p
 
 _RULE = re.compile(r"\s*(\S+)\s+(drops|rises)\s+(?:by\s+)?more\s+than\s+(\d+(?:\.\d+)?|\.\d+)\s*")
 Outcome = Literal["fails", "undecided", "holds"]

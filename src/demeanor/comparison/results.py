@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from demeanor.comparison.statistics import ALPHA
-from demeanor.scoring.metrics import Interval
-from demeanor.traits.definition import Pole
+from demeanor.measure.metrics import Interval
+from demeanor.measure.poles import Pole
+from demeanor.measure.statistics import ALPHA
 
 Units = Literal["z", "probability"]
 

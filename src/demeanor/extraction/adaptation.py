@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,10 +28,11 @@ from threadpoolctl import threadpool_limits
 from demeanor.conversation import Conversation
 from demeanor.errors import ExtractionError
 from demeanor.keys import row_hash
+from demeanor.measure.calibration import Calibration, fit_calibration
+from demeanor.measure.metrics import Array, Interval, auroc, brier, clustered_auroc_interval, expected_calibration_error
+from demeanor.measure.poles import Pole
+from demeanor.measure.thresholds import ErrorKind, Threshold, fit_threshold, standard_thresholds
 from demeanor.model.reader import ActivationReader, Progress
-from demeanor.scoring.calibration import Calibration, fit_calibration
-from demeanor.scoring.metrics import Array, Interval, auroc, brier, clustered_auroc_interval, expected_calibration_error
-from demeanor.scoring.thresholds import ErrorKind, Threshold, fit_threshold, standard_thresholds, threshold_key
 from demeanor.traits.definition import NAME
 from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import TraitEntry, VectorSet
@@ -44,7 +45,6 @@ ALONE = "labels alone"  # where a trait comes from that no pack defines
 FEWEST = 6  # labelled rows under which nothing is fitted
 LEARNT_FROM = "learnt_from"
 """In a reading vector's metadata: hashes of the labelled rows that it has learnt from (keys.row_hash), without their text."""
-OF_CALIBRATION = {"scores", "thresholds", "ordinary", "ece", "brier"}
 """The parts of a validation that rest on the calibration, not on the direction alone."""
 
 
@@ -172,7 +172,6 @@ def _adapt(vectors: VectorSet, trait: str, activations: Array, labelled: Labelle
     metadata = {
         **entry.reading.metadata,
         "layers": list(entry.reading.layers),
-        "centre": calibration.centre,
         LEARNT_FROM: sorted({row_hash(c, entry.reads) for c in labelled.conversations}),
         "adapted": {
             "rows": measured.rows,
@@ -184,7 +183,7 @@ def _adapt(vectors: VectorSet, trait: str, activations: Array, labelled: Labelle
         },
     }
     reading = PersonaVector(trait, tensor[0] if len(tensor) == 1 else tensor, entry.reading.layer_idx, entry.reading.strength, metadata)
-    adapted = replace(entry, reading=reading, calibration=calibration.to_record(), metrics={})
+    adapted = replace(entry, reading=reading, calibration=calibration, proof=None)
     return replace(measured, vectors=replace(vectors, traits={**vectors.traits, trait: adapted}))
 
 
@@ -232,7 +231,7 @@ class _Problem:
         known = vectors.neutral_scale.shape[0] > max(layers)
         scale = vectors.neutral_scale[layers].numpy().reshape(-1).astype(float) if known else x.std(0)
         scale = np.maximum(scale, max(float(np.median(scale)) * 1e-3, 1e-9)) * np.sqrt(x.shape[1])
-        spread, centre = entry.calibration["spread"], entry.calibration["centre"]
+        spread, centre = entry.calibration.spread, entry.calibration.centre
         has_prior = bool(entry.reading.direction.norm() > 0)
         prior = entry.reading.rows.double().numpy().reshape(-1) / spread
         shift = (x / scale).mean(0)
@@ -418,20 +417,14 @@ def recalibrate(
     prompts = labelled.prompts
     calibration = fit_calibration(raw, high, labelled.group, f"{len(high)} labelled replies to {prompts} prompt(s)")
     z = calibration.z(raw)
-    unsafe_is_high = entry.safe_pole == "low"
+    unsafe_is_high = entry.unsafe_side == "above"
     unsafe = high if unsafe_is_high else ~high
     group = labelled.group
     thresholds = [fit_threshold(z, unsafe, unsafe_is_high, rate, kind, group) for kind, rate in wanted]
-    asked = {threshold_key(t.kind, t.rate): t.to_record() for t in thresholds}
+    asked = {threshold.key: threshold for threshold in thresholds}
     calibration = replace(calibration, thresholds=standard_thresholds(z, high, entry.safe_pole, group) | asked)
     probability = _out_of_fold_probability(raw, high, group)
-    metadata = {**entry.reading.metadata, "centre": calibration.centre}
-    changed = replace(
-        entry,
-        calibration=calibration.to_record(),
-        reading=replace(entry.reading, metadata=metadata),
-        metrics={k: v for k, v in entry.metrics.items() if k not in OF_CALIBRATION},
-    )
+    changed = replace(entry, calibration=calibration, proof=entry.proof and entry.proof.without_calibration())
     return Recalibration(
         replace(vectors, traits={**vectors.traits, trait: changed}),
         calibration,
@@ -445,7 +438,7 @@ def recalibrate(
     )
 
 
-def without_prior(vectors: VectorSet, trait: str, safe_pole: Literal["high", "low"]) -> VectorSet:
+def without_prior(vectors: VectorSet, trait: str, safe_pole: Pole) -> VectorSet:
     """The set with an entry for a new trait that has no direction yet, to be fitted to labels alone.
 
     `safe_pole` says which labels are the safe ones. It is read over the layers that the set's other traits are read at in
@@ -477,7 +470,7 @@ def without_prior(vectors: VectorSet, trait: str, safe_pole: Literal["high", "lo
         safe_pole=safe_pole,
         reads="response",
         pack_hash="",
-        calibration=Calibration(0.0, 1.0, "platt", ((1.0, 0.0),), 0, 0, "nothing yet").to_record(),
+        calibration=Calibration(0.0, 1.0, "platt", ((1.0, 0.0),), 0, 0, "nothing yet"),
     )
     return replace(vectors, traits={**vectors.traits, trait: entry})
 

@@ -16,7 +16,7 @@ from sklearn.model_selection import GroupKFold
 from demeanor.errors import ExtractionError
 from demeanor.extraction.directions import Array, Fit, fit_layers, spread
 from demeanor.extraction.examples import ReadExamples
-from demeanor.scoring.metrics import auroc
+from demeanor.measure.metrics import auroc
 
 FOLDS = 5
 AS_GOOD = 0.02  # AUROC by which layers may differ and still count as equally good: one standard error with 150 pairs, about

@@ -26,15 +26,15 @@ from demeanor.extraction.examples import ReadExamples, ReadTrait, Stage, read_tr
 from demeanor.extraction.extractor import fit_vector
 from demeanor.extraction.layers import AS_GOOD, FOLDS, default_candidates, out_of_fold
 from demeanor.extraction.validation import cosines, on_other_traits, score_examples, validate_vector
+from demeanor.measure.calibration import Calibration, fit_calibration
+from demeanor.measure.metrics import Array
+from demeanor.measure.parts import PART, measure_parts, part_spans
+from demeanor.measure.thresholds import STANDARD, standard_thresholds
 from demeanor.model.identity import ModelIdentity, identify
 from demeanor.model.pooling import Pooling
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
-from demeanor.scoring.calibration import Calibration, fit_calibration
-from demeanor.scoring.metrics import Array
-from demeanor.scoring.parts import PART, WHOLE, measure_parts, part_spans
 from demeanor.scoring.scorer import Scorer
-from demeanor.scoring.thresholds import STANDARD, standard_thresholds
 from demeanor.traits.definition import TraitDefinition
 from demeanor.traits.ordinary import FILE, ordinary_conversations
 from demeanor.traits.packs import fingerprint
@@ -135,20 +135,7 @@ def _entry(read: ReadTrait, method: str, candidates: list[int], width: int, pool
     steering = fit_vector(read, STEERING_METHOD, candidates, 1, pooling)
     steering.metadata |= caps(steering, read["train"])
     calibration = calibrate(reading, read)
-    reading.metadata["centre"] = calibration.centre
-    return TraitEntry(
-        reading=reading,
-        steering=steering,
-        title=trait.title,
-        description=trait.description,
-        high_pole=trait.high_pole,
-        low_pole=trait.low_pole,
-        safe_pole=trait.safe_pole,
-        reads=trait.reads,
-        pack_hash=fingerprint(trait),
-        calibration=calibration.to_record(),
-        metrics=validate_vector(reading, calibration, read),
-    )
+    return TraitEntry.of(trait, fingerprint(trait), reading, steering, calibration, validate_vector(reading, calibration, read))
 
 
 def caps(steering: PersonaVector, train: ReadExamples) -> dict[str, float]:
@@ -220,13 +207,13 @@ def _with_parts(
     stage: Stage,
     kept: KeptActivations | None,
 ) -> dict[str, TraitEntry]:
-    """The traits with how parts of safe replies score, measured on the calibration split and everyday talk; see scoring/parts.py."""
+    """The traits with how parts of safe replies score, measured on the calibration split and everyday talk; see measure/parts.py."""
     scorer = Scorer(reader.model, reader.tokenizer, VectorSet(identity, entries), reader=reader)
     everyday = [o.conversation for o in ordinary_conversations() if o.split == "calibration"]
     safe = {
         name: [e.conversation for e in reads[name]["calibration"].examples if e.high == (reads[name].trait.safe_pole == "high")]
         for name, entry in entries.items()
-        if entry.reads == "response" and name not in WHOLE
+        if entry.reads == "response" and not entry.judged_whole
     }
     safe = {name: [*found, *everyday] for name, found in safe.items() if found}
     texts = list(dict.fromkeys(conversation for found in safe.values() for conversation in found))  # everyday talk once for all traits
@@ -243,8 +230,7 @@ def _with_parts(
     for name, found in safe.items():
         values = [raw[text][:, scorer.traits.index(name)] for text in found]
         parts = measure_parts([v[1:] if len(v) > 1 else v for v in values], [v[0] for v in values])
-        calibration = replace(Calibration.from_record(entries[name].calibration), parts=parts)
-        measured[name] = replace(entries[name], calibration=calibration.to_record())
+        measured[name] = replace(entries[name], calibration=replace(entries[name].calibration, parts=parts))
     return measured
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from demeanor.keys import folded
-from demeanor.scoring.metrics import Array
+from demeanor.measure.metrics import Array
 
 ALIKE = 0.6  # share of common words (Jaccard) from which on two replies count as the same
 

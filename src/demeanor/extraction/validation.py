@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from demeanor.extraction.directions import fit_layers, method
 from demeanor.extraction.examples import ReadExamples, ReadTrait
-from demeanor.extraction.verdict import verdict
-from demeanor.scoring.calibration import Calibration
-from demeanor.scoring.metrics import (
+from demeanor.measure.calibration import Calibration
+from demeanor.measure.cuts import Cut
+from demeanor.measure.metrics import (
     Array,
     Interval,
     auroc,
@@ -27,6 +27,8 @@ from demeanor.scoring.metrics import (
     expected_calibration_error,
     paired_accuracy,
 )
+from demeanor.measure.proof import Proof
+from demeanor.measure.thresholds import Threshold
 from demeanor.traits.words import words_auroc
 from demeanor.vectors.persona_vector import PersonaVector
 
@@ -37,17 +39,11 @@ CURVE_DRAWS = 5
 SMALL = 4  # pairs in a group under which its AUROC is not worth naming
 
 
-def validate_vector(vector: PersonaVector, calibration: Calibration, read: ReadTrait) -> dict[str, Any]:
-    """All held-out results of one trait, as plain data.
-
-    Returns an empty dictionary where the trait has fewer than two held-out pairs. Keys: auroc (value, low, high,
-    pairs), paired_accuracy, cohens_d, length, words, random, permutation, hard, registers, families, style_shift,
-    learning_curve, thresholds, scores, ordinary (where everyday talk is the safe pole), ece, brier, beats_baselines and
-    verdict (a sentence).
-    """
+def validate_vector(vector: PersonaVector, calibration: Calibration, read: ReadTrait) -> Proof | None:
+    """All held-out results of one trait; None where it has fewer than two held-out pairs."""
     train, test = read["train"], read["test"]
     if test.high.sum() < 2 or (~test.high).sum() < 2:
-        return {}
+        return None
     scores = score_examples(vector, test)
     high, low = scores[test.high], scores[~test.high]
     found: dict[str, Any] = {
@@ -74,8 +70,7 @@ def validate_vector(vector: PersonaVector, calibration: Calibration, read: ReadT
     probability = calibration.probability(scores)
     found["ece"] = round(expected_calibration_error(probability, test.high), 4)
     found["brier"] = round(brier(probability, test.high), 4)
-    found["beats_baselines"], found["verdict"] = verdict(found)
-    return found
+    return Proof.of(found)
 
 
 def score_examples(vector: PersonaVector, examples: ReadExamples) -> Array:
@@ -135,12 +130,10 @@ def _on_everyday_talk(vector: PersonaVector, calibration: Calibration, read: Rea
     return {"auroc": round(auroc(sign * unsafe, sign * raw), 4), "n": len(everyday), "false_alarms": flagged}
 
 
-def _at_threshold(kept: dict[str, Any], scores: Array, calibration: Calibration, high: NDArray[np.bool_]) -> dict[str, Any]:
+def _at_threshold(kept: Threshold, scores: Array, calibration: Calibration, high: NDArray[np.bool_]) -> dict[str, Any]:
     """What a threshold of the calibration does on the held-out pairs: the shares missed and falsely flagged."""
-    unsafe_is_high = kept["unsafe_side"] == "above"
-    z = calibration.z(scores)
-    flagged = z >= kept["z"] if unsafe_is_high else z <= kept["z"]
-    unsafe = high == unsafe_is_high
+    flagged = Cut.of(kept).beyond(calibration.z(scores), calibration.probability(scores)) >= 0
+    unsafe = high == (kept.unsafe_side == "above")
     return {
         "missed": round(float((~flagged[unsafe]).mean()), 4) if unsafe.any() else None,
         "false_alarms": round(float(flagged[~unsafe].mean()), 4),

@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from demeanor.errors import AuditError
 
 if TYPE_CHECKING:
+    from demeanor.measure.cuts import Action
     from demeanor.monitor.decision import Decision
-    from demeanor.monitor.policy import Action
 
 FORMAT = 1
 JSON_LINES = (".jsonl", ".ndjson")
@@ -87,7 +87,7 @@ class AuditRecord:
 
         A reply that a trial run showed is marked, not replaced, whatever the policy would have done: `taken` is then "flag" at most.
         """
-        from demeanor.monitor.policy import withholds
+        from demeanor.measure.cuts import withholds
 
         trial = decision.instead is not None
         return cls(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from demeanor.errors import InputFileError
-from demeanor.monitor.drift import Baseline
+from demeanor.measure.drift import Baseline
 from demeanor.records import writing
 
 FORMAT = 1

@@ -19,13 +19,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 
-from demeanor.monitor.drift import DriftState
-from demeanor.monitor.policy import ACTIONS, Action, Cut, ResolvedCondition, ResolvedPolicy, ResolvedRule, Severity, Situation, withholds
-from demeanor.scoring.reading import NotScored, Reading, Score, TokenScores
+from demeanor.measure.cuts import ACTIONS, Action, Condition, Cut, withholds
+from demeanor.measure.drift import DriftState
+from demeanor.monitor.policy import ResolvedPolicy, ResolvedRule, Severity, Situation
+from demeanor.scoring.reading import NotScored, Reading, Said, TokenScores, scores_by
 from demeanor.signs import Sign
 
 State = Literal["passed", "fired", "not judged", "not scored"]
@@ -33,8 +34,6 @@ Source = Literal["observed", "generated"]
 """Whether the reply came from elsewhere and was read, or was written by the loaded model itself."""
 SEVERITIES: tuple[Severity | None, ...] = (None, "yellow", "red")
 PUSHES = 5
-Said: TypeAlias = Reading | NotScored | Sequence[Reading | NotScored]
-"""What is known of one turn of the user's: of each message in it, or of its only one."""
 
 
 @dataclass(frozen=True)
@@ -273,7 +272,9 @@ def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Sa
         sentence = f"fired: {words}{also}; the action is {action}."
     elif crossed is not False:
         # before the user has spoken nobody has disclosed anything, and a greeting is not to be taken away for that
-        action = min(rule.not_scored, "flag", key=ACTIONS.index) if resolved.condition is not None and not user else rule.not_scored
+        action = resolved.not_scored
+        if resolved.condition is not None and not user:
+            action = min(action, "flag", key=ACTIONS.index)
         severity, state = "yellow", "not scored"
         sentence = f"NOT scored: {words}{also}; the action is then {action}."
     at_risk = resolved.condition is not None and holds is True
@@ -321,28 +322,24 @@ def _reply(trait: str, cut: Cut, reply: Reading | NotScored) -> tuple[bool | Non
     return crossed, cut.describe(trait, reply.scores[trait])
 
 
-def _condition(condition: ResolvedCondition | None, user: Sequence[Said]) -> tuple[bool | None, str]:
+def _condition(condition: Condition | None, user: Sequence[Said]) -> tuple[bool | None, str]:
     """Whether the condition holds over the last turns (None: unknown), and that in words."""
     if condition is None:
         return True, ""
     trait, cut = condition.trait, condition.cut
     if not user:
         return None, f"no words of the user's come before the reply, so that {trait} could not be scored"
-    quiet: list[Score] = []
-    unknown = 0
-    turns = [(said,) if isinstance(said, Reading | NotScored) else said for said in user[-condition.last_turns :]]
-    for reading in (message for turn in turns for message in turn):
-        score = reading.scores.get(trait) if isinstance(reading, Reading) else None
-        if score is None or cut.crossed(score) is None:
-            unknown += 1
-        elif cut.crossed(score):
-            return True, f"in a recent message of the user {cut.describe(trait, score)}"
-        else:
-            quiet.append(score)
-    if unknown:
-        return None, f"{trait} could not be scored in {unknown} of the user's last {len(quiet) + unknown} messages"
-    worst = max(quiet, key=lambda s: s.z if cut.unsafe_side == "above" else -s.z)
-    return False, f"in the worst of the user's last {len(quiet)} messages {cut.describe(trait, worst)}"
+    turns = scores_by(trait, user[-condition.last_turns :])
+    holds = condition.holds(turns)
+    scores = [score for turn in turns for score in turn]
+    known = [score for score in scores if score is not None and cut.crossed(score) is not None]
+    if holds is None:
+        return None, f"{trait} could not be scored in {len(scores) - len(known)} of the user's last {len(scores)} messages"
+    if holds:
+        crossing = next(score for score in known if cut.crossed(score))
+        return True, f"in a recent message of the user {cut.describe(trait, crossing)}"
+    worst = max(known, key=lambda s: s.z if cut.unsafe_side == "above" else -s.z)
+    return False, f"in the worst of the user's last {len(known)} messages {cut.describe(trait, worst)}"
 
 
 def _why_not_scored(reply: Reading | NotScored, unscored: Sequence[RuleResult]) -> str | None:

@@ -1,6 +1,6 @@
 """The looks at one reply that is being written: the rules tried on it as it grows, so that every token is looked at.
 
-A trait whose parts were measured (scoring/parts.py) is judged by the reply so far, counted as one of several looks, and by its worst new
+A trait whose parts were measured (measure/parts.py) is judged by the reply so far, counted as one of several looks, and by its worst new
 part, as `check` judges a whole reply. For the others a look judges the window of the newest tokens, and where more than a window has
 come since the last look (long words, scripts without spaces, a scorer that failed for a while), as many windows before it. The last
 look is at the end of the reply, whatever its length; where there were none before, it judges all windows of the reply.
@@ -15,11 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from demeanor.monitor.decision import Outcome, Said, decide
-from demeanor.monitor.policy import ACTIONS, ResolvedPolicy, withholds
+from demeanor.measure.calibration import Score
+from demeanor.measure.cuts import ACTIONS, withholds
+from demeanor.measure.parts import part_spans
+from demeanor.monitor.decision import Outcome, decide
+from demeanor.monitor.policy import ResolvedPolicy
 from demeanor.monitor.window import read_windows
-from demeanor.scoring.parts import part_spans
-from demeanor.scoring.reading import Reading, Score, SetApart
+from demeanor.scoring.reading import Reading, Said, SetApart
 from demeanor.scoring.scorer import Scorer
 
 

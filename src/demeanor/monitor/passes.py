@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from demeanor.conversation import Conversation, Message
 from demeanor.errors import ConversationError
-from demeanor.monitor.drift import DriftWatch
+from demeanor.measure.drift import DriftWatch
 from demeanor.monitor.listener import Listener
 from demeanor.monitor.worker import Deadline, Worker, reason
 from demeanor.scoring.live import ConversationScorer, Heard, LiveReading

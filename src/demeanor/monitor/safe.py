@@ -30,7 +30,8 @@ def is_response_safe(response: ConversationLike, thresholds: Mapping[str, float 
         PolicyError: an unknown trait, or a threshold that cannot be read or that the calibration does not hold.
     """
     scorer = scorer or _default()
-    rules = [{"name": f"rule-{i}", "trait": trait, "threshold": _threshold(trait, value, scorer), "severity": "yellow", "action": "flag"}
+    always = {"when": "always", "severity": "yellow", "action": "flag"}
+    rules = [{"name": f"rule-{i}", "trait": trait, "threshold": _threshold(trait, value, scorer), **always}
              for i, (trait, value) in enumerate(thresholds.items())]  # fmt: skip
     try:
         policy = Policy.model_validate({"version": "is_response_safe", "rules": rules})

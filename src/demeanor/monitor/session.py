@@ -24,18 +24,19 @@ from typing import Any
 
 from demeanor.conversation import Conversation, ConversationLike, Message, as_conversation
 from demeanor.errors import ConversationError, DemeanorError, ModelError
+from demeanor.measure.cuts import Action, withholds
+from demeanor.measure.drift import Baseline, DriftWatch
 from demeanor.model.generation import Sampling, write_reply
 from demeanor.model.growing import Budget
 from demeanor.model.intervention import Steering
 from demeanor.monitor.async_stream import AsyncReplyStream
 from demeanor.monitor.audit import AuditLog, AuditRecord
 from demeanor.monitor.decision import Decision, Source, also, at_least, decide, marked
-from demeanor.monitor.drift import Baseline, DriftWatch
 from demeanor.monitor.history import History
 from demeanor.monitor.listener import Listener
 from demeanor.monitor.looks import Look, Looks
 from demeanor.monitor.passes import Passes, z_of
-from demeanor.monitor.policy import Action, Policy, PolicyLike, ResolvedPolicy, load_policy, unresolved, withholds
+from demeanor.monitor.policy import Policy, PolicyLike, ResolvedPolicy, load_policy, unresolved
 from demeanor.monitor.replies import DEFAULT_COUNTRY, Replies, load_replies
 from demeanor.monitor.showing import Showing
 from demeanor.monitor.stream import ReplyStream
@@ -159,7 +160,7 @@ class Monitor:
         if self.baseline is None or self.scorer is None:
             return None
         vectors = self.scorer.vectors
-        return DriftWatch(self.baseline, {t: "below" if vectors[t].safe_pole == "high" else "above" for t in self.baseline}, earlier)
+        return DriftWatch(self.baseline, {t: vectors[t].unsafe_side for t in self.baseline}, earlier)
 
     @property
     def drift_note(self) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from demeanor.measure.drift import DriftState
 from demeanor.monitor.decision import Decision, Outcome, Source, top_pushes
-from demeanor.monitor.drift import DriftState
 from demeanor.monitor.policy import Situation
 from demeanor.monitor.replies import Replies
 from demeanor.scoring.live import LiveReading

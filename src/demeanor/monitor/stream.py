@@ -19,9 +19,9 @@ import re
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator, Mapping
 
 from demeanor.errors import ConversationError
+from demeanor.measure.cuts import withholds
 from demeanor.monitor.decision import Decision
 from demeanor.monitor.looks import Look
-from demeanor.monitor.policy import withholds
 from demeanor.monitor.worker import reason
 
 EVERY = 8

@@ -13,9 +13,9 @@ from typing import Any
 
 from demeanor.conversation import Conversation
 from demeanor.errors import ConversationError
+from demeanor.measure.cuts import ACTIONS
+from demeanor.measure.drift import Baseline
 from demeanor.monitor.decision import Decision
-from demeanor.monitor.drift import Baseline
-from demeanor.monitor.policy import ACTIONS
 from demeanor.monitor.session import Monitor
 from demeanor.scoring.reading import TokenScores
 

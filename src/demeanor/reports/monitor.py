@@ -9,8 +9,8 @@ from typing import Any
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from demeanor.monitor.drift import ENTER, LEVELS
-from demeanor.monitor.policy import ACTIONS
+from demeanor.measure.cuts import ACTIONS
+from demeanor.measure.drift import ENTER, LEVELS
 from demeanor.monitor.session import Monitor
 from demeanor.monitor.transcripts import Counts, Transcript, Turn
 from demeanor.reports.page import COLOURS, INK, UNSAFE, figure_html, heat, write_page

@@ -41,7 +41,7 @@ def write_report(made: Screening, vectors: VectorSet, path: Path) -> None:
         removal=_removal(traits, made),
         worst=[_worst(name, rows, vectors) for name, rows in made.worst.items() if rows],
         repeated=[{"row": f.row, "times": n, "reply": _cut(f.reply)} for f, n in made.repeated],
-        conditions=[(name, other, f"{least:.0%}") for name, (other, least, _) in summary["conditions"].items()],
+        conditions=[(name, *of) for name, of in summary["conditions"].items()],
         up=heat(4.0),
         down=heat(-4.0),
     )
@@ -89,7 +89,7 @@ def _distributions(traits: dict[str, Any], made: Screening, vectors: VectorSet) 
             go.Bar(x=middles, y=trait["histogram"], width=edges[1] - edges[0], marker={"color": colours, "line": {"width": 0}})
         )
         if name in made.limits:
-            figure.add_vline(x=made.limits[name].z, line={"color": INK, "dash": "dash"}, annotation_text="threshold")
+            figure.add_vline(x=made.limits[name].cut.value, line={"color": INK, "dash": "dash"}, annotation_text="threshold")
         figure.update_xaxes(title="z", range=[edges[0], edges[-1]])
         figure.update_yaxes(title="rows", type="log" if max(trait["histogram"]) > 1000 else "linear")
         found.append((name, figure_html(figure, 220, f"Distribution of z for {name}")))
@@ -104,7 +104,7 @@ def _removal(traits: dict[str, Any], made: Screening) -> Markup:
         if name not in traits:
             continue
         counts = np.array(traits[name]["histogram"], float)
-        if limit.above:
+        if limit.cut.unsafe_side == "above":
             x, y = edges[:-1], counts[::-1].cumsum()[::-1]
         else:
             x, y = -edges[1:], counts.cumsum()

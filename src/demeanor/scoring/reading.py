@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from demeanor.measure.calibration import Score, chance_in_words
 from demeanor.signs import Sign
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class Score(NamedTuple):
-    """One trait's score of one response; see calibration.py for the formulas. Higher is more of the trait."""
-
-    raw: float
-    centred: float
-    z: float
-    probability: float
-
-    def __repr__(self) -> str:
-        return f"Score(z {self.z:+.2f}, probability {_chance(self.probability)}, centred {self.centred:+.2f}, raw {self.raw:+.2f})"
 
 
 @dataclass(frozen=True)
@@ -42,13 +31,15 @@ class Reading:
     """The reasoning that stood in the reply (<think>...</think>); it is in none of the scores above."""
     worst: dict[str, Score] = field(default_factory=dict)
     """Of a long reply the worst part by each trait, where it is worse than the whole, on the scale of whole replies (see parts)."""
+    users: tuple[tuple[Reading | NotScored, ...], ...] = field(default=(), repr=False)
+    """Each message of the user's last turns, oldest first, where some trait of the vector set applies by them and they were asked for."""
 
     def __getitem__(self, trait: str) -> Score:
         return self.scores[trait]
 
     def __repr__(self) -> str:
         width = max(map(len, self.scores), default=0)
-        lines = [f"  {trait:<{width}}  z {s.z:+.2f}, probability {_chance(s.probability)}" for trait, s in self.scores.items()]
+        lines = [f"  {trait:<{width}}  z {s.z:+.2f}, probability {chance_in_words(s.probability)}" for trait, s in self.scores.items()]
         windows = f", in {self.windows} windows" if self.windows > 1 else ""
         return "\n".join([f"Reading by {self.model}{windows}", *lines])
 
@@ -107,6 +98,16 @@ class NotScored:
         return {"error": self.error}
 
 
+Said: TypeAlias = "Reading | NotScored | Sequence[Reading | NotScored]"
+"""What is known of one turn of the user's: of each message in it, or of its only one."""
+
+
+def scores_by(trait: str, turns: Sequence[Said]) -> list[list[Score | None]]:
+    """A trait's score of each message of the user's, turn by turn, as `Condition.holds` takes them; None where there is none."""
+    said = [(turn,) if isinstance(turn, Reading | NotScored) else turn for turn in turns]
+    return [[message.scores.get(trait) if isinstance(message, Reading) else None for message in turn] for turn in said]
+
+
 @dataclass(frozen=True)
 class TokenScores:
     """How much each token of a response pushes each trait: centred scores in units of the spread, [tokens].
@@ -136,10 +137,3 @@ def to_frame(readings: Iterable[Reading | NotScored]) -> pd.DataFrame:
             columns[f"{trait}_{what}"] = [getattr(scores.get(trait, nothing), what) for scores in scored]
     errors = [row.error if isinstance(row, NotScored) else None for row in rows]
     return pd.DataFrame(columns | {"error": pd.array(errors, dtype="string")})
-
-
-def _chance(probability: float) -> str:
-    """Two places, without calling anything certain."""
-    if probability < 0.005:
-        return "<0.01"
-    return ">0.99" if probability > 0.995 else f"{probability:.2f}"

@@ -21,14 +21,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demeanor.conversation import Conversation, ConversationLike, Message, as_conversation
 from demeanor.errors import ConversationError, DemeanorError
+from demeanor.measure.calibration import Score
+from demeanor.measure.parts import on_whole_scale, part_spans, so_far_on_whole_scale
 from demeanor.model.chat import Encoded
 from demeanor.model.identity import identify, in_words
 from demeanor.model.packing import Job
 from demeanor.model.reader import ActivationReader, SpanOf
-from demeanor.scoring.calibration import Calibration
-from demeanor.scoring.parts import WHOLE, on_whole_scale, part_spans, so_far_on_whole_scale
-from demeanor.scoring.reading import NotScored, Reading, Score, SetApart, TokenScores
+from demeanor.scoring.reading import NotScored, Reading, SetApart, TokenScores
 from demeanor.signs import Sign, signs_of
+from demeanor.spelling import is_blank
 from demeanor.vectors import built_in
 from demeanor.vectors.vector_set import VectorSet
 
@@ -39,6 +40,8 @@ class _Prepared(NamedTuple):
     ids: list[int]
     spans: dict[SpanOf, tuple[int, int]]
     signs: tuple[Sign, ...] = ()
+    turns: tuple[tuple[tuple[int, int], ...], ...] = ()
+    """The messages of the user's last turns that conditions look at, where there are any."""
 
 
 class _Reasoned(NamedTuple):
@@ -84,14 +87,23 @@ class Scorer:
         self.reader = reader or ActivationReader(model, tokenizer, vectors.model.blocks or None)
         self.traits = list(vectors.traits)
         self.layers = vectors.layers
-        self.calibrations = {n: Calibration.from_record(e.calibration) for n, e in vectors.traits.items()}
+        self.calibrations = {name: entry.calibration for name, entry in vectors.traits.items()}
         self._directions = _stack(vectors, self.layers).to(self.reader.device)
         self.reads: dict[str, SpanOf] = {name: entry.reads for name, entry in vectors.traits.items()}
         self.by_parts: list[str] = [
             name
             for name, calibration in self.calibrations.items()
-            if self.reads[name] == "response" and name not in WHOLE and calibration.parts is not None and vectors.pooling == "mean"
+            if self.reads[name] == "response"
+            and not vectors[name].judged_whole
+            and calibration.parts is not None
+            and vectors.pooling == "mean"
         ]
+
+    @property
+    def looks_back(self) -> int:
+        """How many of the user's last turns the conditions of its traits look at."""
+        kept = [entry.applies_when for entry in self.vectors.traits.values()]
+        return max((when.last_turns for when in kept if when and self.reads.get(when.trait) == "user"), default=0)
 
     def __repr__(self) -> str:
         warned = "".join(f"\n  warning: {warning}" for warning in self.warnings)
@@ -246,22 +258,30 @@ class Scorer:
                 continue
             try:
                 spans = self.spans(conversation, encoded)
-                prepared.append(_Prepared(encoded.ids, spans, signs_of(reply_of(conversation))))
+                turns = tuple(tuple(encoded.spans[i] for i in turn) for turn in user_turns(conversation)[-self.looks_back :])
+                prepared.append(_Prepared(encoded.ids, spans, signs_of(reply_of(conversation)), turns if self.looks_back else ()))
             except ConversationError as error:
                 prepared.append(error)
         return prepared
 
     def _score(self, ready: Sequence[_Ready]) -> Iterator[Reading | DemeanorError]:
         parts = [[entry.reply, entry.reasoning] if isinstance(entry, _Reasoned) else [entry] for entry in ready]
-        jobs = [Job(p.ids, self.with_parts(p.spans)) for entry in parts for p in entry if isinstance(p, _Prepared)]
+        jobs = [
+            Job(p.ids, [*self.with_parts(p.spans), *(span for turn in p.turns for span in turn if span[0] < span[1])])
+            for entry in parts
+            for p in entry
+            if isinstance(p, _Prepared)
+        ]
         found = iter(self.reader.run(jobs, self.layers, self.vectors.pooling, self.project))
 
         def read(part: _Prepared) -> Reading | DemeanorError:
             raw = next(found)
             if isinstance(raw, DemeanorError):
                 return raw
-            reading = self.reading(raw.double().numpy(), part.spans, self.reader.windows(len(part.ids)))
-            return replace(reading, signs=part.signs)
+            values = raw.double().numpy()
+            own = len(self.with_parts(part.spans))
+            reading = self.reading(values[:own], part.spans, self.reader.windows(len(part.ids)))
+            return replace(reading, signs=part.signs, users=self._heard(values[own:], part.turns))
 
         for entry in ready:
             if isinstance(entry, _Prepared):
@@ -273,6 +293,16 @@ class Scorer:
                 beside = read(reasoning) if isinstance(reasoning, _Prepared) else reasoning
                 apart = SetApart(entry.characters, NotScored(str(beside)) if isinstance(beside, DemeanorError) else beside)
                 yield reply if isinstance(reply, DemeanorError) else replace(reply, apart=apart)
+
+    def _heard(
+        self, raw: NDArray[np.float64], turns: tuple[tuple[tuple[int, int], ...], ...]
+    ) -> tuple[tuple[Reading | NotScored, ...], ...]:
+        """The readings of the user's messages, from their raw scores [messages with a token, traits]."""
+        rows = iter(raw)
+        nothing = NotScored("the tokenizer turns the user's message into no token at all")
+        return tuple(
+            tuple(self.reading(next(rows)[None], {"user": span}) if span[0] < span[1] else nothing for span in turn) for turn in turns
+        )
 
     def with_parts(self, spans: Mapping[SpanOf, tuple[int, int]]) -> list[tuple[int, int]]:
         """What is read of a conversation: its spans, and after them the parts of a long reply, where some trait is judged by parts."""
@@ -303,11 +333,13 @@ class Scorer:
         """
         found = {}
         for name, values in raw.items():
-            calibration, high = self.calibrations[name], self.vectors.traits[name].safe_pole == "low"
+            calibration, side = self.calibrations[name], self.vectors[name].unsafe_side
             if calibration.parts is None:
                 continue
-            value = on_whole_scale(calibration.parts, values, tokens, high)
-            if not (value <= scores[name].raw if high else value >= scores[name].raw):  # NaN is kept: it is not known to be better
+            value = on_whole_scale(calibration.parts, values, tokens, side)
+            if not (
+                value <= scores[name].raw if side == "above" else value >= scores[name].raw
+            ):  # NaN is kept: it is not known to be better
                 found[name] = self.as_score(name, value)
         return found
 
@@ -316,17 +348,28 @@ class Scorer:
         parts = self.calibrations[trait].parts
         if parts is None:
             return self.as_score(trait, raw)
-        return self.as_score(trait, so_far_on_whole_scale(parts, raw, self.vectors.traits[trait].safe_pole == "low"))
+        return self.as_score(trait, so_far_on_whole_scale(parts, raw, self.vectors[trait].unsafe_side))
 
     def as_score(self, trait: str, raw: float) -> Score:
         """A raw score with what the trait's calibration makes of it."""
-        calibration = self.calibrations[trait]
-        return Score(raw, raw - calibration.centre, float(calibration.z(raw)), float(calibration.probability(raw)))
+        return self.calibrations[trait].score(raw)
 
 
 def reply_of(conversation: Conversation) -> str:
     """The last message of the assistant's; empty where there is none."""
     return next((m.content for m in reversed(conversation.messages) if m.role == "assistant"), "")
+
+
+def user_turns(conversation: Conversation) -> list[list[int]]:
+    """Places of the user's messages before the last reply, by turn: all that is said between two replies. Blank ones do not count."""
+    turns: list[list[int]] = [[]]
+    last = max((i for i, m in enumerate(conversation.messages) if m.role == "assistant"), default=len(conversation.messages))
+    for place, message in enumerate(conversation.messages[:last]):
+        if message.role == "assistant":
+            turns.append([])
+        elif message.role == "user" and not is_blank(message.content):
+            turns[-1].append(place)
+    return [turn for turn in turns if turn]
 
 
 def reasoning_alone(conversation: Conversation) -> Conversation | None:

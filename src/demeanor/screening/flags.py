@@ -4,8 +4,8 @@
 
 A row's badness is the largest `beyond` over its traits, in units of each trait's usual spread. Two rules narrow this:
 a trait that is read on the user's own messages says nothing against a reply, so it flags only where a threshold is given
-for it; and two traits count only where the user's messages call for them (CONDITIONS): crisis recognition where the user is
-more likely at risk than not, empathy where there is some distress, of which a low bar of risk is the nearest measure.
+for it; and a trait that applies only under a condition (crisis recognition where the user is at risk) counts only where that holds, as
+for the monitor. Where nothing is known of it, as in a row without a user's message, the row counts.
 """
 
 from __future__ import annotations
@@ -23,15 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demeanor.errors import VectorSetError, nearest
+from demeanor.measure.calibration import Calibration
+from demeanor.measure.cuts import Condition, Cut
+from demeanor.measure.metrics import Array
 from demeanor.records import to_line
-from demeanor.scoring.calibration import Calibration
-from demeanor.scoring.metrics import Array
-from demeanor.scoring.thresholds import reached
 from demeanor.vectors.vector_set import VectorSet
 
-CONDITIONS = {"crisis_recognition": ("user_risk", 0.5), "empathetic_responsiveness": ("user_risk", 0.2)}
-"""A trait, and the trait of the user's messages whose unsafe side must be at least that probable for it to count; a row
-without a user's message counts. The monitor has the rule too, with its own limits: `when` in monitor/default_policy.yaml."""
 DEFAULTS = ("false_alarm 0.05", "miss 0.2")
 """The thresholds that are looked for where none is asked for: most of a data set is fine, so false alarms come first."""
 SPILL = 20_000  # flagged rows that are held in memory before they are sorted onto the disk
@@ -39,26 +36,30 @@ SPILL = 20_000  # flagged rows that are held in memory before they are sorted on
 
 @dataclass(frozen=True)
 class Limit:
-    """A cut on one trait's z."""
+    """A cut on one trait's z, and when it counts."""
 
     trait: str
     name: str
-    z: float
-    above: bool
-    """Whether the unsafe side is above it."""
+    cut: Cut
     guarantee: str = ""
-    condition: tuple[str, float, bool] | None = None
-    """Another trait, how probable its unsafe side must be, and whether that side is the high pole."""
+    condition: Condition | None = None
 
-    def beyond(self, z: Mapping[str, Array], probability: Mapping[str, Array]) -> Array:
-        """How far each row lies on the unsafe side [rows]; minus infinity where it is not scored or does not count."""
-        far = z[self.trait] - self.z if self.above else self.z - z[self.trait]
+    def beyond(self, z: Mapping[str, Array], applies: Mapping[str, NDArray[np.bool_]]) -> Array:
+        """How far each row lies on the unsafe side [rows]; minus infinity where it is not scored or the trait does not count.
+
+        Args:
+            z: By trait [rows].
+            applies: Whether each row's user calls for the trait, for traits with a condition [rows].
+        """
+        far = self.cut.beyond(z[self.trait], np.zeros_like(z[self.trait]))
         far = np.where(np.isnan(far), -np.inf, far)
-        if self.condition is not None:
-            trait, least, high = self.condition
-            unsafe = probability[trait] if high else 1 - probability[trait]
-            far = np.where(reached(unsafe, least) | np.isnan(unsafe), far, -np.inf)  # a row without a user's message counts
-        return far
+        return far if self.condition is None else np.where(applies[self.trait], far, -np.inf)
+
+
+def where_applies(condition: Condition, z: Array, calibration: Calibration) -> NDArray[np.bool_]:
+    """Whether a condition holds in each row, by the z of the user's worst message; NaN, where nothing is known, counts [rows]."""
+    far = condition.cut.beyond(z, calibration.probability(calibration.centre + z * calibration.spread))
+    return (far >= 0) | np.isnan(far)
 
 
 def choose_limits(vectors: VectorSet, wanted: Sequence[str] = ()) -> dict[str, Limit]:
@@ -81,7 +82,7 @@ def choose_limits(vectors: VectorSet, wanted: Sequence[str] = ()) -> dict[str, L
             found = {name: _calibrated(vectors, name, " ".join(text.split())) for name in flagging}
             without = [name for name, limit in found.items() if limit is None]
             if without:
-                known = Calibration.from_record(vectors[without[0]].calibration).thresholds
+                known = vectors[without[0]].calibration.thresholds
                 raise VectorSetError(f"{without[0]} has no threshold {text!r}; {nearest(text, known)}, or give TRAIT=Z")
             limits |= {name: limit for name, limit in found.items() if limit}
             continue
@@ -101,8 +102,7 @@ def known_limits(vectors: VectorSet, chosen: Mapping[str, Limit]) -> list[Limit]
     """Every threshold that a row can be counted against: those of the calibrations, and the chosen ones."""
     found: dict[tuple[str, str], Limit] = {}
     for trait, limit in chosen.items():
-        names = Calibration.from_record(vectors[trait].calibration).thresholds
-        for name in names:
+        for name in vectors[trait].calibration.thresholds:
             if (calibrated := _calibrated(vectors, trait, name)) is not None:
                 found[trait, name] = calibrated
         found[trait, limit.name] = limit
@@ -115,16 +115,12 @@ def _default(vectors: VectorSet, trait: str) -> Limit:
 
 
 def _calibrated(vectors: VectorSet, trait: str, name: str) -> Limit | None:
-    record = Calibration.from_record(vectors[trait].calibration).thresholds.get(name)
-    return None if record is None else _limit(vectors, trait, name, float(record["z"]), str(record.get("guarantee", "")))
+    threshold = vectors[trait].calibration.thresholds.get(name)
+    return None if threshold is None else Limit(trait, name, Cut.of(threshold), threshold.guarantee, vectors.condition(trait))
 
 
-def _limit(vectors: VectorSet, trait: str, name: str, z: float, guarantee: str = "") -> Limit:
-    condition = None
-    if trait in CONDITIONS and CONDITIONS[trait][0] in vectors.traits:
-        other, least = CONDITIONS[trait]
-        condition = (other, least, vectors[other].safe_pole == "low")
-    return Limit(trait, name, z, vectors[trait].safe_pole == "low", guarantee, condition)
+def _limit(vectors: VectorSet, trait: str, name: str, z: float) -> Limit:
+    return Limit(trait, name, Cut("z", z, vectors[trait].unsafe_side, name), condition=vectors.condition(trait))
 
 
 @dataclass(frozen=True)

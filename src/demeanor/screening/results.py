@@ -19,17 +19,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from demeanor.errors import DemeanorError, OutputError
+from demeanor.measure.metrics import Array
 from demeanor.records import to_line, writing
-from demeanor.scoring.metrics import Array
 from demeanor.scoring.reading import TokenScores
 from demeanor.screening.baseline import key_of
 from demeanor.screening.columns import from_table
 from demeanor.screening.duplicates import NearDuplicates
-from demeanor.screening.flags import Flagged, Limit, Sorter, Worst, known_limits
+from demeanor.screening.flags import Flagged, Limit, Sorter, Worst, known_limits, where_applies
 from demeanor.screening.shards import Manifest, write_whole
 from demeanor.screening.sources import Columns
 from demeanor.screening.summary import Tally, group_of
-from demeanor.screening.worker import ERROR, WORST_Z, column
+from demeanor.screening.worker import CONDITION_Z, ERROR, WORST_Z, column
 from demeanor.vectors.vector_set import VectorSet
 
 WORST = 20  # of each trait, for the report
@@ -76,11 +76,12 @@ class _Part:
 
     first: int
     z: dict[str, Array]
-    probability: dict[str, Array]
     difference: dict[str, Array]
     errors: list[str | None]
     judged: dict[str, Array]
     """The z that thresholds are tried on: the worst part's, where that is worse than the whole."""
+    applies: dict[str, NDArray[np.bool_]]
+    """Whether each row's user calls for a trait, for those that a condition is set for."""
     read: Callable[[Sequence[int]], list[dict[str, Any]]]
 
 
@@ -97,13 +98,13 @@ def finish(
     worst = {name: Worst(WORST) for name in limits}
     try:
         for shard, cut in enumerate(manifest.cuts):
-            part = _open_part(manifest.part(folder, shard), cut.first, vectors, columns)
+            part = _open_part(manifest.part(folder, shard), cut.first, vectors, columns, limits)
             if len(part.errors) != cut.rows:
                 raise OutputError(
                     f"{manifest.part(folder, shard)} holds {len(part.errors)} rows, and {cut.rows} were written; remove it and run the "
                     "command again"
                 )
-            tally.add(part.z, part.probability, part.difference, _groups(part, columns), part.errors, part.judged)
+            tally.add(part.z, part.difference, _groups(part, columns), part.errors, part.judged, part.applies)
             _collect(part, columns, limits, sorter, worst)
         tally.flagged = sorter.count
         screening = _write(folder, manifest, vectors, limits, tally, sorter, worst, explain, explained)
@@ -113,7 +114,7 @@ def finish(
 
 
 def _collect(part: _Part, columns: Columns, limits: Mapping[str, Limit], sorter: Sorter, worst: Mapping[str, Worst]) -> None:
-    beyond = {name: limit.beyond(part.judged, part.probability) for name, limit in limits.items()}
+    beyond = {name: limit.beyond(part.judged, part.applies) for name, limit in limits.items()}
     over_all = np.max([np.full(len(part.errors), -np.inf), *beyond.values()], axis=0)
     crossing = np.flatnonzero(over_all >= 0)
     near = {name: w.candidates(beyond[name]) for name, w in worst.items()}
@@ -128,7 +129,7 @@ def _collect(part: _Part, columns: Columns, limits: Mapping[str, Limit], sorter:
             row=part.first + i,
             trait=trait,
             z=float(part.judged[trait][i]),
-            traits={n: {"z": float(part.judged[n][i]), "threshold": limits[n].z} for n in crossed},
+            traits={n: {"z": float(part.judged[n][i]), "threshold": limits[n].cut.value} for n in crossed},
             messages=columns.conversation(record).to_record(),
             id=record.get("id") if isinstance(record.get("id"), str | int) else None,
         )
@@ -172,14 +173,14 @@ def _write(
     often = sorted(duplicates.sizes, key=lambda row: -duplicates.sizes[row])[:WORST]
     repeated = {f.row: f for f in sorter.worst_first() if f.row in often} if often else {}
     summary = {
-        **tally.to_record({name: float(entry.calibration["spread"]) for name, entry in vectors.traits.items()}),
+        **tally.to_record({name: entry.calibration.spread for name, entry in vectors.traits.items()}),
         "near_duplicates": repeats,
         "without_tokens": without_tokens,
         "baseline": manifest.pins["options"]["baseline"],
         "model": vectors.model.name,
         "warnings": manifest.pins["model"]["warnings"],
         "input": [{k: v for k, v in f.items() if k != "sha256"} for f in manifest.pins["input"]][:20],
-        "conditions": {n: list(limit.condition) for n, limit in limits.items() if limit.condition},
+        "conditions": {n: [c.trait, c.cut.words, c.last_turns] for n, limit in limits.items() if (c := limit.condition) is not None},
     }
     write_whole(folder / "summary.json", (json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
     return Screening(
@@ -196,7 +197,7 @@ def _line(flagged: Flagged, limits: Mapping[str, Limit], pushed: list[dict[str, 
     return head | {
         "trait": flagged.trait,
         "z": flagged.z,
-        "threshold": limits[flagged.trait].z,
+        "threshold": limits[flagged.trait].cut.value,
         "beyond": flagged.beyond,
         "traits": flagged.traits,
         "tokens": pushed,
@@ -209,7 +210,7 @@ def _pushed(tokens: TokenScores | str | None, trait: str, limit: Limit) -> list[
     """The tokens that pushed a trait to its unsafe side, hardest first."""
     if tokens is None or isinstance(tokens, str) or trait not in tokens.z:
         return None
-    push = tokens.z[trait] if limit.above else -tokens.z[trait]
+    push = tokens.z[trait] if limit.cut.unsafe_side == "above" else -tokens.z[trait]
     order = [int(i) for i in np.argsort(-push, kind="stable") if push[i] > 0][:PUSHING]
     return [{"token": tokens.tokens[i], "z": float(tokens.z[trait][i])} for i in order]
 
@@ -227,7 +228,7 @@ def _groups(part: _Part, columns: Columns) -> NDArray[np.int64]:
     return np.array(groups, np.int64)
 
 
-def _open_part(path: Path, first: int, vectors: VectorSet, columns: Columns) -> _Part:
+def _open_part(path: Path, first: int, vectors: VectorSet, columns: Columns, limits: Mapping[str, Limit]) -> _Part:
     responses = [name for name, entry in vectors.traits.items() if entry.reads == "response"]
     if path.suffix == ".jsonl":
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n")]
@@ -253,9 +254,13 @@ def _open_part(path: Path, first: int, vectors: VectorSet, columns: Columns) -> 
     return _Part(
         first,
         {n: numbers(column(n, "z")) for n in vectors.traits},
-        {n: numbers(column(n, "probability")) for n in vectors.traits},
         {n: numbers(column(n, "difference")) for n in responses},
         errors,
         {n: numbers(column(n, WORST_Z if n in responses else "z")) for n in vectors.traits},
+        {
+            n: where_applies(limit.condition, numbers(column(n, CONDITION_Z)), vectors[limit.condition.trait].calibration)
+            for n, limit in limits.items()
+            if limit.condition is not None
+        },
         read,
     )

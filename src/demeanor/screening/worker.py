@@ -8,6 +8,8 @@ Added to each row, for every trait T of the vector set (null where it was not sc
     demeanor_T_raw, demeanor_T_z, demeanor_T_probability     as `demeanor score` gives them
     demeanor_T_worst_z                                        of its worst part, where that is worse than the whole, else T_z;
                                                               what thresholds are tried on; for traits read on the response
+    demeanor_T_condition_z                                    of the user's worst message in the last turns, by the trait that T applies
+                                                              by; null where there is none; for traits with a condition
     demeanor_T_difference                                     raw minus the baseline; for traits read on the response
     demeanor_error                                            why the row is not scored, or has no baseline; null otherwise
 """
@@ -26,8 +28,9 @@ import pyarrow.parquet as pq
 
 from demeanor.conversation import Conversation
 from demeanor.errors import DemeanorError, InputFileError
+from demeanor.measure.cuts import Condition
 from demeanor.records import to_line
-from demeanor.scoring.reading import NotScored, Reading, Score, TokenScores
+from demeanor.scoring.reading import NotScored, Reading, TokenScores, scores_by
 from demeanor.scoring.scorer import CHUNK
 from demeanor.screening.baseline import BATCH, Answers, answer_batch, key_of
 from demeanor.screening.columns import from_table
@@ -44,6 +47,7 @@ Progress = Callable[[int], None]
 PREFIX = "demeanor_"
 ERROR = f"{PREFIX}error"
 WORST_Z = "worst_z"
+CONDITION_Z = "condition_z"
 
 
 def column(trait: str, what: str) -> str:
@@ -139,12 +143,10 @@ def screened(scorer: Scorer, result: Reading | NotScored) -> Reading | NotScored
     if isinstance(reasoning, NotScored):
         return NotScored(f"the reasoning in the reply: {reasoning.error}")
 
-    def worse(name: str, *scores: Score) -> Score:
-        return (min if scorer.vectors[name].safe_pole == "high" else max)(scores, key=lambda s: s.z)
-
-    scores = {name: worse(name, score, reasoning.scores[name]) for name, score in result.scores.items()}
+    entries = scorer.vectors.traits
+    scores = {name: entries[name].worst((score, reasoning.scores[name])) for name, score in result.scores.items()}
     parts = [found.worst for found in (result, reasoning)]
-    worst = {name: worse(name, scores[name], *(p[name] for p in parts if name in p)) for name in scores if any(name in p for p in parts)}
+    worst = {n: entries[n].worst([scores[n], *(p[n] for p in parts if n in p)]) for n in scores if any(n in p for p in parts)}
     return replace(result, scores=scores, worst=worst)
 
 
@@ -163,17 +165,29 @@ def added_columns(scorer: Scorer) -> list[str]:
         names += [column(trait, k) for k in ("raw", "z", "probability")]
         if scorer.vectors[trait].reads == "response":
             names += [column(trait, k) for k in (WORST_Z, "difference")]
+        if scorer.vectors.condition(trait) is not None:
+            names.append(column(trait, CONDITION_Z))
     return [*names, ERROR]
 
 
-def _scores(scorer: Scorer, reading: Reading) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _scores(scorer: Scorer, reading: Reading) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
     for trait, score in reading.scores.items():
-        kinds = {"raw": score.raw, "z": score.z, "probability": score.probability}
+        kinds: dict[str, float | None] = {"raw": score.raw, "z": score.z, "probability": score.probability}
         if scorer.vectors[trait].reads == "response":
             kinds[WORST_Z] = reading.worst.get(trait, score).z
+        if (condition := scorer.vectors.condition(trait)) is not None:
+            kinds[CONDITION_Z] = _worst_of_user(scorer, condition, reading)
         found |= {column(trait, what): value for what, value in kinds.items()}
     return found
+
+
+def _worst_of_user(scorer: Scorer, condition: Condition, reading: Reading) -> float | None:
+    """Z of the user's worst message in the turns that a condition looks at; None where nothing can be said."""
+    turns = scores_by(condition.trait, reading.users[-condition.last_turns :])
+    if condition.holds(turns) is None:
+        return None
+    return scorer.vectors[condition.trait].worst(score for turn in turns for score in turn if score is not None).z
 
 
 def _differences(worker: Worker, conversation: Conversation, reading: Reading) -> dict[str, Any]:

@@ -26,12 +26,12 @@ from demeanor.conversation import Conversation, Message
 from demeanor.errors import SteeringError
 from demeanor.extraction.directions import Array
 from demeanor.extraction.pipeline import CAP
+from demeanor.measure.calibration import fit_calibration
+from demeanor.measure.metrics import auroc
 from demeanor.model.generation import Sampling, write_replies
 from demeanor.model.identity import identify
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
-from demeanor.scoring.calibration import fit_calibration
-from demeanor.scoring.metrics import auroc
 from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import TraitEntry, VectorSet
 
@@ -144,7 +144,6 @@ def _found(reader: ActivationReader, x: Array, talks: Sequence[Conversation]) ->
     )
     about: dict[str, Any] = {
         "method": "mean(default) - mean(roles)",
-        "centre": calibration.centre,
         "roles": list(ROLES),
         "questions": at.shape[1],
         "split_half_auroc": told[layer],
@@ -164,7 +163,7 @@ def _found(reader: ActivationReader, x: Array, talks: Sequence[Conversation]) ->
         safe_pole="high",
         reads="response",
         pack_hash="roles",
-        calibration=calibration.to_record(),
+        calibration=calibration,
     )
     vectors = VectorSet(
         model=replace(identify(reader.model, reader.tokenizer), blocks=reader.blocks_path or ""),

@@ -23,9 +23,9 @@ from demeanor.errors import SteeringError
 from demeanor.extraction.directions import mean_difference
 from demeanor.extraction.examples import read_trait
 from demeanor.extraction.pipeline import STEERING_METHOD, caps
+from demeanor.measure.metrics import Array
 from demeanor.model.generation import Reply, Sampling, prompt_ids
 from demeanor.model.intervention import Intervention, Where
-from demeanor.scoring.metrics import Array
 from demeanor.scoring.reading import NotScored
 from demeanor.scoring.scorer import Scorer
 from demeanor.steering.capability import accuracy

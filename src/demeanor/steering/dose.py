@@ -19,7 +19,6 @@ from torch import Tensor
 
 from demeanor.errors import SteeringError
 from demeanor.model.intervention import Condition, Intervention, Kind, Where
-from demeanor.scoring.calibration import Calibration
 from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import VectorSet
 
@@ -189,5 +188,5 @@ def _condition(vectors: VectorSet, name: str, dose: float) -> Condition:
     entry = vectors[name]
     if entry.reads != "response":
         raise SteeringError(f"{name} is read on the user's messages, so steering a reply cannot wait for it; leave the condition out")
-    centre = Calibration.from_record(entry.calibration).centre
+    centre = entry.calibration.centre
     return Condition(entry.reading.layers, entry.reading.rows.float(), centre, "below" if dose > 0 else "above")

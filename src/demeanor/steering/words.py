@@ -8,7 +8,7 @@ import numpy as np
 
 from demeanor.errors import SteeringError
 from demeanor.extraction.directions import spread
-from demeanor.scoring.metrics import Array
+from demeanor.measure.metrics import Array
 from demeanor.traits.definition import TraitDefinition
 from demeanor.traits.words import bag_of_words
 

@@ -13,8 +13,9 @@ from typing import Literal
 
 from demeanor.conversation import Conversation, Message, as_conversation
 from demeanor.errors import ConversationError, TraitError
+from demeanor.measure.cuts import Action, AppliesWhen
+from demeanor.measure.poles import Pole
 
-Pole = Literal["high", "low"]
 Split = Literal["train", "calibration", "test"]
 Span = Literal["response", "user"]
 SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
@@ -60,7 +61,9 @@ class TraitDefinition:
     are filled in with the train pairs as text. `safe_pole` says which pole one wants to see, `reads` whose message is read.
     `ordinary_weight` says how much an everyday conversation (traits/ordinary.py) counts as an example of the safe pole, against 1 for
     a reply of a pair; 0 leaves them aside.
-    `splits` maps each family to its split.
+    `splits` maps each family to its split. `applies_when` says when the trait counts at all (None: always), `not_scored` what is done about
+    a reply that could not be scored, and `judged_whole` that it asks for something which may stand anywhere in a reply, so that no
+    part of a reply is judged by it.
     """
 
     name: str
@@ -75,10 +78,15 @@ class TraitDefinition:
     safe_pole: Pole = "high"
     reads: Span = "response"
     ordinary_weight: float = 0.0
+    applies_when: AppliesWhen | None = None
+    not_scored: Action = "flag"
+    judged_whole: bool = False
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise TraitError(f"{self.name!r} is no trait name: use lower-case letters, digits, '_' and '-', at most 64, no path")
+        if self.applies_when is not None and (self.reads == "user" or self.applies_when.trait == self.name):
+            raise TraitError(f"trait {self.name}: 'applies_when' is for traits of replies, and names a trait of the user's messages")
         self.title = self.title or self.name.replace("_", " ").capitalize()
         if self.pairs:
             self.splits = dict(self.splits) or _spread_over_splits([p.family for p in self.pairs])

@@ -18,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from demeanor.conversation import ROLES, Message
 from demeanor.errors import TraitError, nearest
-from demeanor.traits.definition import NAME, ContrastPair, Pole, Span, Split, TraitDefinition
+from demeanor.measure.cuts import Action, AppliesWhen
+from demeanor.measure.poles import Pole
+from demeanor.traits.definition import NAME, ContrastPair, Span, Split, TraitDefinition
 from demeanor.yaml_files import read_yaml
 
 BUILT_IN = Path(__file__).parent / "packs"
@@ -68,6 +70,9 @@ class _Pack(_Strict):
     safe_pole: Pole = "high"
     reads: Span = "response"
     ordinary_weight: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
+    applies_when: AppliesWhen | None = None
+    not_scored: Action = "flag"
+    judged_whole: bool = False
     families: dict[str, Split] = Field(default_factory=dict)
     pairs: list[_Pair] = Field(default_factory=list)
     high_trait_prompts: list[str] = Field(default_factory=list)
@@ -156,6 +161,9 @@ def _definition(pack: _Pack) -> TraitDefinition:
         safe_pole=pack.safe_pole,
         reads=pack.reads,
         ordinary_weight=pack.ordinary_weight,
+        applies_when=pack.applies_when,
+        not_scored=pack.not_scored,
+        judged_whole=pack.judged_whole,
     )
 
 

@@ -31,11 +31,11 @@ def card(vectors: VectorSet) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, entry in vectors.traits.items():
-        held = entry.metrics.get("auroc")
+        held = entry.proof.auroc if entry.proof is not None else None
         value, interval, pairs = "not measured", "", "0"
         if held is not None:
-            value, pairs = f"{held['value']:.2f}", str(held["pairs"])
-            interval = f"{held['low']:.2f} to {held['high']:.2f}"
+            value, pairs = f"{held.value:.2f}", str(held.pairs)
+            interval = f"{held.low:.2f} to {held.high:.2f}"
         layers = ", ".join(str(layer) for layer in entry.reading.layers)
         method = entry.reading.metadata.get("method", "unknown")
         if adapted := entry.reading.metadata.get("adapted"):

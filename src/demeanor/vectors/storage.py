@@ -2,7 +2,7 @@
 
     vectors.safetensors   reading.TRAIT [layers, hidden], steering.TRAIT [hidden], neutral.norm [layers],
                           neutral.scale [layers, hidden]
-    manifest.json         format version, model, pooling, traits with metrics, versions, date, hashes of the other two
+    manifest.json         format version, model, pooling, traits with their proof ("metrics"), versions, date, hashes of the other two
     calibration.json      for each trait, how raw scores become z and probability
     summary.json          the tutorial's shape
     README.md             a card for people
@@ -32,15 +32,16 @@ from safetensors import SafetensorError
 from demeanor.errors import DamagedVectorSetError, FormatVersionError, OutputError, VectorSetError
 from demeanor.model.identity import ModelIdentity
 from demeanor.vectors.card import card
+from demeanor.vectors.format_1 import upgraded
 from demeanor.vectors.persona_vector import PersonaVector, check_direction
 from demeanor.vectors.schema import Manifest, VectorRecord, check_manifest, parse_json
 from demeanor.vectors.vector_set import TraitEntry, VectorSet
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 ADAPTED = "adapted"  # in the metadata of a reading vector that was fitted to labelled replies: at which size, how well
 _HASHED = ("vectors.safetensors", "calibration.json")
-_ENTRY_TEXT = ("title", "description", "high_pole", "low_pole", "safe_pole", "reads", "pack_hash", "metrics")
+_ENTRY_TEXT = ("title", "description", "high_pole", "low_pole", "safe_pole", "reads", "pack_hash", "not_scored", "judged_whole")
 
 
 def save(vectors: VectorSet, folder: Path) -> Path:
@@ -182,7 +183,7 @@ def _parse(files: Mapping[str, bytes], folder: Path) -> VectorSet:
         checked = check_manifest(manifest, calibrations, str(folder))
         return VectorSet(
             model=ModelIdentity(**manifest["model"]),
-            traits={name: _entry(name, manifest, checked, tensors, calibrations) for name in manifest["order"]},
+            traits={name: _entry(name, manifest, checked, tensors) for name in checked.order},
             pooling=checked.pooling,
             neutral_norm=_neutral(tensors, "neutral.norm", (checked.model.layers,)),
             neutral_scale=_neutral(tensors, "neutral.scale", (checked.model.layers, checked.model.hidden_size)),
@@ -197,13 +198,11 @@ def _parse(files: Mapping[str, bytes], folder: Path) -> VectorSet:
         raise DamagedVectorSetError(f"{folder}: the vector set does not hold together ({error}); extract it again") from error
 
 
-def _entry(
-    name: str, manifest: dict[str, Any], checked: Manifest, tensors: dict[str, torch.Tensor], calibrations: dict[str, Any]
-) -> TraitEntry:
-    record, model = manifest["traits"][name], checked.model
+def _entry(name: str, manifest: dict[str, Any], checked: Manifest, tensors: dict[str, torch.Tensor]) -> TraitEntry:
+    record, trait, model = manifest["traits"][name], checked.traits[name], checked.model
     vectors = {}
     for use in ("reading", "steering"):
-        kept: VectorRecord = getattr(checked.traits[name], use)
+        kept: VectorRecord = getattr(trait, use)
         tensor = tensors[f"{use}.{name}"]
         rows = tensor if tensor.ndim == 2 else tensor[None]
         if tuple(rows.shape) != (len(kept.layers), model.hidden_size):
@@ -215,7 +214,14 @@ def _entry(
         check_direction(tensor, f"{name}: the {use} direction", may_be_zero=use == "steering" and kept.metadata.method == "none")
         about = record[use]
         vectors[use] = PersonaVector(name, tensor.float(), about["layer_idx"], float(about["strength"]), about["metadata"])
-    return TraitEntry(vectors["reading"], vectors["steering"], calibration=calibrations[name], **{k: record[k] for k in _ENTRY_TEXT})
+    return TraitEntry(
+        reading=vectors["reading"],
+        steering=vectors["steering"],
+        calibration=checked.calibrations[name],
+        proof=trait.metrics,
+        applies_when=trait.applies_when,
+        **{key: getattr(trait, key) for key in _ENTRY_TEXT},
+    )
 
 
 def _neutral(tensors: dict[str, torch.Tensor], name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -241,6 +247,8 @@ def _read_manifest(content: bytes, folder: Path) -> dict[str, Any]:
             )
         checksum = manifest.pop("checksum", None)
         signed = _sha256(_json(manifest))
+        if version == 1 and isinstance(manifest.get("traits"), dict):
+            manifest["traits"] = upgraded(manifest["traits"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, VectorSetError):
             raise
@@ -258,13 +266,17 @@ def _files(vectors: VectorSet) -> dict[str, bytes]:
     records: dict[str, Any] = {}
     for name, entry in vectors.traits.items():
         record: dict[str, Any] = {key: getattr(entry, key) for key in _ENTRY_TEXT}
+        record["metrics"] = entry.proof.to_record() if entry.proof is not None else {}
+        if entry.applies_when is not None:
+            record["applies_when"] = entry.applies_when.model_dump(exclude_none=True)
         for use, vector in (("reading", entry.reading), ("steering", entry.steering)):
             tensors[f"{use}.{name}"] = _own(vector.direction)
-            record[use] = {"layer_idx": vector.layer_idx, "strength": vector.strength, "metadata": vector.metadata}
+            about = {k: v for k, v in vector.metadata.items() if use == "steering" or k != "centre"}  # the calibration has it
+            record[use] = {"layer_idx": vector.layer_idx, "strength": vector.strength, "metadata": about}
         records[name] = record
     files = {
         "vectors.safetensors": safetensors.torch.save(tensors),
-        "calibration.json": _json({name: entry.calibration for name, entry in vectors.traits.items()}),
+        "calibration.json": _json({name: entry.calibration.to_record() for name, entry in vectors.traits.items()}),
     }
     manifest = {
         "format_version": FORMAT_VERSION,

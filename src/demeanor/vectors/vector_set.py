@@ -2,7 +2,7 @@
 
 For each trait there are two vectors. The *reading* vector is what scores are made with; the *steering* vector is the
 mean difference at one layer, the tutorial's. They may differ in layer and method; both are named in their metadata.
-Calibrations are kept here as plain records; the scoring room gives them their meaning.
+Each number of a trait has one place: its calibration and its proof are typed, and the reading vector takes its centre from the calibration.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from demeanor.errors import VectorSetError, WrongModelError, nearest
+from demeanor.errors import CutError, VectorSetError, WrongModelError, nearest
+from demeanor.measure.calibration import Calibration, Score
+from demeanor.measure.cuts import Action, AppliesWhen, Condition, find_cut
+from demeanor.measure.poles import Pole, Side, unsafe_side
+from demeanor.measure.proof import Proof
 from demeanor.model.identity import ModelIdentity
 from demeanor.model.pooling import Pooling
-from demeanor.traits.definition import Pole, Span
+from demeanor.traits.definition import Span, TraitDefinition
 from demeanor.vectors.persona_vector import PersonaVector, layer_words
 
 if TYPE_CHECKING:
@@ -56,9 +60,58 @@ class TraitEntry:
     safe_pole: Pole
     reads: Span
     pack_hash: str
-    calibration: dict[str, Any]
-    metrics: dict[str, Any] = field(default_factory=dict)
-    """Held-out results with intervals and sample sizes, as validation gave them; empty where there were none."""
+    calibration: Calibration
+    proof: Proof | None = None
+    """Held-out results with intervals and sample sizes; None where there were none."""
+    applies_when: AppliesWhen | None = None
+    """The trait counts only where the user's messages call for it; None: always."""
+    not_scored: Action = "flag"
+    """What is done about a reply that could not be scored, where a policy does not say."""
+    judged_whole: bool = False
+    """Whether it asks for something that may stand anywhere in a reply, so that no part of it says that it is missing."""
+
+    def __post_init__(self) -> None:
+        """The reading vector's centre is the calibration's."""
+        if self.reading.metadata.get("centre") != self.calibration.centre:
+            metadata = {**self.reading.metadata, "centre": self.calibration.centre}
+            object.__setattr__(self, "reading", replace(self.reading, metadata=metadata))
+
+    @classmethod
+    def of(
+        cls,
+        trait: TraitDefinition,
+        pack_hash: str,
+        reading: PersonaVector,
+        steering: PersonaVector,
+        calibration: Calibration,
+        proof: Proof | None = None,
+    ) -> TraitEntry:
+        """Of a trait's definition and what was measured."""
+        return cls(
+            reading=reading,
+            steering=steering,
+            title=trait.title,
+            description=trait.description,
+            high_pole=trait.high_pole,
+            low_pole=trait.low_pole,
+            safe_pole=trait.safe_pole,
+            reads=trait.reads,
+            pack_hash=pack_hash,
+            calibration=calibration,
+            proof=proof,
+            applies_when=trait.applies_when,
+            not_scored=trait.not_scored,
+            judged_whole=trait.judged_whole,
+        )
+
+    @property
+    def unsafe_side(self) -> Side:
+        """Which side of its scores is the unsafe one."""
+        return unsafe_side(self.safe_pole)
+
+    def worst(self, scores: Iterable[Score]) -> Score:
+        """The score that lies farthest on the unsafe side."""
+        return (max if self.unsafe_side == "above" else min)(scores, key=lambda score: score.z)
 
     def on_safe_side(self, centred: float) -> bool:
         """Whether a centred score lies on the pole that one wants to see."""
@@ -67,8 +120,9 @@ class TraitEntry:
     @property
     def measured(self) -> Measured:
         """The AUROC with its 95 % interval: on held-out pairs, or of an adapted vector on its labelled replies."""
-        if held := self.metrics.get("auroc"):
-            return Measured(held["value"], held["low"], held["high"], f"{held['pairs']} held-out pairs")
+        if self.proof is not None:
+            held = self.proof.auroc
+            return Measured(held.value, held.low, held.high, f"{held.pairs} held-out pairs")
         if adapted := self.reading.metadata.get("adapted"):
             found = adapted["auroc"]
             return Measured(found["value"], found["low"], found["high"], f"{adapted['rows']} labelled replies, cross-validated")
@@ -160,11 +214,28 @@ class VectorSet:
         """A hash over all that scores depend on, and, with `thresholds`, decisions too: 24 hexadecimal digits."""
         digest = hashlib.sha256(f"{self.model.fingerprint} {self.pooling}".encode())
         for name, entry in self.traits.items():
-            calibration = {k: v for k, v in entry.calibration.items() if thresholds or k != "thresholds"}
-            facts = [name, entry.reads, entry.safe_pole, list(entry.reading.layers), calibration]
+            calibration = {k: v for k, v in entry.calibration.to_record().items() if thresholds or k != "thresholds"}
+            facts: list[Any] = [name, entry.reads, entry.safe_pole, list(entry.reading.layers), calibration]
+            if entry.applies_when is not None:
+                facts.append(entry.applies_when.model_dump(exclude_none=True))
             digest.update(json.dumps(facts, sort_keys=True).encode())
             digest.update(entry.reading.direction.detach().cpu().float().contiguous().numpy().tobytes())
         return digest.hexdigest()[:24]
+
+    def condition(self, trait: str) -> Condition | None:
+        """When a trait counts at all, with its number; None: always, or the set does not hold the trait that would say.
+
+        Raises:
+            CutError: the other trait is not read on the user's messages, or its calibration holds no such threshold.
+        """
+        when = self[trait].applies_when
+        if when is None or when.trait not in self.traits:
+            return None
+        entry = self[when.trait]
+        if entry.reads != "user":
+            raise CutError(f"{trait} applies by {when.trait}, which is read on replies; one that is read on the user's messages is needed")
+        cut = find_cut(when.threshold, when.trait, entry.calibration, entry.safe_pole, when.unsafe, f"set for {trait}")
+        return Condition(when.trait, cut, when.last_turns)
 
     def check_model(self, model: ModelIdentity, allow_other: bool = False) -> list[str]:
         """Refuse a model that these vectors were not made with.

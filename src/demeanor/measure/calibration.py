@@ -10,34 +10,91 @@ Knows no model and no tensor; scikit-learn is imported where something is fitted
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, model_validator
+from pydantic.dataclasses import dataclass
 
 from demeanor.errors import ExtractionError
-from demeanor.scoring.parts import Parts
+from demeanor.measure.checked import EXACT, Count, Number, Positive
+from demeanor.measure.metrics import Array
+from demeanor.measure.parts import Parts
+from demeanor.measure.thresholds import Threshold
 
-Array = NDArray[np.float64]
 Method = Literal["platt", "isotonic"]
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """How one trait's raw scores are read. `source` says in words which examples it was fitted on."""
+class Score(NamedTuple):
+    """One trait's score of one response. Higher is more of the trait, on every scale."""
 
-    centre: float
-    spread: float
+    raw: float
+    """The activation along the direction, in units of the model's activations."""
+    centred: float
+    """Raw minus the midpoint of the two poles; above 0 is nearer to the high pole."""
+    z: float
+    """Centred, in units of the spread within a pole."""
+    probability: float
+    """Calibrated chance of the high pole, strictly between 0 and 1."""
+
+    def __repr__(self) -> str:
+        return f"Score(z {self.z:+.2f}, probability {chance_in_words(self.probability)}, centred {self.centred:+.2f}, raw {self.raw:+.2f})"
+
+
+def chance_in_words(probability: float) -> str:
+    """Two places, without calling anything certain."""
+    if probability < 0.005:
+        return "<0.01"
+    return ">0.99" if probability > 0.995 else f"{probability:.2f}"
+
+
+_Point = tuple[Number, Number]
+
+
+@dataclass(frozen=True, config=EXACT)
+class Calibration:
+    """How one trait's raw scores are read."""
+
+    centre: Number
+    """Raw score of the midpoint between the two poles' means."""
+    spread: Positive
+    """Standard deviation of raw scores within a pole; a z is in units of it."""
     method: Method
-    points: tuple[tuple[float, float], ...]
+    points: Annotated[tuple[_Point, ...], Field(min_length=1)]
     """Platt: one point (slope, intercept) on z. Isotonic: the corners (z, probability), joined by straight lines."""
-    n_high: int
-    n_low: int
+    n_high: Count
+    """How many examples of the high pole it was fitted on."""
+    n_low: Count
     source: str
-    thresholds: dict[str, Any] = field(default_factory=dict)
+    """Which examples these are, in words."""
+    thresholds: dict[str, Threshold] = field(default_factory=dict)
+    """Cuts at stated errors, by their `key`."""
     parts: Parts | None = None
     """How parts of safe replies score, for the worst part of a long one; None where that was not measured for this direction."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.method == "platt":
+            if len(self.points) != 1:
+                raise ValueError(f"'platt' has one point, slope and intercept, not {len(self.points)}")
+            if self.points[0][0] < 0:
+                raise ValueError(f"the probability falls with the score (slope {self.points[0][0]:g})")
+            return self
+        if not all(0 <= probability <= 1 for _, probability in self.points):
+            raise ValueError("a probability of its points lies outside 0 to 1")
+        pairs = zip(self.points, self.points[1:], strict=False)
+        if any(before[0] > after[0] or before[1] > after[1] for before, after in pairs):
+            raise ValueError("its points do not rise")
+        return self
+
+    @model_validator(mode="after")
+    def _named_for_what_they_keep(self) -> Self:
+        for name, threshold in self.thresholds.items():
+            if name != threshold.key:
+                raise ValueError(f"the threshold {name!r} is one for {threshold.key}")
+        return self
 
     @property
     def flat(self) -> bool:
@@ -51,6 +108,10 @@ class Calibration:
     def probability(self, raw: Array | float) -> Array:
         """Calibrated chance of the high pole, strictly between 0 and 1."""
         return _apply(self.method, self.points, self.z(raw))
+
+    def score(self, raw: float) -> Score:
+        """A raw score on every scale."""
+        return Score(raw, raw - self.centre, float(self.z(raw)), float(self.probability(raw)))
 
     def __repr__(self) -> str:
         kept = f", thresholds: {', '.join(self.thresholds)}" if self.thresholds else ""
@@ -67,16 +128,17 @@ class Calibration:
             "n_high": self.n_high,
             "n_low": self.n_low,
             "source": self.source,
-            "thresholds": self.thresholds,
+            "thresholds": {key: threshold.to_record() for key, threshold in self.thresholds.items()},
         }
         return record if self.parts is None else record | {"parts": self.parts.to_record()}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Calibration:
-        """From what `to_record` gave."""
-        points = tuple((float(a), float(b)) for a, b in record["points"])
-        parts = Parts(**record["parts"]) if record.get("parts") else None
-        return cls(**{**record, "points": points, "parts": parts})
+        """From what `to_record` gave. Raises pydantic's ValidationError where a field is not what it has to be."""
+        return _ADAPTER.validate_python(record)
+
+
+_ADAPTER = TypeAdapter(Calibration)
 
 
 def fit_calibration(raw: Array, high: NDArray[np.bool_], groups: NDArray[Any], source: str) -> Calibration:

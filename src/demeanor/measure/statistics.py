@@ -26,7 +26,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
-from demeanor.scoring.metrics import Array, Interval
+from demeanor.measure.metrics import Array, Interval
 
 ALPHA = 0.05
 POWER = 0.8

@@ -19,31 +19,33 @@ So each but the last is brought to the same scale as the worst of LOOKS.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic.dataclasses import dataclass
 from scipy.special import log_ndtr, ndtri_exp
+
+from demeanor.measure.checked import EXACT, Count, Number, Positive
+from demeanor.measure.poles import Side
 
 PART = 16
 STEP = 8
 LEAST = 48  # tokens of a reply from which on it has parts: a shorter one is judged as a whole alone
 CAUTION = 100.0  # see the curve: no more good replies of two people's length are withheld than by the mean alone
 LOOKS = 10.0  # see docs/monitor.md: streamed, about as many good replies are stopped as a check of the whole withholds
-WHOLE = ("crisis_recognition", "empathetic_responsiveness")
-"""Traits that ask for something which may stand anywhere in a reply, so that no part of it says that it is missing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=EXACT)
 class Parts:
     """How raw scores of parts, and of wholes, of safe replies are spread; `n` replies were measured."""
 
-    mean: float
-    spread: float
-    whole_mean: float
-    whole_spread: float
-    n: int
+    mean: Number
+    spread: Positive
+    whole_mean: Number
+    whole_spread: Positive
+    n: Count
 
     def to_record(self) -> dict[str, Any]:
         """As plain data."""
@@ -67,16 +69,16 @@ def part_spans(start: int, end: int, step: int = STEP) -> list[tuple[int, int]]:
     return [(at - PART, at) for at in ends]
 
 
-def on_whole_scale(parts: Parts, raw: ArrayLike, tokens: int, unsafe_high: bool, caution: float = CAUTION) -> float:
+def on_whole_scale(parts: Parts, raw: ArrayLike, tokens: int, unsafe: Side, caution: float = CAUTION) -> float:
     """The worst of some parts' raw scores in a reply of so many tokens, as the raw score of a whole reply that is as rare."""
-    sign = 1.0 if unsafe_high else -1.0
+    sign = 1.0 if unsafe == "above" else -1.0
     worst = float((sign * np.asarray(raw, float)).max())
     return _as_rare(parts, worst, sign * parts.mean, parts.spread, max(tokens / PART, 1.0) * caution, sign)
 
 
-def so_far_on_whole_scale(parts: Parts, raw: float, unsafe_high: bool) -> float:
+def so_far_on_whole_scale(parts: Parts, raw: float, unsafe: Side) -> float:
     """The raw score of a reply so far, at one of several looks, as that of a whole reply which is as rare at its only look."""
-    sign = 1.0 if unsafe_high else -1.0
+    sign = 1.0 if unsafe == "above" else -1.0
     return _as_rare(parts, sign * raw, sign * parts.whole_mean, parts.whole_spread, LOOKS, sign)
 
 

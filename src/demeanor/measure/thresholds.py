@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
 
 from demeanor.errors import ExtractionError
-from demeanor.scoring.metrics import Array
+from demeanor.measure.checked import OPEN, Count, Number, Rate, Share
+from demeanor.measure.metrics import Array
+from demeanor.measure.poles import Pole, Side, unsafe_side
 
 ErrorKind = Literal["miss", "false_alarm"]
-ROUNDING = 1e-12
 STANDARD: tuple[tuple[ErrorKind, float], ...] = (
     ("miss", 0.05),
     ("miss", 0.1),
@@ -34,20 +36,30 @@ STANDARD: tuple[tuple[ErrorKind, float], ...] = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=OPEN)
 class Threshold:
-    """A cut on z: replies at or beyond it on the unsafe side are flagged."""
+    """A cut on z that keeps a stated error: replies at or beyond it on the unsafe side are flagged."""
 
-    z: float
-    unsafe_side: Literal["below", "above"]
+    z: Number
+    """In units of the calibration's spread; 0 is half-way between the poles."""
+    unsafe_side: Side
     kind: ErrorKind
-    rate: float
-    n: int
+    """"miss": unsafe replies that are passed; "false_alarm": safe replies that are flagged."""
+    rate: Rate
+    """The error that is kept, between 0 and 1."""
+    n: Count = 0
     """How many unsafe examples (for a miss rate) or safe ones (for a false-alarm rate) support it."""
-    prompts: int
+    prompts: Count = 0
     """How many prompts, or other groups, these belong to."""
-    observed_miss: float
-    observed_false_alarm: float
+    observed_miss: Share | None = None
+    """Share of the sample's unsafe examples that it passes; None where there is none."""
+    observed_false_alarm: Share | None = None
+    """Share of the sample's safe examples that it flags; None where there is none."""
+
+    @property
+    def key(self) -> str:
+        """Its name in a calibration: "miss 0.05"."""
+        return threshold_key(self.kind, self.rate)
 
     @property
     def guarantee(self) -> str:
@@ -55,7 +67,7 @@ class Threshold:
         what = "an unsafe reply is missed" if self.kind == "miss" else "a safe reply is flagged"
         examples = "unsafe" if self.kind == "miss" else "safe"
         answering = "" if self.prompts == self.n else f" to {self.prompts} prompts"
-        there = f"{self.observed_miss:.0%} missed, {self.observed_false_alarm:.0%} false alarms"
+        there = f"{_percent(self.observed_miss)} missed, {_percent(self.observed_false_alarm)} false alarms"
         return (
             f"flag z {self.unsafe_side} {self.z:+.2f}: {what} with probability at most {self.rate:.0%}, if replies are like "
             f"the {self.n} {examples} examples{answering} that it rests on (there: {there})"
@@ -64,14 +76,6 @@ class Threshold:
     def to_record(self) -> dict[str, Any]:
         """As plain data."""
         return asdict(self) | {"guarantee": self.guarantee}
-
-
-def reached(chance: Array | float, limit: float) -> Any:
-    """Whether a probability reaches its limit: on it counts, and so does what 1 - p has rounded away from it.
-
-    The one comparison of probabilities with limits, wherever one is made.
-    """
-    return chance >= limit - ROUNDING
 
 
 def threshold_key(kind: ErrorKind, rate: float) -> str:
@@ -123,18 +127,20 @@ def fit_threshold(
         rate=rate,
         n=n,
         prompts=prompts,
-        observed_miss=float((~flagged[unsafe]).mean()) if unsafe.any() else float("nan"),
-        observed_false_alarm=float(flagged[~unsafe].mean()) if (~unsafe).any() else float("nan"),
+        observed_miss=float((~flagged[unsafe]).mean()) if unsafe.any() else None,
+        observed_false_alarm=float(flagged[~unsafe].mean()) if (~unsafe).any() else None,
     )
 
 
-def standard_thresholds(
-    z: Array, high: NDArray[np.bool_], safe_pole: Literal["high", "low"], groups: NDArray[Any] | None = None
-) -> dict[str, dict[str, Any]]:
-    """The thresholds at the usual rates that the sample can support, as records by threshold_key."""
-    unsafe_is_high = safe_pole == "low"
+def standard_thresholds(z: Array, high: NDArray[np.bool_], safe_pole: Pole, groups: NDArray[Any] | None = None) -> dict[str, Threshold]:
+    """The thresholds at the usual rates that the sample can support, by threshold_key."""
+    unsafe_is_high = unsafe_side(safe_pole) == "above"
     found = {}
     for kind, rate in STANDARD:
         with contextlib.suppress(ExtractionError):  # too few examples for this rate
-            found[threshold_key(kind, rate)] = fit_threshold(z, high == unsafe_is_high, unsafe_is_high, rate, kind, groups).to_record()
+            found[threshold_key(kind, rate)] = fit_threshold(z, high == unsafe_is_high, unsafe_is_high, rate, kind, groups)
     return found
+
+
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{share:.0%}"

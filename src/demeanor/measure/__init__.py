@@ -1,0 +1,1 @@
+"""Numbers without tensors: calibration, thresholds, what is unsafe, how well scores discriminate, statistics, drift."""
