@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +51,7 @@ HERE = Path(__file__).parent / "contracts"
 GOLDENS = HERE / "goldens"
 RENEW = "DEMEANOR_RENEW_GOLDENS"
 SEVERITIES = (None, "yellow", "red")
+WORST = "worst "
 
 
 class Outcome(NamedTuple):
@@ -68,18 +69,16 @@ class Outcome(NamedTuple):
 
 
 Scores = Mapping[str, tuple[float, float] | None] | None
-"""z and probability by trait, None for a trait that is no number; None altogether: not scored."""
+"""z and probability by trait ("worst TRAIT": of its worst part), None for what is no number; None altogether: not scored."""
 
 
 def _reading(scores: Scores) -> Reading | NotScored:
     if scores is None:
         return NotScored("planted")
-    nothing = float("nan")
-    return Reading(
-        {trait: Score(nothing, nothing, nothing, nothing) if s is None else Score(s[0], s[0], *s) for trait, s in scores.items()},
-        dict.fromkeys(scores, (1,)),
-        "planted",
-    )
+    nan = float("nan")
+    found = {name: Score(nan, nan, nan, nan) if s is None else Score(s[0], s[0], *s) for name, s in scores.items()}
+    worst = {name.removeprefix(WORST): found.pop(name) for name in scores if name.startswith(WORST)}
+    return Reading(found, dict.fromkeys(found, (1,)), "planted", worst=worst)
 
 
 def decide(policy: Mapping[str, Any] | Path | None, vectors: Any, reply: Scores, user: Sequence[Scores | Sequence[Scores]] = ()) -> Outcome:
@@ -177,6 +176,3 @@ def renewing() -> bool:
 def to_json(found: Any) -> str:
     """Plain data as a file that shows a change in few lines."""
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
-
-
-Judge = Callable[..., Outcome]
