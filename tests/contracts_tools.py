@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 import typer
 import yaml
 
@@ -20,7 +21,7 @@ from demeanor.errors import PolicyError
 from demeanor.monitor.audit import AuditLog, AuditRecord
 from demeanor.monitor.decision import decide as decide_outcome
 from demeanor.monitor.policy import ACTIONS, Policy, load_policy
-from demeanor.scoring import NotScored, Reading, Score
+from demeanor.scoring import Calibration, NotScored, Reading, Score
 from demeanor.screening import LocalEngine, Options, screen
 from demeanor.screening.shards import Manifest
 from demeanor.vectors import built_in
@@ -42,6 +43,7 @@ __all__ = [
     "load_policy",
     "manifest_of",
     "masked",
+    "numbers_of",
     "screen",
     "without_colour",
 ]
@@ -90,6 +92,28 @@ def decide(policy: Mapping[str, Any] | Path | None, vectors: Any, reply: Scores,
     turns = [[_reading(s) for s in said] if isinstance(said, list) else _reading(said) for said in user]  # type: ignore[arg-type]
     found = decide_outcome(chosen.resolve(vectors), _reading(reply), turns)
     return Outcome(ACTIONS.index(found.action), SEVERITIES.index(found.severity), found.fired, found.not_scored is not None)
+
+
+def numbers_of(vectors: Any) -> dict[str, Any]:
+    """By trait, how a vector set is read, and what it makes of activations that are 1, 2, 3 ... in every layer."""
+    found = {}
+    for trait, stored in vectors.traits.items():
+        calibration = Calibration.from_record(stored.calibration)
+        activations = torch.arange(1.0, stored.reading.rows.shape[1] + 1)
+        raw = [round(float(row @ activations), 4) for row in stored.reading.rows]
+        at = (-4.0, -0.5, 0.0, 0.5, 1.0, sum(raw), 8.0)
+        found[trait] = {
+            "reads": stored.reads,
+            "safe_pole": stored.safe_pole,
+            "layers": list(stored.reading.layers),
+            "raw": raw,
+            "z": [round(float(calibration.z(value)), 4) for value in at],
+            "probability": [round(float(calibration.probability(value)), 4) for value in at],
+            "thresholds": {name: (cut["z"], cut["unsafe_side"]) for name, cut in calibration.thresholds.items()},
+            "parts": calibration.parts.to_record() if calibration.parts else None,
+            "learnt_from": stored.reading.metadata.get("learnt_from", []),
+        }
+    return found
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
