@@ -40,10 +40,12 @@ __all__ = [
     "conversations",
     "decide",
     "equals_golden",
+    "how_to_renew",
     "load_policy",
     "manifest_of",
     "masked",
     "numbers_of",
+    "renewing",
     "screen",
     "without_colour",
 ]
