@@ -198,7 +198,7 @@ class _Window:
         options: dict[str, Any] = {}
         if self.reader.shares_up_to:
             options = {"position_ids": torch.arange(start, start + len(new), device=device)[None], "past_key_values": self._cache}
-        with self.reader.passes(self.layers, lambda layer, hidden: found.__setitem__(layer, hidden[0].float().to(device))):
+        with self.reader.stack.passes(self.layers, lambda layer, hidden: found.__setitem__(layer, hidden[0].float().to(device))):
             self.reader.model(input_ids=torch.tensor([new], device=device), use_cache=bool(options), **options)
         values = self.project(torch.stack([found[layer] for layer in self.layers], dim=1))
         if not torch.isfinite(values).all():
@@ -228,5 +228,5 @@ def tapped(reader: ActivationReader, layers: Sequence[int], project: Callable[[T
             else:
                 passes.append(made)
 
-    with reader.passes(layers, take, whole=True):
+    with reader.stack.passes(layers, take, whole=True):
         yield passes

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
@@ -32,6 +33,10 @@ from demeanor.model.pooling import ROLLING, Pooling, combine, pieces, pooler
 SpanOf = Literal["response", "user"]
 Progress: TypeAlias = Callable[[int], None]
 Project: TypeAlias = Callable[[Tensor], Tensor]
+Results: TypeAlias = dict[int, Tensor | ActivationError]
+"""By job."""
+Heads: TypeAlias = dict[int, list[tuple[Tensor, Tensor]]]
+"""Keys and values of the common beginnings that were run, by their length in tokens."""
 ALIKE = 0.999  # cosine from which on activations read by a shared beginning count as the same
 
 
@@ -64,9 +69,10 @@ class ActivationReader:
         self.n_layers = len(self.blocks)
         self.hidden_size = int(text_config(model).hidden_size)
         self.device: torch.device = next(model.get_input_embeddings().parameters()).device
+        self.stack = Stack(model, self.blocks, self.device)
         self.token_budget = token_budget or (1024 if self.device.type == "cpu" else 32768)
-        self.context_length = _context_length(model, tokenizer)
-        self.turns_at = _turns_at(model)
+        self.context_length = context_length(model, tokenizer)
+        self.turns_at = turns_at(model)
         """Tokens from beyond which a conversation is read with other rotary frequencies, for all its tokens."""
 
     def read(
@@ -173,14 +179,15 @@ class ActivationReader:
         if not layers or min(layers) < 0 or max(layers) >= self.n_layers:
             raise ActivationError(f"layers {list(layers)} are not within 0 to {self.n_layers - 1}, the layers of this model")
         long = [i for i, job in enumerate(jobs) if len(job.ids) > self.context_length]
-        results: dict[int, Tensor | ActivationError] = {}
+        results: Results = {}
         for i in long:
             results[i] = self._run_windows(jobs[i], layers, pooling, project)
             if progress is not None:
                 progress(1)
         fitting = [i for i in range(len(jobs)) if i not in results]
         work = [jobs[i] for i in fitting]
-        for batch in self._launch(plan(work, self.token_budget, self.shares_up_to, turns_at=self.turns_at), work, layers, pooling, project):
+        batches = plan(work, self.token_budget, self.shares_up_to, turns_at=self.turns_at)
+        for batch in read_batches(self.stack, Work(work, layers, pooling, project), batches):
             results.update({fitting[i]: result for i, result in batch.items()})
             if progress is not None:
                 progress(len(batch))
@@ -201,112 +208,130 @@ class ActivationReader:
         pooled = combine(pooling, [r for r in found if isinstance(r, Tensor)], held)
         return pooled if project is None else project(pooled.to(self.device)).cpu()
 
-    def _launch(
-        self, batches: Iterator[list[Row]], jobs: Sequence[Job], layers: Sequence[int], pooling: Pooling, project: Project | None
-    ) -> Iterator[dict[int, Tensor | ActivationError]]:
-        """Results by job, a batch at a time; each is taken from the device only once the next one runs there."""
-        heads: dict[int, list[tuple[Tensor, Tensor]]] = {}
-        running: tuple[list[Row], Tensor, Tensor] | None = None
-        for rows in batches:
-            launched = self._try_batch(jobs, rows, layers, pooling, project, heads)
-            if running is not None:
-                yield self._settled(jobs, *running, layers, pooling, project)
-                running = None
-            if launched is not None:
-                running = (rows, *launched)
-            elif smaller := _smaller(rows):
-                yield from self._launch(iter(smaller), jobs, layers, pooling, project)
-            else:
-                error = ActivationError(f"out of memory on a single conversation ({rows[0].length} tokens a window)")
-                yield {rows[0].jobs[0]: error}
-        if running is not None:
-            yield self._settled(jobs, *running, layers, pooling, project)
+    @cached_property
+    def shares_up_to(self) -> int:
+        """The longest conversation, in tokens, whose beginning may be shared with others; 0 where this model cannot.
 
-    def _settled(
-        self,
-        jobs: Sequence[Job],
-        rows: list[Row],
-        values: Tensor,
-        finite: Tensor,
-        layers: Sequence[int],
-        pooling: Pooling,
-        project: Project | None,
-    ) -> dict[int, Tensor | ActivationError]:
-        """A batch's results by job. NaN times a weight of 0 is NaN, so one job can spoil the others of its row: they run again, alone."""
-        found = _collected(jobs, rows, values, finite)
-        for row in rows:
-            if len(row.jobs) > 1 and any(isinstance(found[job], ActivationError) for job in row.jobs):
-                for results in self._launch(iter([[one] for one in row.alone()]), jobs, layers, pooling, project):
-                    found.update(results)
-        return found
-
-    def _try_batch(
-        self,
-        jobs: Sequence[Job],
-        rows: list[Row],
-        layers: Sequence[int],
-        pooling: Pooling,
-        project: Project | None,
-        heads: dict[int, list[tuple[Tensor, Tensor]]],
-    ) -> tuple[Tensor, Tensor] | None:
-        """The results [spans, ...] of a batch and which spans are finite, on the device; None where memory ran out.
-
-        On None the failed pass's tensors are free again: they hung on the error, which ends with this function.
+        Not every architecture takes a mask of one's own, keys and values of an earlier pass, or positions that jump back;
+        so it is tried on a few tokens. Attention that reaches back only so far bounds the length. Raises ModelError
+        where the model is no causal one, which cannot be read at all.
         """
-        try:
-            pooled = self._pooled(jobs, rows, layers, pooling, heads)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
+        refuse_encoder(self.stack)
+        config = text_config(self.model)
+        reach = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+        longest = min([self.context_length, self.turns_at, *(int(r) for r in reach if r)])
+        return longest if longest >= 64 and shares_beginnings(self.stack) else 0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be read in a run: the spans of jobs, at layers, pooled, and projected where a projection is given."""
+
+    jobs: Sequence[Job]
+    layers: Sequence[int]
+    pooling: Pooling = "mean"
+    project: Project | None = None
+
+
+def read_batches(stack: Stack, work: Work, batches: Iterable[list[Row]]) -> Iterator[Results]:
+    """Results by job, a batch at a time; each is taken from the device only once the next one runs there."""
+    heads: Heads = {}
+    running: tuple[list[Row], Tensor, Tensor] | None = None
+    for rows in batches:
+        launched = _try_batch(stack, work, rows, heads)
+        if running is not None:
+            yield _settled(stack, work, *running)
+            running = None
+        if launched is not None:
+            running = (rows, *launched)
+        elif smaller := _smaller(rows):
+            yield from read_batches(stack, work, smaller)
         else:
-            return (pooled if project is None else project(pooled)), torch.isfinite(pooled).flatten(1).all(1)
-        heads.clear()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
+            error = ActivationError(f"out of memory on a single conversation ({rows[0].length} tokens a window)")
+            yield {rows[0].jobs[0]: error}
+    if running is not None:
+        yield _settled(stack, work, *running)
 
-    def _pooled(
-        self, jobs: Sequence[Job], rows: list[Row], layers: Sequence[int], pooling: Pooling, heads: dict[int, list[tuple[Tensor, Tensor]]]
-    ) -> Tensor:
-        """Pooled activations of all spans of a batch [spans, layers, hidden], float32 on the device."""
-        head, width = rows[0].head, max(row.length for row in rows)
-        ids, position, branch = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
-        for at, row in enumerate(rows):
-            first = jobs[row.jobs[0]].ids
-            ids[at, : row.trunk] = torch.tensor(first[head : head + row.trunk])
-            position[at, : row.trunk] = torch.arange(head, head + row.trunk)
-            for number, (job, start, end) in enumerate(row.branches(), 1):
-                ids[at, start:end] = torch.tensor(jobs[job].ids[head + row.trunk :])
-                position[at, start:end] = torch.arange(head + row.trunk, head + row.trunk + end - start)
-                branch[at, start:end] = number
-        spans = sum(len(jobs[job].spans) for row in rows for job in row.jobs)
-        pool = pooler(pooling, pieces(jobs, rows), spans, (len(rows), width), self._to_device)
-        found: dict[int, Tensor] = {}
 
-        def take(layer: int, hidden: Tensor) -> None:
-            found[layer] = pool(hidden)
+def _settled(stack: Stack, work: Work, rows: list[Row], values: Tensor, finite: Tensor) -> Results:
+    """A batch's results by job. NaN times a weight of 0 is NaN, so one job can spoil the others of its row: they run again, alone."""
+    found = _collected(work.jobs, rows, values, finite)
+    for row in rows:
+        if len(row.jobs) > 1 and any(isinstance(found[job], ActivationError) for job in row.jobs):
+            for results in read_batches(stack, work, [[one] for one in row.alone()]):
+                found.update(results)
+    return found
 
-        options: dict[str, Any] = {}
-        if rows[0].masked:
-            options = {
-                "position_ids": self._to_device(position),
-                "attention_mask": _mask(self._to_device(branch), head, self.model.dtype),
-            }
-        if head:
-            if head not in heads:
-                heads[head] = self._head(jobs[rows[0].jobs[0]].ids[:head], max(layers))
-            kept = [(k.expand(len(rows), -1, -1, -1), v.expand(len(rows), -1, -1, -1)) for k, v in heads[head]]
-            options |= {"past_key_values": DynamicCache(kept)}
-        with self.passes(layers, take):
-            self.model(input_ids=self._to_device(ids), use_cache=bool(head), **options)
-        return torch.stack([found[layer].to(self.device) for layer in layers], dim=1)
 
-    def _head(self, ids: list[int], deepest: int) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of a common beginning in the layers up to the deepest that is needed, for one row."""
-        cache = DynamicCache()
-        with self.passes([deepest], lambda _layer, _hidden: None):
-            self.model(input_ids=self._to_device(torch.tensor([ids])), past_key_values=cache, use_cache=True)
-        return keys_and_values(cache)
+def _try_batch(stack: Stack, work: Work, rows: list[Row], heads: Heads) -> tuple[Tensor, Tensor] | None:
+    """The results [spans, ...] of a batch and which spans are finite, on the device; None where memory ran out.
+
+    On None the failed pass's tensors are free again: they hung on the error, which ends with this function.
+    """
+    try:
+        pooled = _pooled(stack, work, rows, heads)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+    else:
+        return (pooled if work.project is None else work.project(pooled)), torch.isfinite(pooled).flatten(1).all(1)
+    heads.clear()
+    if stack.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
+
+
+def _pooled(stack: Stack, work: Work, rows: list[Row], heads: Heads) -> Tensor:
+    """Pooled activations of all spans of a batch [spans, layers, hidden], float32 on the device."""
+    jobs = work.jobs
+    head, width = rows[0].head, max(row.length for row in rows)
+    ids, position, branch = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
+    for at, row in enumerate(rows):
+        first = jobs[row.jobs[0]].ids
+        ids[at, : row.trunk] = torch.tensor(first[head : head + row.trunk])
+        position[at, : row.trunk] = torch.arange(head, head + row.trunk)
+        for number, (job, start, end) in enumerate(row.branches(), 1):
+            ids[at, start:end] = torch.tensor(jobs[job].ids[head + row.trunk :])
+            position[at, start:end] = torch.arange(head + row.trunk, head + row.trunk + end - start)
+            branch[at, start:end] = number
+    spans = sum(len(jobs[job].spans) for row in rows for job in row.jobs)
+    pool = pooler(work.pooling, pieces(jobs, rows), spans, (len(rows), width), stack.to_device)
+    found: dict[int, Tensor] = {}
+
+    def take(layer: int, hidden: Tensor) -> None:
+        found[layer] = pool(hidden)
+
+    options: dict[str, Any] = {}
+    if rows[0].masked:
+        options = {
+            "position_ids": stack.to_device(position),
+            "attention_mask": _mask(stack.to_device(branch), head, stack.model.dtype),
+        }
+    if head:
+        if head not in heads:
+            heads[head] = _head(stack, jobs[rows[0].jobs[0]].ids[:head], max(work.layers))
+        kept = [(k.expand(len(rows), -1, -1, -1), v.expand(len(rows), -1, -1, -1)) for k, v in heads[head]]
+        options |= {"past_key_values": DynamicCache(kept)}
+    with stack.passes(work.layers, take):
+        stack.model(input_ids=stack.to_device(ids), use_cache=bool(head), **options)
+    return torch.stack([found[layer].to(stack.device) for layer in work.layers], dim=1)
+
+
+def _head(stack: Stack, ids: list[int], deepest: int) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of a common beginning in the layers up to the deepest that is needed, for one row."""
+    cache = DynamicCache()
+    with stack.passes([deepest], lambda _layer, _hidden: None):
+        stack.model(input_ids=stack.to_device(torch.tensor([ids])), past_key_values=cache, use_cache=True)
+    return keys_and_values(cache)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A model as its decoder blocks, to be run and read; `device` is where its tokens go."""
+
+    model: PreTrainedModel
+    blocks: nn.ModuleList
+    device: torch.device
 
     @contextmanager
     def passes(self, layers: Sequence[int], take: Callable[[int, Tensor], None], whole: bool = False) -> Iterator[None]:
@@ -321,55 +346,48 @@ class ActivationReader:
             for module in training:
                 module.training = True
 
-    @cached_property
-    def shares_up_to(self) -> int:
-        """The longest conversation, in tokens, whose beginning may be shared with others; 0 where this model cannot.
-
-        Not every architecture takes a mask of one's own, keys and values of an earlier pass, or positions that jump back;
-        so it is tried on a few tokens. Attention that reaches back only so far bounds the length. Raises ModelError
-        where the model is no causal one, which cannot be read at all.
-        """
-        self._check_causal()
-        config = text_config(self.model)
-        reach = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-        longest = min([self.context_length, self.turns_at, *(int(r) for r in reach if r)])
-        return longest if longest >= 64 and self._shares() else 0
-
-    def _check_causal(self) -> None:
-        """Raises ModelError where tokens' activations depend on what comes after them, and so on the padding of their batch.
-
-        The same few tokens are read before two different continuations. Most of them must move: a mixture of experts in
-        low precision may send one token another way.
-        """
-        some = [(7 * i) % 83 + 3 for i in range(24)]
-        jobs = [Job([*some[:8], *rest], [(i, i + 1) for i in range(8)]) for rest in (some[8:16], some[16:])]
-        found = {i: r for batch in self._launch(plan(jobs, 32), jobs, [self.n_layers - 1], "mean", None) for i, r in batch.items()}
-        one, other = found[0], found[1]
-        if isinstance(one, Tensor) and isinstance(other, Tensor) and torch.cosine_similarity(one, other, dim=-1).median() < ALIKE:
-            raise ModelError(
-                f"{type(self.model).__name__} is no causal model: its tokens see later ones, so that a reading would depend "
-                "on its neighbours in a batch; use a decoder-only chat model"
-            )
-
-    def _shares(self) -> bool:
-        some = [(7 * i) % 83 + 3 for i in range(32)]
-        texts = [[*some[:14], *some[14:27] * (i % 2), *some[i : i + 6]] for i in range(6)]
-        jobs = [Job(ids, [(14, 16), (len(ids) - 2, len(ids))]) for ids in texts]
-        layers = [self.n_layers - 1]
-        apart = list(self._launch(plan(jobs, 1), jobs, layers, "mean", None))
-        try:
-            together = list(self._launch(plan(jobs, 10_000, 64, worth=0), jobs, layers, "mean", None))
-        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
-            return False
-        one, other = ({i: r for batch in found for i, r in batch.items()} for found in (apart, together))
-        return all(
-            isinstance(a, Tensor) and isinstance(b, Tensor) and bool((torch.cosine_similarity(a, b, dim=-1) > ALIKE).all())
-            for a, b in ((one[i], other[i]) for i in range(len(jobs)))
-        )
-
-    def _to_device(self, tensor: Tensor) -> Tensor:
+    def to_device(self, tensor: Tensor) -> Tensor:
         """Without waiting for what the device is doing."""
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor.to(self.device)
+
+
+def refuse_encoder(stack: Stack) -> None:
+    """Raises ModelError where tokens' activations depend on what comes after them, and so on the padding of their batch.
+
+    The same few tokens are read before two different continuations. Most of them must move: a mixture of experts in
+    low precision may send one token another way.
+    """
+    some = [(7 * i) % 83 + 3 for i in range(24)]
+    jobs = [Job([*some[:8], *rest], [(i, i + 1) for i in range(8)]) for rest in (some[8:16], some[16:])]
+    found = _read(stack, jobs, plan(jobs, 32))
+    one, other = found[0], found[1]
+    if isinstance(one, Tensor) and isinstance(other, Tensor) and torch.cosine_similarity(one, other, dim=-1).median() < ALIKE:
+        raise ModelError(
+            f"{type(stack.model).__name__} is no causal model: its tokens see later ones, so that a reading would depend "
+            "on its neighbours in a batch; use a decoder-only chat model"
+        )
+
+
+def shares_beginnings(stack: Stack) -> bool:
+    """Whether texts that run with a common beginning read as each does alone."""
+    some = [(7 * i) % 83 + 3 for i in range(32)]
+    texts = [[*some[:14], *some[14:27] * (i % 2), *some[i : i + 6]] for i in range(6)]
+    jobs = [Job(ids, [(14, 16), (len(ids) - 2, len(ids))]) for ids in texts]
+    apart = _read(stack, jobs, plan(jobs, 1))
+    try:
+        together = _read(stack, jobs, plan(jobs, 10_000, 64, worth=0))
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+        return False
+    return all(
+        isinstance(a, Tensor) and isinstance(b, Tensor) and bool((torch.cosine_similarity(a, b, dim=-1) > ALIKE).all())
+        for a, b in ((apart[i], together[i]) for i in range(len(jobs)))
+    )
+
+
+def _read(stack: Stack, jobs: Sequence[Job], batches: Iterable[list[Row]]) -> Results:
+    """What a probe reads: the last layer."""
+    work = Work(jobs, [len(stack.blocks) - 1])
+    return {job: result for batch in read_batches(stack, work, batches) for job, result in batch.items()}
 
 
 def keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
@@ -378,10 +396,10 @@ def keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
     return [(layer.keys, layer.values) for layer in found if layer.keys is not None and layer.values is not None]
 
 
-def _collected(jobs: Sequence[Job], rows: list[Row], values: Tensor, finite: Tensor) -> dict[int, Tensor | ActivationError]:
+def _collected(jobs: Sequence[Job], rows: list[Row], values: Tensor, finite: Tensor) -> Results:
     """Each job's results [its spans, ...] on the CPU, or the error where one is not finite."""
     on_cpu, sound = values.cpu(), finite.tolist()
-    found: dict[int, Tensor | ActivationError] = {}
+    found: Results = {}
     at = 0
     for row in rows:
         for job in row.jobs:
@@ -445,12 +463,13 @@ def capture(blocks: nn.ModuleList, layers: Sequence[int], take: Callable[[int, T
             handle.remove()
 
 
-def _context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The most tokens that a text may have, by the model's config and by its tokenizer."""
     from_config = getattr(text_config(model), "max_position_embeddings", None) or 1 << 20
     return int(min(from_config, tokenizer.model_max_length))
 
 
-def _turns_at(model: PreTrainedModel) -> int:
+def turns_at(model: PreTrainedModel) -> int:
     """The length beyond which LongRoPE takes its long factors, for every row of a batch that holds one such; else no length."""
     rope = getattr(text_config(model), "rope_parameters", None) or {}
     kinds = [kind for kind in (rope, *rope.values()) if isinstance(kind, dict)]  # one, or one for each type of layer
