@@ -25,8 +25,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from demeanor.errors import ActivationError
+from demeanor.model.hooks import keys_and_values
 from demeanor.model.packing import common_prefix, window_bounds
-from demeanor.model.reader import ActivationReader, keys_and_values
+from demeanor.model.reader import ActivationReader
 
 
 class Budget:

@@ -1,47 +1,32 @@
-"""Tokens and spans to pooled activations: the one place where a model is run to be read.
+"""Conversations to spans to pooled activations.
 
-The activation of layer k is the output of decoder block k, before the final norm. It is taken by our own hooks; the
-forward pass stops after the deepest layer that is needed, so that neither the blocks above nor the LM head run.
-Causal attention lets no token see a later one, so rows are padded on the right without a mask, and padding cannot
-change what is read; a model that has shown on a few tokens to be otherwise is refused. What several conversations begin with is
-run once (see packing), on models that have shown that they read alike that way. Pooling is done in float32, and no pass
-has dropout, whatever mode the model is in.
+The activation of layer k is the output of decoder block k, before the final norm. How it is taken stands in hooks, how
+batches run in batches. A model that has shown on a few tokens that they see later ones is refused. What several
+conversations begin with is run once (see packing), on models that have shown that they read alike that way (see probes).
 """
 
 from __future__ import annotations
 
-import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicLayer
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demeanor.conversation import Conversation, ConversationLike, as_conversation
-from demeanor.errors import ActivationError, ConversationError, DemeanorError, ModelError
+from demeanor.errors import ActivationError, ConversationError, DemeanorError
+from demeanor.model.batches import Project, Results, Work, read_batches
 from demeanor.model.blocks import decoder_blocks, text_config
 from demeanor.model.chat import ChatEncoder, Encoded
-from demeanor.model.packing import Job, Row, plan, windows
-from demeanor.model.pooling import ROLLING, Pooling, combine, pieces, pooler
+from demeanor.model.hooks import Stack
+from demeanor.model.packing import Job, plan, windows
+from demeanor.model.pooling import ROLLING, Pooling, combine
+from demeanor.model.probes import context_length, refuse_encoder, shares_beginnings, turns_at
 
 SpanOf = Literal["response", "user"]
 Progress: TypeAlias = Callable[[int], None]
-Project: TypeAlias = Callable[[Tensor], Tensor]
-Results: TypeAlias = dict[int, Tensor | ActivationError]
-"""By job."""
-Heads: TypeAlias = dict[int, list[tuple[Tensor, Tensor]]]
-"""Keys and values of the common beginnings that were run, by their length in tokens."""
-ALIKE = 0.999  # cosine from which on activations read by a shared beginning count as the same
-
-
-class _EnoughError(Exception):
-    """Ends a forward pass after the deepest layer that is needed."""
 
 
 class ActivationReader:
@@ -221,261 +206,3 @@ class ActivationReader:
         reach = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
         longest = min([self.context_length, self.turns_at, *(int(r) for r in reach if r)])
         return longest if longest >= 64 and shares_beginnings(self.stack) else 0
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is to be read in a run: the spans of jobs, at layers, pooled, and projected where a projection is given."""
-
-    jobs: Sequence[Job]
-    layers: Sequence[int]
-    pooling: Pooling = "mean"
-    project: Project | None = None
-
-
-def read_batches(stack: Stack, work: Work, batches: Iterable[list[Row]]) -> Iterator[Results]:
-    """Results by job, a batch at a time; each is taken from the device only once the next one runs there."""
-    heads: Heads = {}
-    running: tuple[list[Row], Tensor, Tensor] | None = None
-    for rows in batches:
-        launched = _try_batch(stack, work, rows, heads)
-        if running is not None:
-            yield _settled(stack, work, *running)
-            running = None
-        if launched is not None:
-            running = (rows, *launched)
-        elif smaller := _smaller(rows):
-            yield from read_batches(stack, work, smaller)
-        else:
-            error = ActivationError(f"out of memory on a single conversation ({rows[0].length} tokens a window)")
-            yield {rows[0].jobs[0]: error}
-    if running is not None:
-        yield _settled(stack, work, *running)
-
-
-def _settled(stack: Stack, work: Work, rows: list[Row], values: Tensor, finite: Tensor) -> Results:
-    """A batch's results by job. NaN times a weight of 0 is NaN, so one job can spoil the others of its row: they run again, alone."""
-    found = _collected(work.jobs, rows, values, finite)
-    for row in rows:
-        if len(row.jobs) > 1 and any(isinstance(found[job], ActivationError) for job in row.jobs):
-            for results in read_batches(stack, work, [[one] for one in row.alone()]):
-                found.update(results)
-    return found
-
-
-def _try_batch(stack: Stack, work: Work, rows: list[Row], heads: Heads) -> tuple[Tensor, Tensor] | None:
-    """The results [spans, ...] of a batch and which spans are finite, on the device; None where memory ran out.
-
-    On None the failed pass's tensors are free again: they hung on the error, which ends with this function.
-    """
-    try:
-        pooled = _pooled(stack, work, rows, heads)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-    else:
-        return (pooled if work.project is None else work.project(pooled)), torch.isfinite(pooled).flatten(1).all(1)
-    heads.clear()
-    if stack.device.type == "cuda":
-        torch.cuda.empty_cache()
-    return None
-
-
-def _pooled(stack: Stack, work: Work, rows: list[Row], heads: Heads) -> Tensor:
-    """Pooled activations of all spans of a batch [spans, layers, hidden], float32 on the device."""
-    jobs = work.jobs
-    head, width = rows[0].head, max(row.length for row in rows)
-    ids, position, branch = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
-    for at, row in enumerate(rows):
-        first = jobs[row.jobs[0]].ids
-        ids[at, : row.trunk] = torch.tensor(first[head : head + row.trunk])
-        position[at, : row.trunk] = torch.arange(head, head + row.trunk)
-        for number, (job, start, end) in enumerate(row.branches(), 1):
-            ids[at, start:end] = torch.tensor(jobs[job].ids[head + row.trunk :])
-            position[at, start:end] = torch.arange(head + row.trunk, head + row.trunk + end - start)
-            branch[at, start:end] = number
-    spans = sum(len(jobs[job].spans) for row in rows for job in row.jobs)
-    pool = pooler(work.pooling, pieces(jobs, rows), spans, (len(rows), width), stack.to_device)
-    found: dict[int, Tensor] = {}
-
-    def take(layer: int, hidden: Tensor) -> None:
-        found[layer] = pool(hidden)
-
-    options: dict[str, Any] = {}
-    if rows[0].masked:
-        options = {
-            "position_ids": stack.to_device(position),
-            "attention_mask": _mask(stack.to_device(branch), head, stack.model.dtype),
-        }
-    if head:
-        if head not in heads:
-            heads[head] = _head(stack, jobs[rows[0].jobs[0]].ids[:head], max(work.layers))
-        kept = [(k.expand(len(rows), -1, -1, -1), v.expand(len(rows), -1, -1, -1)) for k, v in heads[head]]
-        options |= {"past_key_values": DynamicCache(kept)}
-    with stack.passes(work.layers, take):
-        stack.model(input_ids=stack.to_device(ids), use_cache=bool(head), **options)
-    return torch.stack([found[layer].to(stack.device) for layer in work.layers], dim=1)
-
-
-def _head(stack: Stack, ids: list[int], deepest: int) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of a common beginning in the layers up to the deepest that is needed, for one row."""
-    cache = DynamicCache()
-    with stack.passes([deepest], lambda _layer, _hidden: None):
-        stack.model(input_ids=stack.to_device(torch.tensor([ids])), past_key_values=cache, use_cache=True)
-    return keys_and_values(cache)
-
-
-@dataclass(frozen=True)
-class Stack:
-    """A model as its decoder blocks, to be run and read; `device` is where its tokens go."""
-
-    model: PreTrainedModel
-    blocks: nn.ModuleList
-    device: torch.device
-
-    @contextmanager
-    def passes(self, layers: Sequence[int], take: Callable[[int, Tensor], None], whole: bool = False) -> Iterator[None]:
-        """As `capture`; a model in training mode is in evaluation mode meanwhile, and each of its modules then in its own again."""
-        training = [module for module in self.model.modules() if module.training] if self.model.training else []
-        try:
-            for module in training:
-                module.training = False
-            with capture(self.blocks, layers, take, whole):
-                yield
-        finally:
-            for module in training:
-                module.training = True
-
-    def to_device(self, tensor: Tensor) -> Tensor:
-        """Without waiting for what the device is doing."""
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor.to(self.device)
-
-
-def refuse_encoder(stack: Stack) -> None:
-    """Raises ModelError where tokens' activations depend on what comes after them, and so on the padding of their batch.
-
-    The same few tokens are read before two different continuations. Most of them must move: a mixture of experts in
-    low precision may send one token another way.
-    """
-    some = [(7 * i) % 83 + 3 for i in range(24)]
-    jobs = [Job([*some[:8], *rest], [(i, i + 1) for i in range(8)]) for rest in (some[8:16], some[16:])]
-    found = _read(stack, jobs, plan(jobs, 32))
-    one, other = found[0], found[1]
-    if isinstance(one, Tensor) and isinstance(other, Tensor) and torch.cosine_similarity(one, other, dim=-1).median() < ALIKE:
-        raise ModelError(
-            f"{type(stack.model).__name__} is no causal model: its tokens see later ones, so that a reading would depend "
-            "on its neighbours in a batch; use a decoder-only chat model"
-        )
-
-
-def shares_beginnings(stack: Stack) -> bool:
-    """Whether texts that run with a common beginning read as each does alone."""
-    some = [(7 * i) % 83 + 3 for i in range(32)]
-    texts = [[*some[:14], *some[14:27] * (i % 2), *some[i : i + 6]] for i in range(6)]
-    jobs = [Job(ids, [(14, 16), (len(ids) - 2, len(ids))]) for ids in texts]
-    apart = _read(stack, jobs, plan(jobs, 1))
-    try:
-        together = _read(stack, jobs, plan(jobs, 10_000, 64, worth=0))
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
-        return False
-    return all(
-        isinstance(a, Tensor) and isinstance(b, Tensor) and bool((torch.cosine_similarity(a, b, dim=-1) > ALIKE).all())
-        for a, b in ((apart[i], together[i]) for i in range(len(jobs)))
-    )
-
-
-def _read(stack: Stack, jobs: Sequence[Job], batches: Iterable[list[Row]]) -> Results:
-    """What a probe reads: the last layer."""
-    work = Work(jobs, [len(stack.blocks) - 1])
-    return {job: result for batch in read_batches(stack, work, batches) for job, result in batch.items()}
-
-
-def keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
-    """What a cache holds of each layer that has run [rows, heads, tokens, width of a head]."""
-    found = (layer for layer in cache.layers if isinstance(layer, DynamicLayer))
-    return [(layer.keys, layer.values) for layer in found if layer.keys is not None and layer.values is not None]
-
-
-def _collected(jobs: Sequence[Job], rows: list[Row], values: Tensor, finite: Tensor) -> Results:
-    """Each job's results [its spans, ...] on the CPU, or the error where one is not finite."""
-    on_cpu, sound = values.cpu(), finite.tolist()
-    found: Results = {}
-    at = 0
-    for row in rows:
-        for job in row.jobs:
-            count = len(jobs[job].spans)
-            if all(sound[at : at + count]):
-                found[job] = on_cpu[at : at + count]
-            else:
-                found[job] = ActivationError("the activations are not finite numbers (NaN or infinity); try --dtype float32")
-            at += count
-    return found
-
-
-def _smaller(rows: list[Row]) -> list[list[Row]]:
-    """What to try instead of a batch that was too large: its halves, or one row's jobs each alone; nothing below that."""
-    if len(rows) > 1:
-        return [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
-    return [[row] for row in rows[0].alone()] if len(rows[0].jobs) > 1 or rows[0].head else []
-
-
-def _mask(branch: Tensor, head: int, dtype: torch.dtype) -> Tensor:
-    """Who sees whom, as numbers added to the attention scores [rows, 1, tokens, head + tokens].
-
-    A token sees the head, the trunk (branch 0) and its own branch, as far as they lie before it.
-    """
-    rows, width = branch.shape
-    order = torch.arange(width, device=branch.device)
-    sees = (order[:, None] >= order) & ((branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None]))
-    mask = torch.zeros(rows, 1, width, head + width, device=branch.device, dtype=dtype)
-    mask[..., head:].masked_fill_(~sees[:, None], torch.finfo(dtype).min)
-    return mask
-
-
-@contextmanager
-def capture(blocks: nn.ModuleList, layers: Sequence[int], take: Callable[[int, Tensor], None], whole: bool = False) -> Iterator[None]:
-    """While it is open, `take(layer, hidden)` gets each layer's output [batch, tokens, hidden].
-
-    Then the pass ends, and with it what is inside the context; with `whole` every pass goes on to its end. Passes of
-    other threads through the same model are not touched.
-    """
-    deepest, own = max(layers), threading.get_ident()
-    handles = []
-
-    def hook(layer: int) -> Callable[[nn.Module, Any, Any], None]:
-        def after(_module: nn.Module, _args: Any, output: Any) -> None:
-            if threading.get_ident() != own:
-                return
-            take(layer, output[0] if isinstance(output, tuple) else output)
-            if layer == deepest and not whole:
-                raise _EnoughError
-
-        return after
-
-    try:
-        for layer in sorted(set(layers)):
-            handles.append(blocks[layer].register_forward_hook(hook(layer)))
-        yield
-    except _EnoughError:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The most tokens that a text may have, by the model's config and by its tokenizer."""
-    from_config = getattr(text_config(model), "max_position_embeddings", None) or 1 << 20
-    return int(min(from_config, tokenizer.model_max_length))
-
-
-def turns_at(model: PreTrainedModel) -> int:
-    """The length beyond which LongRoPE takes its long factors, for every row of a batch that holds one such; else no length."""
-    rope = getattr(text_config(model), "rope_parameters", None) or {}
-    kinds = [kind for kind in (rope, *rope.values()) if isinstance(kind, dict)]  # one, or one for each type of layer
-    return min((int(k["original_max_position_embeddings"]) for k in kinds if k.get("rope_type") == "longrope"), default=sys.maxsize)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """CUDA, MPS, and a CPU on Windows and on Linux each say it in their own words."""
-    return any(said in str(error) for said in ("out of memory", "not enough memory", "can't allocate memory"))
