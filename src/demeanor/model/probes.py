@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -20,27 +21,47 @@ from demeanor.model.hooks import Stack
 from demeanor.model.packing import Job, Row, plan
 
 ALIKE = 0.999  # cosine from which on activations read by a shared beginning count as the same
+_CAUSAL: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+"""Of each loaded model that was tried, whether it is causal."""
 
 
 def refuse_encoder(stack: Stack) -> None:
     """Raises ModelError where tokens' activations depend on what comes after them, and so on the padding of their batch.
 
-    The same few tokens are read before two different continuations. Most of them must move: a mixture of experts in
-    low precision may send one token another way.
+    A model shows it once, in one short pass; whoever reads it later is answered from memory.
     """
-    some = [(7 * i) % 83 + 3 for i in range(24)]
-    jobs = [Job([*some[:8], *rest], [(i, i + 1) for i in range(8)]) for rest in (some[8:16], some[16:])]
-    found = _read(stack, jobs, plan(jobs, 32))
-    one, other = found[0], found[1]
-    if isinstance(one, Tensor) and isinstance(other, Tensor) and torch.cosine_similarity(one, other, dim=-1).median() < ALIKE:
+    causal = _CAUSAL.get(stack.model)
+    if causal is None:
+        causal = _is_causal(stack)
+        if causal is not None:
+            _CAUSAL[stack.model] = causal
+    if causal is False:
         raise ModelError(
             f"{type(stack.model).__name__} is no causal model: its tokens see later ones, so that a reading would depend "
             "on its neighbours in a batch; use a decoder-only chat model"
         )
 
 
+def _is_causal(stack: Stack) -> bool | None:
+    """Whether the same few tokens read alike before two different continuations; None where they could not be read.
+
+    It takes most of them to move: a mixture of experts in low precision may send one token another way. What config and
+    class say is not asked, for neither is certain: attention in both directions goes by many names.
+    """
+    some = [(7 * i) % 83 + 3 for i in range(24)]
+    jobs = [Job([*some[:8], *rest], [(i, i + 1) for i in range(8)]) for rest in (some[8:16], some[16:])]
+    found = _read(stack, jobs, plan(jobs, 32))
+    one, other = found[0], found[1]
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return None
+    return bool(torch.cosine_similarity(one, other, dim=-1).median() >= ALIKE)
+
+
 def shares_beginnings(stack: Stack) -> bool:
-    """Whether texts that run with a common beginning read as each does alone."""
+    """Whether texts that run with a common beginning read as each does alone.
+
+    Not every architecture takes a mask of one's own, keys and values of an earlier pass, or positions that jump back.
+    """
     some = [(7 * i) % 83 + 3 for i in range(32)]
     texts = [[*some[:14], *some[14:27] * (i % 2), *some[i : i + 6]] for i in range(6)]
     jobs = [Job(ids, [(14, 16), (len(ids) - 2, len(ids))]) for ids in texts]
@@ -59,6 +80,14 @@ def _read(stack: Stack, jobs: Sequence[Job], batches: Iterable[list[Row]]) -> Re
     """What a probe reads: the last layer."""
     work = Work(jobs, [len(stack.blocks) - 1])
     return {job: result for batch in read_batches(stack, work, batches) for job, result in batch.items()}
+
+
+def may_share_up_to(model: PreTrainedModel, longest: int) -> int:
+    """The longest text, of at most `longest` tokens, whose beginning attention of this reach lets it share; 0 where that is too short."""
+    config = text_config(model)
+    reach = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    longest = min([longest, *(int(r) for r in reach if r)])
+    return longest if longest >= 64 else 0
 
 
 def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -7,7 +7,7 @@ conversations begin with is run once (see packing), on models that have shown th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Literal, TypeAlias
 
@@ -21,9 +21,9 @@ from demeanor.model.batches import Project, Results, Work, read_batches
 from demeanor.model.blocks import decoder_blocks, text_config
 from demeanor.model.chat import ChatEncoder, Encoded
 from demeanor.model.hooks import Stack
-from demeanor.model.packing import Job, plan, windows
+from demeanor.model.packing import Job, Row, plan, windows
 from demeanor.model.pooling import ROLLING, Pooling, combine
-from demeanor.model.probes import context_length, refuse_encoder, shares_beginnings, turns_at
+from demeanor.model.probes import context_length, may_share_up_to, refuse_encoder, shares_beginnings, turns_at
 
 SpanOf = Literal["response", "user"]
 Progress: TypeAlias = Callable[[int], None]
@@ -59,6 +59,7 @@ class ActivationReader:
         self.context_length = context_length(model, tokenizer)
         self.turns_at = turns_at(model)
         """Tokens from beyond which a conversation is read with other rotary frequencies, for all its tokens."""
+        self._may_share_up_to = may_share_up_to(model, min(self.context_length, self.turns_at))
 
     def read(
         self,
@@ -163,6 +164,8 @@ class ActivationReader:
         """
         if not layers or min(layers) < 0 or max(layers) >= self.n_layers:
             raise ActivationError(f"layers {list(layers)} are not within 0 to {self.n_layers - 1}, the layers of this model")
+        if jobs:
+            refuse_encoder(self.stack)
         long = [i for i, job in enumerate(jobs) if len(job.ids) > self.context_length]
         results: Results = {}
         for i in long:
@@ -171,8 +174,7 @@ class ActivationReader:
                 progress(1)
         fitting = [i for i in range(len(jobs)) if i not in results]
         work = [jobs[i] for i in fitting]
-        batches = plan(work, self.token_budget, self.shares_up_to, turns_at=self.turns_at)
-        for batch in read_batches(self.stack, Work(work, layers, pooling, project), batches):
+        for batch in read_batches(self.stack, Work(work, layers, pooling, project), self._plan(work)):
             results.update({fitting[i]: result for i, result in batch.items()})
             if progress is not None:
                 progress(len(batch))
@@ -197,12 +199,16 @@ class ActivationReader:
     def shares_up_to(self) -> int:
         """The longest conversation, in tokens, whose beginning may be shared with others; 0 where this model cannot.
 
-        Not every architecture takes a mask of one's own, keys and values of an earlier pass, or positions that jump back;
-        so it is tried on a few tokens. Attention that reaches back only so far bounds the length. Raises ModelError
-        where the model is no causal one, which cannot be read at all.
+        It is tried on a few tokens, in several passes. Raises ModelError where the model is no causal one, which cannot
+        be read at all.
         """
         refuse_encoder(self.stack)
-        config = text_config(self.model)
-        reach = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-        longest = min([self.context_length, self.turns_at, *(int(r) for r in reach if r)])
-        return longest if longest >= 64 and shares_beginnings(self.stack) else 0
+        longest = self._may_share_up_to
+        return longest if longest and shares_beginnings(self.stack) else 0
+
+    def _plan(self, jobs: Sequence[Job]) -> Iterable[list[Row]]:
+        """Batches; only where some have a common beginning that is worth sharing is it found out whether the model can."""
+        batches = list(plan(jobs, self.token_budget, self._may_share_up_to, turns_at=self.turns_at))
+        if any(rows[0].masked for rows in batches) and not self.shares_up_to:
+            return plan(jobs, self.token_budget, turns_at=self.turns_at)
+        return batches
