@@ -117,12 +117,12 @@ class Steering:
         used = [*interventions, *(i for row in rows or () for i in row)]
         self._check(used, int(text_config(model).hidden_size))  # type: ignore[arg-type]
         self._owners = _owners(model, self.blocks)
-        self._ops = _operations(interventions, rows)
+        self._ops = operations(interventions, rows)
         self._conditions = list({id(i.condition): i.condition for i in used if i.condition is not None}.values())
         self._layers = sorted({i.layer for i in used} | {layer for c in self._conditions for layer in c.layers})
         self._handles: list[RemovableHandle] = []
-        self._pass: _Pass | None = None
-        self._rolling: dict[int, _Rolling] = {}
+        self._pass: Pass | None = None
+        self._rolling: dict[int, Rolling] = {}
         self._caches: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def _check(self, used: Sequence[Intervention], width: int) -> None:
@@ -138,7 +138,7 @@ class Steering:
     def __enter__(self) -> Self:
         if self._handles:
             raise SteeringError("this steering context is open already; close it first, or make another one to nest")
-        self._pass, self.passes, self._rolling = None, 0, {id(c): _Rolling(c) for c in self._conditions}
+        self._pass, self.passes, self._rolling = None, 0, {id(c): Rolling(c) for c in self._conditions}
         # autograd's threads, dummies to Python, compute again what was steered
         self._older = {t for t in threading.enumerate() if not isinstance(t, threading._DummyThread)} - {threading.current_thread()}
         self._older_ran = False
@@ -186,7 +186,7 @@ class Steering:
             if current is None or current.done or rank <= max(current.owners):  # else it is the same pass, further in
                 self._check_pass()
                 self.passes += 1
-                self._pass = current = _Pass()
+                self._pass = current = Pass()
             current.owners.append(rank)
             current.learn(given)
             if self._conditions and hasattr(cache := given.get("past_key_values"), "reorder_cache"):
@@ -244,7 +244,7 @@ class Steering:
 
 
 @dataclass
-class _Pass:
+class Pass:
     """A forward pass that is running: what is known of its tokens, and which of our layers have run."""
 
     owners: list[int] = field(default_factory=list)
@@ -312,17 +312,17 @@ class _Pass:
         return (attention != 0).float()
 
 
-class _Rolling:
+class Rolling:
     """A trait's rolling score of each row's reply, and whether it is on the wrong side."""
 
     def __init__(self, condition: Condition) -> None:
         self.condition = condition
         self.scores: list[Tensor] = []
         self.partial: Tensor | None = None
-        self.newest: tuple[_Pass, Tensor] | None = None
+        self.newest: tuple[Pass, Tensor] | None = None
         """The score of the token that is running, which counts from the next pass on."""
 
-    def gate(self, current: _Pass, hidden: Tensor) -> Tensor:
+    def gate(self, current: Pass, hidden: Tensor) -> Tensor:
         """1 for the rows to steer at this token, else 0 [batch]."""
         if current.past is None or current.labels is not None or (current.past > 0 and hidden.shape[1] > 1):
             raise SteeringError(
@@ -337,7 +337,7 @@ class _Rolling:
         mean = torch.stack([s.to(hidden.device) for s in self.scores]).mean(0)
         return (mean < 0 if self.condition.wrong == "below" else mean > 0).float()
 
-    def read(self, layer: int, hidden: Tensor, current: _Pass) -> None:
+    def read(self, layer: int, hidden: Tensor, current: Pass) -> None:
         """Add a layer's part to the newest token's score; the deepest layer makes it whole."""
         c = self.condition
         if not current.past:
@@ -349,14 +349,30 @@ class _Rolling:
             self._count(current)
             self.newest, self.partial = (current, self.partial - c.centre), None
 
-    def _count(self, current: _Pass) -> None:
+    def _count(self, current: Pass) -> None:
         if self.newest is not None and self.newest[0] is not current:
             self.scores = [*self.scores, self.newest[1]][-self.condition.window :]
             self.newest = None
 
 
+def changed(kind: Kind, hidden: Tensor, on: Tensor, vectors: Tensor, amounts: Tensor, chosen: Tensor) -> Tensor:
+    """`hidden` [batch, tokens, hidden] changed where `on` [batch, tokens] is 1.
+
+    `amounts` and `chosen` [batch or 1] are a row's tau and whether the change is for that row. `vectors` [batch or 1, hidden]
+    is what "add" adds to each row; of the other kinds it is the one direction [1, hidden].
+    """
+    if kind == "add":
+        return hidden + (vectors[:, None] * on[..., None]).to(hidden.dtype)
+    along = hidden.float() @ vectors[0]
+    if kind == "floor":
+        along = (along - amounts[:, None]).clamp(max=0)
+    elif kind == "ceiling":
+        along = (along - amounts[:, None]).clamp(min=0)
+    return (hidden.float() - (along * on * chosen[:, None])[..., None] * vectors[0]).to(hidden.dtype)
+
+
 @dataclass
-class _Operation:
+class Operation:
     """Interventions of one kind at one layer, as tensors. `vectors` [rows or 1, hidden]; `amounts` and `chosen` [rows or 1]."""
 
     kind: Kind
@@ -368,20 +384,13 @@ class _Operation:
     chosen: Tensor
 
     def apply(self, hidden: Tensor, on: Tensor) -> Tensor:
-        """`hidden` [batch, tokens, hidden] changed where `on` [batch, tokens] is 1."""
+        """As `changed`, on the device of `hidden`."""
         if self.vectors.device != hidden.device:
             self.vectors, self.amounts, self.chosen = (t.to(hidden.device) for t in (self.vectors, self.amounts, self.chosen))
-        if self.kind == "add":
-            return hidden + (self.vectors[:, None] * on[..., None]).to(hidden.dtype)
-        along = hidden.float() @ self.vectors[0]
-        if self.kind == "floor":
-            along = (along - self.amounts[:, None]).clamp(max=0)
-        elif self.kind == "ceiling":
-            along = (along - self.amounts[:, None]).clamp(min=0)
-        return (hidden.float() - (along * on * self.chosen[:, None])[..., None] * self.vectors[0]).to(hidden.dtype)
+        return changed(self.kind, hidden, on, self.vectors, self.amounts, self.chosen)
 
 
-def _operations(everywhere: Sequence[Intervention], rows: Sequence[Sequence[Intervention]] | None) -> list[_Operation]:
+def operations(everywhere: Sequence[Intervention], rows: Sequence[Sequence[Intervention]] | None) -> list[Operation]:
     """In the order given; a row's own come after those for all. Neighbouring additions become one.
 
     Where several rows hold the same object at the same place of their lists, it is one operation on these rows.
@@ -394,7 +403,7 @@ def _operations(everywhere: Sequence[Intervention], rows: Sequence[Sequence[Inte
             if place < len(row):
                 shared.setdefault(id(row[place]), (row[place], [0.0] * len(rows)))[1][at] = 1.0
         members += shared.values()
-    found: list[_Operation] = []
+    found: list[Operation] = []
     for each, chosen in members:
         direction = each.direction.detach().float().cpu()
         on = torch.tensor(chosen)
@@ -404,7 +413,7 @@ def _operations(everywhere: Sequence[Intervention], rows: Sequence[Sequence[Inte
         if last is not None and last.kind == each.kind == "add" and last.where == each.where and last.condition is each.condition:
             last.vectors = last.vectors + vectors
         else:
-            found.append(_Operation(each.kind, each.layer, each.where, each.condition, vectors, amount, on))
+            found.append(Operation(each.kind, each.layer, each.where, each.condition, vectors, amount, on))
     return found
 
 
