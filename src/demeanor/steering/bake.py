@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from demeanor.errors import OutputError, SteeringError
 from demeanor.model.blocks import decoder_blocks, text_config
-from demeanor.model.intervention import Steering
+from demeanor.model.contexts import Steering
 from demeanor.model.loading import cast, quiet
 from demeanor.model.reader import ActivationReader
 from demeanor.steering.dose import Plan
