@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from demeanor.extraction import Extraction, PersonaVectorExtractor, extract_vectors
     from demeanor.model.contexts import Steering
     from demeanor.model.generation import Sampling
-    from demeanor.model.loading import LoadedModel, load_model
+    from demeanor.model.loading import load_model
     from demeanor.model.operators import Intervention
+    from demeanor.model.pretrained import LoadedModel
     from demeanor.model.reader import ActivationReader
     from demeanor.monitor.safe import is_response_safe
     from demeanor.monitor.session import Monitor
@@ -41,7 +42,7 @@ _HOME = {
     "DemeanorError": "demeanor.errors",
     "Extraction": "demeanor.extraction",
     "Intervention": "demeanor.model.operators",
-    "LoadedModel": "demeanor.model.loading",
+    "LoadedModel": "demeanor.model.pretrained",
     "Message": "demeanor.conversation",
     "Monitor": "demeanor.monitor.session",
     "NotScored": "demeanor.scoring",
