@@ -45,8 +45,8 @@ def refuse_encoder(stack: Stack) -> None:
 def _is_causal(stack: Stack) -> bool | None:
     """Whether the same few tokens read alike before two different continuations; None where they could not be read.
 
-    It takes most of them to move: a mixture of experts in low precision may send one token another way. What config and
-    class say is not asked, for neither is certain: attention in both directions goes by many names.
+    Only where most of them move is the model no causal one: a mixture of experts in low precision may send one token
+    another way. What its config and class say is not asked, for neither is certain.
     """
     some = [(7 * i) % 83 + 3 for i in range(24)]
     jobs = [Job([*some[:8], *rest], [(i, i + 1) for i in range(8)]) for rest in (some[8:16], some[16:])]
