@@ -20,6 +20,7 @@ from demeanor.model.hooks import Stack, keys_and_values
 from demeanor.model.packing import Job, Row
 from demeanor.model.pooling import Pooling, pieces, pooler
 
+NOT_FINITE = "the activations are not finite numbers (NaN or infinity); try --dtype float32"
 Project: TypeAlias = Callable[[Tensor], Tensor]
 Results: TypeAlias = dict[int, Tensor | ActivationError]
 """By job."""
@@ -140,7 +141,7 @@ def _collected(jobs: Sequence[Job], rows: list[Row], values: Tensor, finite: Ten
             if all(sound[at : at + count]):
                 found[job] = on_cpu[at : at + count]
             else:
-                found[job] = ActivationError("the activations are not finite numbers (NaN or infinity); try --dtype float32")
+                found[job] = ActivationError(NOT_FINITE)
             at += count
     return found
 

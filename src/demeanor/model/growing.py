@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from demeanor.errors import ActivationError
+from demeanor.model.batches import NOT_FINITE
 from demeanor.model.hooks import keys_and_values
 from demeanor.model.packing import common_prefix, window_bounds
 from demeanor.model.reader import ActivationReader
@@ -203,7 +204,7 @@ class _Window:
             self.reader.model(input_ids=torch.tensor([new], device=device), use_cache=bool(options), **options)
         values = self.project(torch.stack([found[layer] for layer in self.layers], dim=1))
         if not torch.isfinite(values).all():
-            raise ActivationError("the activations are not finite numbers (NaN or infinity); try --dtype float32")
+            raise ActivationError(NOT_FINITE)
         self._values = values if self._values is None else torch.cat([self._values, values])
         self._ids.extend(new)
         self.tokens_run += len(new)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demeanor.conversation import Conversation, ConversationLike, as_conversation
-from demeanor.errors import ActivationError, ConversationError, DemeanorError
+from demeanor.errors import ActivationError, ConversationError, sound
 from demeanor.model.batches import Project, Results, Work, read_batches
 from demeanor.model.blocks import decoder_blocks, text_config
 from demeanor.model.chat import ChatEncoder, Encoded
@@ -74,11 +74,7 @@ class ActivationReader:
         Raises the first error of any conversation; `run` returns them instead.
         """
         layers = list(range(self.n_layers)) if layers is None else list(layers)
-        found = []
-        for result in self.run(self.jobs(conversations, span), layers, pooling, progress=progress):
-            if isinstance(result, DemeanorError):
-                raise result
-            found.append(result[0])
+        found = [sound(result)[0] for result in self.run(self.jobs(conversations, span), layers, pooling, progress=progress)]
         return torch.stack(found) if found else torch.zeros(0, len(layers), self.hidden_size)
 
     def jobs(self, conversations: Sequence[ConversationLike], span: SpanOf = "response") -> list[Job]:
@@ -90,9 +86,7 @@ class ActivationReader:
         (encoded,), (checked,) = self._encode([conversation])
         start, end = self.span(encoded, checked, span)
         (result,) = self.run([Job(encoded.ids, [(i, i + 1) for i in range(start, end)])], layers, "mean")
-        if isinstance(result, DemeanorError):
-            raise result
-        return self.token_texts(encoded.ids[start:end]), result
+        return self.token_texts(encoded.ids[start:end]), sound(result)
 
     def read_turns(
         self, conversation: ConversationLike, layers: Sequence[int], role: str = "assistant", pooling: Pooling = "mean"
@@ -103,9 +97,7 @@ class ActivationReader:
         if not spans:
             raise ConversationError(f"no {role} message in the conversation; add one to read it")
         (result,) = self.run([Job(encoded.ids, spans)], layers, pooling)
-        if isinstance(result, DemeanorError):
-            raise result
-        return result
+        return sound(result)
 
     def span(self, encoded: Encoded, conversation: Conversation, span: SpanOf) -> tuple[int, int]:
         """Token range of the last message of the span's role. Raises ConversationError where there is nothing to read."""
@@ -129,12 +121,7 @@ class ActivationReader:
 
     def _encode(self, conversations: Sequence[ConversationLike]) -> tuple[list[Encoded], list[Conversation]]:
         checked = [as_conversation(c) for c in conversations]
-        found = []
-        for encoded in self.encoder.encode(checked):
-            if isinstance(encoded, DemeanorError):
-                raise encoded
-            found.append(encoded)
-        return found, checked
+        return [sound(encoded) for encoded in self.encoder.encode(checked)], checked
 
     @torch.inference_mode()
     def run(
