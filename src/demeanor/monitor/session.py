@@ -24,9 +24,9 @@ from typing import Any
 
 from demeanor.conversation import Conversation, ConversationLike, Message, as_conversation
 from demeanor.errors import ConversationError, DemeanorError, ModelError
+from demeanor.model.contexts import Steering
 from demeanor.model.generation import Sampling, write_reply
 from demeanor.model.growing import Budget
-from demeanor.model.intervention import Steering
 from demeanor.monitor.async_stream import AsyncReplyStream
 from demeanor.monitor.audit import AuditLog, AuditRecord
 from demeanor.monitor.decision import Decision, Source, also, at_least, decide, marked

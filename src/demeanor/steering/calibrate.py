@@ -24,7 +24,7 @@ from demeanor.extraction.directions import mean_difference
 from demeanor.extraction.examples import read_trait
 from demeanor.extraction.pipeline import STEERING_METHOD, caps
 from demeanor.model.generation import Reply, Sampling, prompt_ids
-from demeanor.model.intervention import Intervention, Where
+from demeanor.model.operators import Intervention, Where
 from demeanor.scoring.metrics import Array
 from demeanor.scoring.reading import NotScored
 from demeanor.scoring.scorer import Scorer
