@@ -17,7 +17,8 @@ import torch
 from transformers import BitsAndBytesConfig, MistralConfig, MistralForCausalLM
 
 from demeanor import ActivationReader, load_model, traits
-from demeanor.model import reader as reader_module
+from demeanor.model import batches as batches_module
+from demeanor.model.hooks import capture
 from demeanor.model.packing import Job
 
 
@@ -91,7 +92,7 @@ def main():
     def floor():
         with torch.inference_mode():
             for _ in range(batches):
-                with reader_module.capture(reader.blocks, [reads[-1]], lambda _layer, _hidden: None):
+                with capture(reader.blocks, [reads[-1]], lambda _layer, _hidden: None):
                     model(input_ids=full, use_cache=False)
 
     def read():
@@ -99,7 +100,7 @@ def main():
 
     floor(), read()  # warm
     if device.type == "cuda":
-        collected = reader_module._collected
+        collected = batches_module._collected
 
         def allowed(*results):  # the one place that waits: a batch's few numbers, once the next batch is under way
             torch.cuda.set_sync_debug_mode("default")
@@ -108,11 +109,11 @@ def main():
             finally:
                 torch.cuda.set_sync_debug_mode("error")
 
-        reader_module._collected = allowed
+        batches_module._collected = allowed
         torch.cuda.set_sync_debug_mode("error")
         read()
         torch.cuda.set_sync_debug_mode("default")
-        reader_module._collected = collected
+        batches_module._collected = collected
         print("no wait for the device inside the loop")
     ratios, rates = [], []
     for _ in range(arguments.runs):

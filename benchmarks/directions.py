@@ -20,8 +20,8 @@ from demeanor.extraction.directions import METHODS, Everyday, fit_layers, logist
 from demeanor.extraction.examples import ReadExamples, ReadTrait, read_trait, read_traits
 from demeanor.extraction.layers import out_of_fold
 from demeanor.extraction.pipeline import READING_METHOD
-from demeanor.model.packing import Job
 from demeanor.measure.metrics import auroc
+from demeanor.model.packing import Job
 from demeanor.traits import load_many
 from demeanor.traits.ordinary import ordinary_conversations
 

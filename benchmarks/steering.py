@@ -17,8 +17,9 @@ from contenders.interleaved import processor_ratio
 
 from demeanor import ActivationReader, Conversation, Message, Scorer, VectorSet, load_model
 from demeanor.extraction import extract_vectors
+from demeanor.model.contexts import Steering
 from demeanor.model.generation import Sampling, prompt_ids, write_replies
-from demeanor.model.intervention import Intervention, Steering
+from demeanor.model.operators import Intervention
 from demeanor.steering import Plan, steered_replies
 from demeanor.steering.calibrate import directions, paired, perplexity_ratio
 from demeanor.steering.coherence import perplexities, repetition

@@ -3,7 +3,7 @@
 import torch
 
 from demeanor.model.identity import fingerprint
-from demeanor.model.loading import cast
+from demeanor.model.pretrained import cast
 
 
 def test_a_bfloat16_checkpoint_has_one_fingerprint_in_every_dtype(make_model):

@@ -13,8 +13,9 @@ from transformers import DynamicCache, StaticCache
 from demeanor.conversation import Message
 from demeanor.errors import SteeringError
 from demeanor.model.blocks import decoder_blocks
+from demeanor.model.contexts import Steering
 from demeanor.model.generation import Sampling, write_replies
-from demeanor.model.intervention import Condition, Intervention, Steering
+from demeanor.model.operators import Condition, Intervention
 from demeanor.model.reader import ActivationReader
 
 WIDTH, LAYER = 32, 1

@@ -13,16 +13,17 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from demeanor.cli.models import path
 from demeanor.errors import ModelError, ModelNotFoundError
-from demeanor.model import loading
+from demeanor.model import loading, pretrained
 from demeanor.model.identity import identify
-from demeanor.model.loading import LoadedModel, load_model, locate
+from demeanor.model.loading import load_model, locate
+from demeanor.model.pretrained import LoadedModel
 
 
 @pytest.fixture
 def gguf(tmp_path, make_model, tokenizer, monkeypatch):
     """A file whose name is a GGUF file's, read as a tiny model."""
     model = make_model("llama")
-    monkeypatch.setattr(loading, "load_gguf", lambda path: LoadedModel(model, tokenizer))
+    monkeypatch.setattr(pretrained, "load_gguf", lambda path: LoadedModel(model, tokenizer))
     (tmp_path / "tiny.gguf").touch()
     return tmp_path / "tiny.gguf"
 
@@ -224,7 +225,7 @@ def test_a_gguf_file_is_parsed_once_and_read_as_ever(tmp_path):
     for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
         step()
     plain, path = gguf.GGUFReader, str(tmp_path / "tiny.gguf")
-    with loading._read_once():
+    with pretrained._read_once():
         read = gguf.GGUFReader(path)
         assert gguf.GGUFReader(path) is read
         assert gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2) is gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)

@@ -457,19 +457,99 @@ def test_shared_rows_that_run_out_of_memory_are_read_alone(make_model, tokenizer
     torch.testing.assert_close(reader.read(SHARED, LAYERS), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("kind", ["Bert", "Roberta", "RoFormer"])
-def test_a_model_whose_tokens_see_later_ones_is_refused(tokenizer, kind):
-    class_name = "BertLMHeadModel" if kind == "Bert" else f"{kind}ForCausalLM"
+@pytest.fixture(params=["Bert", "Roberta", "RoFormer"])
+def encoder(request):
+    """A tiny model whose tokens see later ones."""
+    class_name = "BertLMHeadModel" if request.param == "Bert" else f"{request.param}ForCausalLM"
     sizes = {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = getattr(transformers, f"{kind}Config")(**sizes, initializer_range=0.15, pad_token_id=0)
-        model = getattr(transformers, class_name)(config).eval()
-    reader = ActivationReader(model, tokenizer)
+        config = getattr(transformers, f"{request.param}Config")(**sizes, initializer_range=0.15, pad_token_id=0)
+        return getattr(transformers, class_name)(config).eval()
+
+
+def test_a_model_whose_tokens_see_later_ones_is_refused(encoder, tokenizer):
+    class_name = type(encoder).__name__
+    reader = ActivationReader(encoder, tokenizer)
     for read in (lambda: reader.read(TALKS, [0]), lambda: GrowingRead(reader, [0], torch.Tensor.clone).read(list(range(5, 30)))):
         with pytest.raises(ModelError, match=f"{class_name} is no causal model") as caught:
             read()
         assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def counted(make_model):
+    """A new model, and the shapes [rows, tokens] of the passes that it has made."""
+    model, shapes = make_model("llama"), []
+    model.model.layers[0].register_forward_pre_hook(lambda _m, args: shapes.append(tuple(args[0].shape[:2])))
+    return model, shapes
+
+
+@pytest.mark.parametrize("read", ["read", "read_tokens", "read_turns"])
+def test_one_text_costs_one_pass(counted, tokenizer, read):
+    model, passes = counted
+
+    def read_one(talk):
+        reader = ActivationReader(model, tokenizer)
+        if read == "read":
+            reader.read([talk], LAYERS)
+        else:
+            getattr(reader, read)(talk, LAYERS)
+
+    read_one(SHARED[0])
+    assert passes[:-1] == [(2, 16)], "beside the text, only the few tokens on which the model shows that it is causal"
+    assert passes[-1][0] == 1
+    del passes[:]
+    read_one(SHARED[1])
+    assert len(passes) == 1, "the model has shown it, to whichever reader"
+
+
+def test_nothing_to_read_costs_no_pass(counted, tokenizer):
+    model, passes = counted
+    ActivationReader(model, tokenizer).read([], LAYERS)
+    assert passes == []
+
+
+def test_shared_beginnings_are_tried_only_where_a_batch_has_one(counted, tokenizer):
+    model, passes = counted
+    reader = ActivationReader(model, tokenizer)
+    reader.read(TALKS, LAYERS)
+    assert passes[1:] == [(4, max(len(job.ids) for job in jobs(reader, TALKS)))]
+    del passes[:]
+    reader.read(SHARED, LAYERS)
+    tried = len(passes)
+    del passes[:]
+    reader.read(SHARED, LAYERS)
+    assert 0 < len(passes) < tried, "once"
+
+
+def test_a_text_longer_than_the_context_costs_its_windows(make_model, tokenizer):
+    model, passes = make_model("llama", max_position_embeddings=SIZE), []
+    reader = ActivationReader(model, tokenizer, token_budget=1)
+    reader.read(TALKS[3:], LAYERS)
+    model.model.layers[0].register_forward_pre_hook(lambda _m, args: passes.append(args[0].shape[0]))
+    reader.read([LONG], LAYERS)
+    assert passes == [1] * reader.windows(len(jobs(reader, [LONG])[0].ids))
+
+
+def test_a_model_whose_pass_gave_no_numbers_is_tried_again(encoder, tokenizer):
+    whole = encoder.get_input_embeddings().weight.detach().clone()
+    with torch.no_grad():
+        encoder.get_input_embeddings().weight.fill_(torch.nan)
+    with pytest.raises(ActivationError, match="not finite"):
+        ActivationReader(encoder, tokenizer).read(TALKS[:1], [0])
+    with torch.no_grad():
+        encoder.get_input_embeddings().weight.copy_(whole)
+    with pytest.raises(ModelError, match="no causal model"):
+        ActivationReader(encoder, tokenizer).read(TALKS[:1], [0])
+
+
+def test_an_encoder_is_refused_on_a_single_text_and_each_time(encoder, tokenizer):
+    for talk in [*TALKS[:2], LONG]:
+        for reader in (ActivationReader(encoder, tokenizer), ActivationReader(encoder, tokenizer, token_budget=1)):
+            for read in (lambda talk: reader.read([talk], [0]), lambda talk: reader.read_turns(talk, [0])):  # noqa: B023
+                with pytest.raises(ModelError, match="no causal model"):
+                    read(talk)
 
 
 @pytest.mark.parametrize("budget", [1, 100_000])

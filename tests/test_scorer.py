@@ -275,3 +275,15 @@ def test_another_shape_is_refused_even_aloud(make_model, tokenizer, vectors):
 
 def test_the_right_model_gives_no_warning(scorer):
     assert scorer.warnings == []
+
+
+def test_scoring_one_conversation_costs_one_pass(make_model, tokenizer):
+    model, passes = make_model("llama"), []
+    made = VectorSet(identify(model, tokenizer), {name: entry(name) for name in READS})
+    model.model.layers[0].register_forward_pre_hook(lambda _m, args: passes.append(tuple(args[0].shape[:2])))
+    Scorer(model, tokenizer, made).score(TALKS[0])
+    assert len(passes) == 2
+    assert passes[0] == (2, 16), "the few tokens on which a model shows, once, that it is causal"
+    del passes[:]
+    Scorer(model, tokenizer, made).score(TALKS[1])
+    assert len(passes) == 1

@@ -18,10 +18,11 @@ from demeanor.conversation import Message
 from demeanor.errors import OutputError, SteeringError, VectorSetError
 from demeanor.extraction.adaptation import without_prior
 from demeanor.model.blocks import decoder_blocks
+from demeanor.model.contexts import Steering
 from demeanor.model.generation import Sampling, write_replies
 from demeanor.model.identity import identify
-from demeanor.model.intervention import Intervention, Steering
-from demeanor.model.loading import cast
+from demeanor.model.operators import Intervention
+from demeanor.model.pretrained import cast
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
 from demeanor.steering import Plan, plan_doses, plan_projection, steered_replies, steering_hooks

@@ -308,7 +308,8 @@ def test_leaving_a_written_reply_stops_the_model(make_model, tokenizer):
 def test_a_steered_reply_is_read_by_the_unsteered_model(make_model, tokenizer):
     import torch
 
-    from demeanor.model.intervention import Intervention, Steering
+    from demeanor.model.contexts import Steering
+    from demeanor.model.operators import Intervention
 
     scorer = planted(make_model, tokenizer)
     session = talk(scorer)

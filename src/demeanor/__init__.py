@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from demeanor.conversation import Conversation, Message
     from demeanor.errors import DemeanorError
     from demeanor.extraction import Extraction, PersonaVectorExtractor, extract_vectors
+    from demeanor.model.contexts import Steering
     from demeanor.model.generation import Sampling
-    from demeanor.model.intervention import Intervention, Steering
-    from demeanor.model.loading import LoadedModel, load_model
+    from demeanor.model.loading import load_model
+    from demeanor.model.operators import Intervention
+    from demeanor.model.pretrained import LoadedModel
     from demeanor.model.reader import ActivationReader
     from demeanor.monitor.safe import is_response_safe
     from demeanor.monitor.session import Monitor
@@ -39,8 +41,8 @@ _HOME = {
     "ConversationScorer": "demeanor.scoring",
     "DemeanorError": "demeanor.errors",
     "Extraction": "demeanor.extraction",
-    "Intervention": "demeanor.model.intervention",
-    "LoadedModel": "demeanor.model.loading",
+    "Intervention": "demeanor.model.operators",
+    "LoadedModel": "demeanor.model.pretrained",
     "Message": "demeanor.conversation",
     "Monitor": "demeanor.monitor.session",
     "NotScored": "demeanor.scoring",
@@ -50,7 +52,7 @@ _HOME = {
     "Sampling": "demeanor.model.generation",
     "Score": "demeanor.scoring",
     "Scorer": "demeanor.scoring",
-    "Steering": "demeanor.model.intervention",
+    "Steering": "demeanor.model.contexts",
     "TokenScores": "demeanor.scoring",
     "TraitDefinition": "demeanor.traits",
     "VectorSet": "demeanor.vectors",

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class DemeanorError(Exception):
@@ -99,3 +102,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"known: {', '.join(names)}" if names else "none is known"
+
+
+def sound(result: T | DemeanorError) -> T:
+    """A result itself. Raises it where it is the error that stands in a result's place."""
+    if isinstance(result, DemeanorError):
+        raise result
+    return result

@@ -112,7 +112,7 @@ class Chat:
         """Put a message to the model and show its reply as it comes."""
         from dataclasses import replace
 
-        from demeanor.model.intervention import Steering
+        from demeanor.model.contexts import Steering
 
         reader = self.session.monitor.scorer.reader  # type: ignore[union-attr]
         self.session.user(said)

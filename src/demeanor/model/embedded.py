@@ -194,7 +194,7 @@ def _convert(source: Path, target: Path) -> None:
     """GGUF to safetensors: dequantised in float32, stored in bfloat16, with the tokenizer beside it."""
     import torch
 
-    from demeanor.model.loading import load_gguf, quiet
+    from demeanor.model.pretrained import load_gguf, quiet
 
     with quiet():
         model, tokenizer = load_gguf(source)

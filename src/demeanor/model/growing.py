@@ -25,8 +25,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from demeanor.errors import ActivationError
+from demeanor.model.batches import NOT_FINITE
+from demeanor.model.hooks import keys_and_values
 from demeanor.model.packing import common_prefix, window_bounds
-from demeanor.model.reader import ActivationReader, keys_and_values
+from demeanor.model.reader import ActivationReader
 
 
 class Budget:
@@ -198,11 +200,11 @@ class _Window:
         options: dict[str, Any] = {}
         if self.reader.shares_up_to:
             options = {"position_ids": torch.arange(start, start + len(new), device=device)[None], "past_key_values": self._cache}
-        with self.reader.passes(self.layers, lambda layer, hidden: found.__setitem__(layer, hidden[0].float().to(device))):
+        with self.reader.stack.passes(self.layers, lambda layer, hidden: found.__setitem__(layer, hidden[0].float().to(device))):
             self.reader.model(input_ids=torch.tensor([new], device=device), use_cache=bool(options), **options)
         values = self.project(torch.stack([found[layer] for layer in self.layers], dim=1))
         if not torch.isfinite(values).all():
-            raise ActivationError("the activations are not finite numbers (NaN or infinity); try --dtype float32")
+            raise ActivationError(NOT_FINITE)
         self._values = values if self._values is None else torch.cat([self._values, values])
         self._ids.extend(new)
         self.tokens_run += len(new)
@@ -228,5 +230,5 @@ def tapped(reader: ActivationReader, layers: Sequence[int], project: Callable[[T
             else:
                 passes.append(made)
 
-    with reader.passes(layers, take, whole=True):
+    with reader.stack.passes(layers, take, whole=True):
         yield passes

@@ -1,4 +1,4 @@
-"""Loading a chat model: the embedded one, a hub id, a local folder or a GGUF file.
+"""Loading a chat model by its name: the embedded one, a hub id, a local folder or a GGUF file.
 
 One function decides device, dtype and quantisation. No remote code is run, and the network is used only where a hub
 id is named that is not in the local hub cache.
@@ -6,38 +6,23 @@ id is named that is not in the local hub cache.
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-import io
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import numpy as np
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from demeanor.errors import MissingExtraError, ModelError, ModelNotFoundError, nearest
 from demeanor.model import embedded
-from demeanor.model.identity import in_words
+from demeanor.model.pretrained import LoadedModel, cast, first_line, from_folder, from_gguf, quiet
 
 Quantization = Literal["8bit", "4bit"]
 SMALL = 1_000_000_000  # parameters up to which a model may take twice its memory, to be read faster
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class LoadedModel(NamedTuple):
-    """A model in evaluation mode and its tokenizer."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-
-    def __repr__(self) -> str:
-        return f"LoadedModel({in_words(self.model)})"
 
 
 def load_model(
@@ -71,11 +56,13 @@ def load_model(
         options["device_map"] = "auto"
     with quiet():
         if name == embedded.NAME:
-            loaded = _from_folder(embedded.ensure(), options)
+            loaded = from_folder(embedded.ensure(), options)
         elif gguf:
-            loaded = _from_gguf(Path(name), torch_dtype, quantization)
+            if quantization is not None:
+                raise ModelError("a GGUF file is quantised already; leave --quantization out")
+            loaded = from_gguf(Path(name), torch_dtype)
         else:
-            loaded = _from_folder(locate(name), options)
+            loaded = from_folder(locate(name), options)
     model, tokenizer = loaded
     if "device_map" not in options:
         model = model.to(target)  # type: ignore[arg-type]
@@ -90,52 +77,6 @@ def full_name(name: str | os.PathLike[str]) -> str:
     return str(Path(name).resolve()) if name.endswith(".gguf") or Path(name).is_dir() else name
 
 
-def load_gguf(path: Path) -> LoadedModel:
-    """A GGUF file, dequantised to float32, saveable as an ordinary model."""
-    where: dict[str, Any] = {"gguf_file": path.name}
-    with quiet(), _read_once():
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)
-        model = _pretrained(path.parent, dtype=torch.float32, **where)
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    for leftover in ("hf_quantizer", "quantization_method", "is_quantized"):
-        if leftover in vars(model):
-            delattr(model, leftover)
-    return LoadedModel(model, tokenizer)
-
-
-@contextmanager
-def _read_once() -> Iterator[None]:
-    """Let transformers parse a GGUF file once and not three times, and its table of tensor names once and not for each weight.
-
-    It imports both from gguf at each use, so what stands there meanwhile is what it calls.
-    """
-    library: Any = importlib.import_module("gguf")
-
-    class Reader(library.GGUFReader):  # type: ignore[misc]
-        data: Any
-
-        def _get(self, *args: Any, **options: Any) -> Any:
-            if type(self.data) is np.memmap:  # a plain view of the same memory, of which a slice costs a third
-                self.data = self.data.view(np.ndarray)
-            return super()._get(*args, **options)
-
-    reader, names = library.GGUFReader, library.get_tensor_name_map
-    library.GGUFReader, library.get_tensor_name_map = functools.cache(Reader), functools.cache(names)
-    try:
-        yield
-    finally:
-        library.GGUFReader, library.get_tensor_name_map = reader, names
-
-
-def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """The model itself, its weights now in `dtype`; its buffers stay, for rotary frequencies go wrong in low precision."""
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
-    return model
-
-
 def fast_here(model: PreTrainedModel) -> PreTrainedModel:
     """The model itself, turned into float32 if it is a small one in half precision on a processor that has no arithmetic for that.
 
@@ -144,37 +85,6 @@ def fast_here(model: PreTrainedModel) -> PreTrainedModel:
     half = model.dtype in (torch.bfloat16, torch.float16) and getattr(model.config, "quantization_config", None) is None
     slow = model.device.type == "cpu" and not (model.dtype == torch.bfloat16 and native_bfloat16())
     return cast(model, torch.float32) if half and slow and model.num_parameters() < SMALL else model
-
-
-def _from_gguf(path: Path, dtype: torch.dtype, quantization: Quantization | None) -> LoadedModel:
-    if quantization is not None:
-        raise ModelError("a GGUF file is quantised already; leave --quantization out")
-    if not path.is_file():
-        raise ModelNotFoundError(f"no such file: {path}")
-    try:
-        model, tokenizer = load_gguf(path)
-    except Exception as error:  # what a damaged file raises is up to the library that stumbles over it
-        raise ModelError(f"{path} could not be read as a GGUF model: {_first_line(error)}") from error
-    return LoadedModel(cast(model, dtype), tokenizer)
-
-
-def _from_folder(path: Path, options: dict[str, Any]) -> LoadedModel:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        model = _pretrained(path, local_files_only=True, trust_remote_code=False, **options)
-    except Exception as error:  # what a damaged file raises is up to the library that stumbles over it
-        raise ModelError(f"the model in {path} could not be loaded: {_first_line(error)}") from error
-    return LoadedModel(model, tokenizer)
-
-
-def _pretrained(path: Path, **options: Any) -> PreTrainedModel:
-    """The model, or a ModelError where the checkpoint lacks some of its weights: transformers would draw them at random."""
-    found: Any = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **options)
-    model, report = found
-    if missing := sorted(report["missing_keys"]):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ModelError(f"its files lack weights of {type(model).__name__} ({missing[0]}{more}); save or download it anew, whole")
-    return model  # type: ignore[no-any-return]
 
 
 def locate(name: str) -> Path:
@@ -204,7 +114,7 @@ def _hub_folder(name: str) -> Path:
             return cached
         here = "only partly in the local hub cache"
     except HFValidationError as error:
-        raise ModelNotFoundError(f"{name!r} is no hub id ({_first_line(error)}); write it as 'owner/name'") from error
+        raise ModelNotFoundError(f"{name!r} is no hub id ({first_line(error)}); write it as 'owner/name'") from error
     except (LocalEntryNotFoundError, FileNotFoundError):
         pass
     try:
@@ -216,7 +126,7 @@ def _hub_folder(name: str) -> Path:
         raise ModelNotFoundError(f"the hub knows no model {name!r}; check the spelling, or `hf auth login` if it is private") from error
     except no_answer as error:
         raise ModelNotFoundError(
-            f"{name} is {here} and the hub cannot be reached ({_first_line(error)}); "
+            f"{name} is {here} and the hub cannot be reached ({first_line(error)}); "
             f"go online and run `demeanor models pull {name}`, name a local folder, or use the embedded {embedded.NAME}"
         ) from error
     if not whole(fetched):
@@ -295,24 +205,3 @@ def _quantization(quantization: Quantization, device: torch.device) -> dict[str,
         else transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=_dtype("auto", device))
     )
     return {"quantization_config": config, "device_map": "auto" if device.index is None else {"": device}}
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' own progress bars and warnings off the terminal while a model is loaded."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with redirect_stderr(io.StringIO()):  # the GGUF reader draws a bar of its own that nothing else turns off
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -3,6 +3,9 @@
 Speaks the simple repository API as JSON (PEP 691) and as HTML (PEP 503), over HTTP and from folders. Credentials stand in
 an index's URL or in netrc, and go to that host only: the HTTP library drops them where it is sent on to another. Messages
 name hosts and never a URL, since a path or a query may hold a key.
+
+It is one thing although it is long: an index's page, its file, who is trusted with what, and why a place gave nothing are parts
+of the one exchange, and none is of use without the others.
 """
 
 from __future__ import annotations

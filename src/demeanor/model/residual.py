@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from demeanor.conversation import ConversationLike
-from demeanor.errors import DemeanorError
+from demeanor.errors import sound
 from demeanor.model.packing import Job
 from demeanor.model.reader import ActivationReader
 
@@ -29,9 +29,4 @@ def residual_norms(reader: ActivationReader, conversations: Sequence[Conversatio
 def token_norms(reader: ActivationReader, jobs: Sequence[Job]) -> list[Tensor]:
     """The norm of each token's activation in each job's span, [tokens, layers] a job. Raises the first error of any job."""
     by_token = [Job(job.ids, [(i, i + 1) for start, end in job.spans for i in range(start, end)]) for job in jobs]
-    norms = []
-    for result in reader.run(by_token, range(reader.n_layers), project=lambda tokens: tokens.norm(dim=-1)):
-        if isinstance(result, DemeanorError):
-            raise result
-        norms.append(result)
-    return norms
+    return [sound(result) for result in reader.run(by_token, range(reader.n_layers), project=lambda tokens: tokens.norm(dim=-1))]

@@ -26,9 +26,9 @@ from demeanor.conversation import Conversation, ConversationLike, Message, as_co
 from demeanor.errors import ConversationError, DemeanorError, ModelError
 from demeanor.measure.cuts import Action, withholds
 from demeanor.measure.drift import Baseline, DriftWatch
+from demeanor.model.contexts import Steering
 from demeanor.model.generation import Sampling, write_reply
 from demeanor.model.growing import Budget
-from demeanor.model.intervention import Steering
 from demeanor.monitor.async_stream import AsyncReplyStream
 from demeanor.monitor.audit import AuditLog, AuditRecord
 from demeanor.monitor.decision import Decision, Source, also, at_least, decide, marked

@@ -19,8 +19,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from demeanor.errors import OutputError, SteeringError
 from demeanor.model.blocks import decoder_blocks, text_config
-from demeanor.model.intervention import Steering
-from demeanor.model.loading import cast, quiet
+from demeanor.model.contexts import Steering
+from demeanor.model.pretrained import cast, quiet
 from demeanor.model.reader import ActivationReader
 from demeanor.steering.dose import Plan
 from demeanor.steering.engines import additions

@@ -25,7 +25,7 @@ from demeanor.extraction.examples import read_trait
 from demeanor.extraction.pipeline import STEERING_METHOD, caps
 from demeanor.measure.metrics import Array
 from demeanor.model.generation import Reply, Sampling, prompt_ids
-from demeanor.model.intervention import Intervention, Where
+from demeanor.model.operators import Intervention, Where
 from demeanor.scoring.reading import NotScored
 from demeanor.scoring.scorer import Scorer
 from demeanor.steering.capability import accuracy

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from demeanor.conversation import Message
-from demeanor.model.intervention import Steering
+from demeanor.model.contexts import Steering
 from demeanor.model.reader import ActivationReader
 from demeanor.steering.coherence import log_likelihoods
 from demeanor.steering.dose import Plan

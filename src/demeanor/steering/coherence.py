@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from demeanor.model.intervention import Steering
+from demeanor.model.contexts import Steering
 from demeanor.model.reader import ActivationReader
 from demeanor.steering.dose import Plan
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from demeanor.errors import SteeringError
-from demeanor.model.intervention import Condition, Intervention, Kind, Where
+from demeanor.model.operators import Condition, Intervention, Kind, Where
 from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import VectorSet
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from demeanor.conversation import Message
 from demeanor.errors import SteeringError
+from demeanor.model.contexts import Steering
 from demeanor.model.generation import ROWS, Reply, Sampling, prompt_ids, write_replies
-from demeanor.model.intervention import Steering
 from demeanor.model.reader import ActivationReader, Progress
 from demeanor.steering.dose import Applied, Plan
 

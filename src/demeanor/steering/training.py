@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from demeanor.errors import SteeringError
-from demeanor.model.intervention import Intervention, Steering, Where
+from demeanor.model.contexts import Steering
+from demeanor.model.operators import Intervention, Where
 from demeanor.vectors.persona_vector import PersonaVector
 
 
