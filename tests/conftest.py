@@ -143,6 +143,30 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Do
     return call
 
 
+@pytest.fixture(scope="session")
+def talks() -> list[dict[str, Any]]:
+    """The forty conversations of the contracts."""
+    from contracts_tools import conversations
+
+    return conversations()
+
+
+@pytest.fixture(scope="session")
+def exact_scorer() -> Any:
+    """The embedded model in float32, in which paths that pack or cut differently still agree to about six digits."""
+    from contracts_tools import BUILT_IN
+
+    from demeanor import Scorer, VectorSet, load_model
+
+    return Scorer(*load_model(dtype="float32"), VectorSet.load(BUILT_IN))
+
+
+@pytest.fixture(scope="session")
+def readings(exact_scorer: Any, talks: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each conversation's reading by `Scorer.score`, as plain data, by name."""
+    return {talk["name"]: exact_scorer.score({"messages": talk["messages"]}).to_record() for talk in talks}
+
+
 @cache
 def _byte_level() -> str:
     """A byte-level BPE tokenizer as its JSON, trained on a few sentences; its post-processor adds a BOS where asked to."""

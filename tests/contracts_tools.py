@@ -18,10 +18,12 @@ import yaml
 
 from demeanor.cli.main import app
 from demeanor.errors import PolicyError
+from demeanor.measure.cuts import ACTIONS
+from demeanor.measure.parts import Parts
 from demeanor.monitor.audit import AuditLog, AuditRecord
 from demeanor.monitor.decision import decide as decide_outcome
-from demeanor.monitor.policy import ACTIONS, Policy, load_policy
-from demeanor.scoring import Calibration, NotScored, Reading, Score
+from demeanor.monitor.policy import Policy, load_policy
+from demeanor.scoring import NotScored, Reading, Score
 from demeanor.screening import LocalEngine, Options, screen
 from demeanor.screening.shards import Manifest
 from demeanor.vectors import built_in
@@ -35,6 +37,7 @@ __all__ = [
     "LocalEngine",
     "Options",
     "Outcome",
+    "Parts",
     "PolicyError",
     "commands",
     "conversations",
@@ -100,7 +103,7 @@ def numbers_of(vectors: Any) -> dict[str, Any]:
     """By trait, how a vector set is read, and what it makes of activations that are 1, 2, 3 ... in every layer."""
     found = {}
     for trait, stored in vectors.traits.items():
-        calibration = Calibration.from_record(stored.calibration)
+        calibration = stored.calibration
         activations = torch.arange(1.0, stored.reading.rows.shape[1] + 1)
         raw = [round(float(row @ activations), 4) for row in stored.reading.rows]
         at = (-4.0, -0.5, 0.0, 0.5, 1.0, sum(raw), 8.0)
@@ -111,7 +114,7 @@ def numbers_of(vectors: Any) -> dict[str, Any]:
             "raw": raw,
             "z": [round(float(calibration.z(value)), 4) for value in at],
             "probability": [round(float(calibration.probability(value)), 4) for value in at],
-            "thresholds": {name: (cut["z"], cut["unsafe_side"]) for name, cut in calibration.thresholds.items()},
+            "thresholds": {name: (cut.z, cut.unsafe_side) for name, cut in calibration.thresholds.items()},
             "parts": calibration.parts.to_record() if calibration.parts else None,
             "learnt_from": stored.reading.metadata.get("learnt_from", []),
         }

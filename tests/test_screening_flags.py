@@ -143,7 +143,7 @@ def test_the_report_shows_what_was_found_and_nobodys_text_becomes_markup(tmp_pat
     tally = Tally(["warmth"], known_limits(vectors, limits), limits)
     z = {"warmth": np.linspace(-3, 3, 50)}
     tally.add(z, z, np.arange(50), [None] * 49 + [HOSTILE])
-    tally.add({"warmth": np.array([np.nan])}, {}, {"warmth": np.array([np.nan])}, np.array([0]), [HOSTILE])
+    tally.add({"warmth": np.array([np.nan])}, {"warmth": np.array([np.nan])}, np.array([0]), [HOSTILE])
     tally.flagged = 25
     summary = {**tally.to_record({"warmth": 2.0}), "near_duplicates": 1, "baseline": "mean", "model": MODEL.name,
                "input": [{"name": HOSTILE}], "conditions": {}, "without_tokens": 0, "warnings": [f"scored by {HOSTILE}"]}  # fmt: skip

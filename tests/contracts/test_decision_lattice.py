@@ -36,8 +36,8 @@ def thresholds(trait):
     """Made up: the fewer are missed the earlier the cut, the fewer false alarms the later."""
     sign, side = (1, "above") if unsafe_above(trait) else (-1, "below")
     kept = {"miss 0.05": -1.0, "miss 0.1": -0.5, "miss 0.2": 0.0, "false_alarm 0.1": 0.5, "false_alarm 0.05": 1.0, "false_alarm 0.02": 2.0}
-    about = {"unsafe_side": side, "rate": 0.1, "n": 99, "prompts": 99, "observed_miss": 0.1, "observed_false_alarm": 0.1}
-    return {name: {"z": sign * z, "kind": name.split()[0], "guarantee": "made up", **about} for name, z in kept.items()}
+    about = {"unsafe_side": side, "n": 99, "prompts": 99, "observed_miss": 0.1, "observed_false_alarm": 0.1}
+    return {name: {"z": sign * z, "kind": name.split()[0], "rate": float(name.split()[1]), **about} for name, z in kept.items()}
 
 
 VECTORS = vector_set(

@@ -10,6 +10,7 @@ import math
 import shutil
 import sqlite3
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ from contracts_tools import (
     AuditRecord,
     LocalEngine,
     Options,
+    Parts,
     commands,
     decide,
     equals_golden,
@@ -54,9 +56,10 @@ def old(tmp_path):
 @pytest.fixture(scope="module")
 def scorer(tokenizer, make_model):
     made = planted(make_model, tokenizer)
-    parts = {"mean": 0.0, "spread": 1.0, "whole_mean": 0.0, "whole_spread": 0.5, "n": 40}
-    made.vectors.traits["harm"].calibration["parts"] = parts
-    return Scorer(made.reader.model, made.reader.tokenizer, made.vectors)
+    harm = made.vectors["harm"]
+    measured = replace(harm.calibration, parts=Parts(mean=0.0, spread=1.0, whole_mean=0.0, whole_spread=0.5, n=40))
+    vectors = replace(made.vectors, traits=made.vectors.traits | {"harm": replace(harm, calibration=measured)})
+    return Scorer(made.reader.model, made.reader.tokenizer, vectors)
 
 
 def test_an_old_vector_set_gives_the_numbers_that_it_gave():

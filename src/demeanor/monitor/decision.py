@@ -292,12 +292,16 @@ def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Sa
     )
 
 
-_RANK: dict[State, int] = {"not judged": 0, "passed": 1, "not scored": 2, "fired": 3}
+_RANK: dict[State, int] = {"not judged": 0, "passed": 1, "not scored": 2, "fired": 3}  # between results of the same action
 
 
 def _worse(said: RuleResult, other: RuleResult, where: str) -> RuleResult:
     """Of a rule's results on the whole reply and on something beside it, the worse one; `where` says what that is."""
-    if _RANK[other.state] <= _RANK[said.state]:
+
+    def badness(result: RuleResult) -> tuple[int, int]:
+        return ACTIONS.index(result.action), _RANK[result.state]
+
+    if badness(other) <= badness(said):
         return said
     words = other.explanation.removeprefix(f"{other.rule}: ")
     return replace(other, explanation=f"{other.rule}: {words[:-1]} ({where}).")
