@@ -20,9 +20,9 @@ from pathlib import Path
 
 from demeanor import ActivationReader, Scorer, VectorSet, load_model
 from demeanor.comparison import Reply, answer, bundled_prompts, compare, matched, read_replies, safe_poles, score_versions
+from demeanor.data.rows import to_line, writing
 from demeanor.extraction import extract_vectors
 from demeanor.model.generation import Sampling
-from demeanor.records import to_line, writing
 from demeanor.traits import load, load_many
 
 SYSTEMS = {

@@ -233,7 +233,7 @@ def _places(folder: Path, models: list[Version]) -> dict[str, Path]:
 
 
 def _save(path: Path, replies: list[Reply]) -> None:
-    from demeanor.records import to_line, writing
+    from demeanor.data.rows import to_line, writing
 
     with writing(path) as file:
         file.writelines(to_line(row.to_record()) for row in replies)

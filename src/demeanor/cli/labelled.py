@@ -82,7 +82,7 @@ def rows_of(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
     The columns that are read here are found whatever their case and the white space around their names.
     """
-    from demeanor.records import read_rows
+    from demeanor.data.rows import read_rows
 
     if path.name.lower().endswith((".csv", ".csv.gz")):
         found = _csv(path)
@@ -179,7 +179,7 @@ def _value(raw: object) -> float | None:
 def _csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
     import gzip
 
-    from demeanor.csv_rows import Lines, csv_header, csv_rows
+    from demeanor.data.csv_rows import Lines, csv_header, csv_rows
 
     found: list[tuple[int, dict[str, Any]]] = []
     try:

@@ -36,8 +36,8 @@ def sample(
     """
     from demeanor.cli.labelled import conversation_of, group_of, rows_of
     from demeanor.conversation import before_reply
+    from demeanor.data.rows import writing
     from demeanor.errors import InputFileError, OutputError
-    from demeanor.records import writing
 
     if output.exists():
         raise OutputError(f"{output} is there already and may hold somebody's labels; name another file with --output")

@@ -147,7 +147,7 @@ def calibrate(
 
     Exits with 1 where no dose is.
     """
-    from demeanor.records import writing
+    from demeanor.data.rows import writing
     from demeanor.traits import load
     from demeanor.vectors.storage import refuse_foreign
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from demeanor.conversation import Conversation, Message, from_record
+from demeanor.data.rows import Row, read_rows
 from demeanor.errors import DemeanorError, InputFileError
 from demeanor.keys import folded
-from demeanor.records import Row, read_rows
 
 Match = Literal["auto", "id", "prompt"]
 Prompt: TypeAlias = tuple[Message, ...]

@@ -17,8 +17,8 @@ import yaml
 from demeanor.comparison.replies import Prompt, Reply, group_in
 from demeanor.comparison.results import Scored, Units
 from demeanor.conversation import Message, from_messages
+from demeanor.data.rows import read_rows
 from demeanor.errors import DemeanorError, InputFileError
-from demeanor.records import read_rows
 from demeanor.scoring.calibration import Calibration
 from demeanor.scoring.thresholds import reached
 from demeanor.traits.definition import Pole

@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from demeanor.conversation import Conversation, from_record
-from demeanor.csv_rows import Lines, csv_header, csv_rows
+from demeanor.data.csv_rows import Lines, csv_header, csv_rows
+from demeanor.data.rows import Row, parse_line, refuse_pipe
+from demeanor.data.tables import Kind, as_table, encodes, field_of, from_table, kind_of, merge, without_views
 from demeanor.errors import ConversationError, InputFileError, MissingExtraError, nearest
-from demeanor.records import Row, parse_line, refuse_pipe
-from demeanor.screening.columns import Kind, as_table, encodes, field_of, from_table, kind_of, merge, without_views
 
 Place: TypeAlias = list[int]
 """Where to begin to read; each kind of source has its own numbers."""
