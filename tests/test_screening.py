@@ -19,7 +19,7 @@ from demeanor import load_model
 from demeanor.cli import console
 from demeanor.cli.main import main
 from demeanor.conversation import as_conversation
-from demeanor.data.sources import TextSource
+from demeanor.data.text_source import TextSource
 from demeanor.errors import InputFileError, OutputError, VectorSetError
 from demeanor.model.generation import Sampling, write_replies
 from demeanor.scoring import Scorer

@@ -14,7 +14,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from screening_tools import talk, write
 
-from demeanor.data.sources import Columns, open_source
+from demeanor.data.columns import Columns
+from demeanor.data.sources import open_source
 from demeanor.data.tables import as_table, field_of, from_table, kind_of, merge
 from demeanor.errors import ConversationError, InputFileError, MissingExtraError
 from demeanor.screening.worker import _jsonl

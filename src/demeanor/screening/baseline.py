@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from demeanor.conversation import Conversation, Message, from_messages
+from demeanor.data.columns import Columns
 from demeanor.data.rows import Row, to_line
-from demeanor.data.sources import Columns
 from demeanor.errors import ConversationError, DemeanorError, OutputError
 from demeanor.scoring.reading import Reading
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from demeanor.data.columns import Columns
 from demeanor.data.rows import to_line, writing
-from demeanor.data.sources import Columns
 from demeanor.data.tables import from_table
 from demeanor.errors import DemeanorError, OutputError
 from demeanor.scoring.metrics import Array

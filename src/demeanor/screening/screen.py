@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from demeanor.data.sources import CHANGED, Columns, Source, open_source
+from demeanor.data.columns import Columns
+from demeanor.data.sources import open_source
+from demeanor.data.surveys import CHANGED, Source
 from demeanor.errors import InputFileError, OutputError
 from demeanor.scoring.reading import TokenScores
 from demeanor.screening import baseline as answers

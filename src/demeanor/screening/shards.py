@@ -26,7 +26,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from demeanor.data.sources import Cut, Survey
+from demeanor.data.surveys import Cut, Survey
 from demeanor.errors import OutputError
 
 FORMAT = "demeanor screening 1"

@@ -25,8 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from demeanor.conversation import Conversation
+from demeanor.data.columns import Columns
 from demeanor.data.rows import to_line
-from demeanor.data.sources import CHANGED, Block, Columns, Source, open_source
+from demeanor.data.sources import open_source
+from demeanor.data.surveys import CHANGED, Block, Source
 from demeanor.data.tables import from_table
 from demeanor.errors import DemeanorError, InputFileError
 from demeanor.scoring.reading import NotScored, Reading, Score, TokenScores
