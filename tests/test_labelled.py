@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from artifacts import CALIBRATION, entry, unit, vector_set
 
-from demeanor.cli.labelled import read_labelled
+from demeanor.data.labelled import read_labelled
 from demeanor.errors import InputFileError
 from demeanor.extraction.adaptation import adapt_activations
 from demeanor.vectors import PersonaVector

@@ -37,7 +37,9 @@ def adapt(
 
     Example: demeanor adapt --trait crisis_recognition --input labelled.jsonl --output adapted
     """
-    from demeanor.cli.labelled import LABEL, calibration_error, empty, labelled_rows, note_size, read_labelled
+    from demeanor.cli.labelled import calibration_error, note_size
+    from demeanor.data.labelled import LABEL, labelled_rows, read_labelled
+    from demeanor.data.sheets import empty
     from demeanor.vectors.storage import adapted_traits, refuse_foreign, refuse_unadapted
 
     if new != (safe_pole is not None):

@@ -34,9 +34,9 @@ def sample(
 
     Example: demeanor sample --trait crisis_recognition --input replies.jsonl --n 50
     """
-    from demeanor.cli.labelled import conversation_of, group_of, rows_of
     from demeanor.conversation import before_reply
     from demeanor.data.rows import writing
+    from demeanor.data.sheets import conversation_of, group_of, rows_of
     from demeanor.errors import InputFileError, OutputError
 
     if output.exists():

@@ -348,8 +348,8 @@ def _numbers(text: str, what: str) -> list[float]:
 
 
 def _read_prompts(path: Path) -> list[tuple[Any, ...]]:
-    from demeanor.cli.labelled import rows_of
     from demeanor.conversation import from_messages
+    from demeanor.data.sheets import rows_of
     from demeanor.errors import InputFileError
 
     found = []

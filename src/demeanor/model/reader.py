@@ -15,21 +15,20 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
-from demeanor.conversation import Conversation, ConversationLike, as_conversation
+from demeanor.conversation import Conversation, ConversationLike, SpanOf, as_conversation
 from demeanor.errors import ActivationError, ConversationError, DemeanorError, ModelError
 from demeanor.model.blocks import decoder_blocks, text_config
 from demeanor.model.chat import ChatEncoder, Encoded
 from demeanor.model.packing import Job, Row, plan, windows
 from demeanor.model.pooling import ROLLING, Pooling, combine, pieces, pooler
 
-SpanOf = Literal["response", "user"]
 Progress: TypeAlias = Callable[[int], None]
 Project: TypeAlias = Callable[[Tensor], Tensor]
 ALIKE = 0.999  # cosine from which on activations read by a shared beginning count as the same

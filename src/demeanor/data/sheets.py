@@ -1,0 +1,106 @@
+"""Sheets of replies: the rows of a .jsonl or .csv file (.gz too) as a person fills them in, with columns known by name."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+from demeanor.conversation import Conversation, SpanOf, from_record
+from demeanor.data.csv_rows import Lines, csv_header, csv_rows
+from demeanor.data.rows import read_rows
+from demeanor.errors import ConversationError, DemeanorError, InputFileError
+from demeanor.keys import folded, prompt_key
+
+COLUMNS = ("label", "pair_id", "group", "messages", "prompt", "response", "text", "id")
+"""What is read of a row, here and by `from_record`; other columns are nobody's business."""
+
+
+def rows_of(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Number and record of each row of a .jsonl or .csv file (.gz too). Raises InputFileError at the first broken one.
+
+    The columns that are read here are found whatever their case and the white space around their names.
+    """
+    if path.name.lower().endswith((".csv", ".csv.gz")):
+        found = _csv(path)
+    else:
+        found = []
+        for row in read_rows(path):
+            if row.error:
+                raise InputFileError(f"{path}: {row.error}")
+            found.append((row.number, row.record))
+    named = [(number, _named(path, number, record)) for number, record in found]
+    return [(number, _with_messages(path, number, record)) for number, record in named]
+
+
+def _named(path: Path, number: int, record: dict[str, Any]) -> dict[str, Any]:
+    """The record with its known columns under their own names. Raises InputFileError where two hold different values of one."""
+    made: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for name, value in record.items():
+        known = name if name in COLUMNS else next((c for c in COLUMNS if folded(name) == c), name)
+        if known in made and known in COLUMNS:
+            if not empty(value) and not empty(made[known]) and value != made[known]:
+                raise InputFileError(f"{path}: line {number} has both {origin[known]!r} and {name!r}; keep one of them")
+            if empty(value):
+                continue
+        made[known], origin[known] = value, name
+    return made
+
+
+def empty(value: object) -> bool:
+    """Whether a field holds nothing."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def conversation_of(path: Path, number: int, record: dict[str, Any], reads: SpanOf | None = None) -> Conversation:
+    """The conversation of a record, with something to read where `reads` says; an error names the file and line."""
+    try:
+        conversation = from_record(record)
+        if reads is not None:
+            conversation.last("user" if reads == "user" else "assistant")
+        return conversation
+    except DemeanorError as error:
+        raise InputFileError(f"{path}: line {number}: {error}") from error
+
+
+def group_of(record: dict[str, Any], conversation: Conversation) -> str:
+    """What a row belongs together with: its pair, its group, or all that was said before the reply."""
+    for key in ("pair_id", "group"):
+        if not empty(record.get(key)):
+            return folded(str(record[key]))
+    try:
+        end = conversation.last("assistant")
+    except ConversationError:  # only what the user says is there to read
+        end = -1
+    return folded(prompt_key(conversation.messages[:end]))
+
+
+def _csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    found: list[tuple[int, dict[str, Any]]] = []
+    try:
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            lines = Lines(file)  # type: ignore[arg-type]
+            for row in csv_rows(lines, csv_header(path, lines)):
+                if row.error:
+                    raise InputFileError(f"{path}: {row.error}")
+                found.append((row.number, {name: value for name, value in row.record.items() if name}))
+    except FileNotFoundError:
+        raise InputFileError(f"{path}: no such file") from None
+    except (OSError, EOFError) as error:
+        raise InputFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return found
+
+
+def _with_messages(path: Path, number: int, record: dict[str, Any]) -> dict[str, Any]:
+    """The record with its messages unpacked, which a sheet holds as JSON."""
+    text = record.get("messages")
+    if not isinstance(text, str) or not text or not path.name.lower().endswith((".csv", ".csv.gz")):
+        return record
+    try:
+        return {**record, "messages": json.loads(text)}
+    except (ValueError, RecursionError) as error:
+        raise InputFileError(
+            f"{path}: line {number}: 'messages' is not the JSON that `demeanor sample` wrote ({error}); was it cut in an editor?"
+        ) from error
