@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +9,6 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, Vectors
-
-COLUMNS = ("id", "label", "prompt", "response", "group", "messages")
 
 
 def sample(
@@ -34,9 +30,7 @@ def sample(
 
     Example: demeanor sample --trait crisis_recognition --input replies.jsonl --n 50
     """
-    from demeanor.conversation import before_reply
-    from demeanor.data.rows import writing
-    from demeanor.data.sheets import conversation_of, group_of, rows_of
+    from demeanor.data.sheets import ToLabel, conversation_of, group_of, name_of, rows_of, write_sheet
     from demeanor.errors import InputFileError, OutputError
 
     if output.exists():
@@ -68,23 +62,8 @@ def sample(
     groups = [group_of(record, c) for (_, record), c in zip(rows, conversations, strict=True)]
     read = [conversations[i].messages[conversations[i].last("user" if on_user else "assistant")].content for i in scored]
     picks = choose_to_label(np.array(values), read, [groups[i] for i in scored], n)
-    with writing(output) as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for pick in picks:
-            i = scored[pick]
-            messages = conversations[i].to_record()
-            before = before_reply(messages)
-            number, record = rows[i]
-            row = {
-                "id": number if record.get("id") is None else record["id"],
-                "label": "",
-                "prompt": "\n".join(f"{m['role']}: {m['content']}" for m in before),
-                "response": messages[len(before)]["content"] if len(before) < len(messages) else "",
-                "group": groups[i],
-                "messages": json.dumps(messages, ensure_ascii=False),
-            }
-            writer.writerow({column: _cell(value) for column, value in row.items()})
+    chosen = [scored[pick] for pick in picks]
+    write_sheet(output, [ToLabel(name_of(*rows[i]), conversations[i], groups[i]) for i in chosen])
     console.out.print(f"{len(picks)} replies to label in {output}: fill in 'label', then", soft_wrap=True)
     console.out.print(f"  demeanor adapt --trait {trait} --input {output} --output adapted", soft_wrap=True)
     if len(picks) < min(n, len(scored)):
@@ -92,9 +71,3 @@ def sample(
     if left := len(rows) - len(scored):
         console.problem(f"{left} of {len(rows)} rows could not be scored and are not in the sheet, the first: {reason}")
         raise typer.Exit(3)
-
-
-def _cell(value: object) -> str:
-    """As a spreadsheet may show it: text that it would take for a formula begins with a quote; half a surrogate pair is replaced."""
-    text = str(value).encode(errors="replace").decode()
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

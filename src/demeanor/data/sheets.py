@@ -1,20 +1,27 @@
-"""Sheets of replies: the rows of a .jsonl or .csv file (.gz too) as a person fills them in, with columns known by name."""
+"""Sheets of replies for a person to label: the CSV that is handed out, and what comes back, as .jsonl or .csv (.gz too).
+
+Columns are known by their names, whatever their case and the white space around them.
+"""
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demeanor.conversation import Conversation, SpanOf, from_record
+from demeanor.conversation import Conversation, SpanOf, before_reply, from_record
 from demeanor.data.csv_rows import Lines, csv_header, csv_rows
-from demeanor.data.rows import read_rows
+from demeanor.data.rows import read_rows, writing
 from demeanor.errors import ConversationError, DemeanorError, InputFileError
 from demeanor.keys import folded, prompt_key
 
 COLUMNS = ("label", "pair_id", "group", "messages", "prompt", "response", "text", "id")
 """What is read of a row, here and by `from_record`; other columns are nobody's business."""
+HANDED_OUT = ("id", "label", "prompt", "response", "group", "messages")
 
 
 def rows_of(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -47,6 +54,11 @@ def _named(path: Path, number: int, record: dict[str, Any]) -> dict[str, Any]:
                 continue
         made[known], origin[known] = value, name
     return made
+
+
+def name_of(number: int, record: dict[str, Any]) -> str:
+    """What a row is called: its `id`, else its number."""
+    return str(number if record.get("id") is None else record["id"])
 
 
 def empty(value: object) -> bool:
@@ -104,3 +116,37 @@ def _with_messages(path: Path, number: int, record: dict[str, Any]) -> dict[str,
         raise InputFileError(
             f"{path}: line {number}: 'messages' is not the JSON that `demeanor sample` wrote ({error}); was it cut in an editor?"
         ) from error
+
+
+@dataclass(frozen=True)
+class ToLabel:
+    """A reply that a person is to label, and what it belongs together with."""
+
+    name: str
+    conversation: Conversation
+    group: str
+
+
+def write_sheet(path: Path, replies: Iterable[ToLabel]) -> None:
+    """A CSV sheet of replies, with 'label' left empty; `read_labelled` reads it back. Raises OutputError."""
+    with writing(path) as file:
+        writer = csv.DictWriter(file, HANDED_OUT)
+        writer.writeheader()
+        for reply in replies:
+            messages = reply.conversation.to_record()
+            before = before_reply(messages)
+            row = {
+                "id": reply.name,
+                "label": "",
+                "prompt": "\n".join(f"{m['role']}: {m['content']}" for m in before),
+                "response": messages[len(before)]["content"] if len(before) < len(messages) else "",
+                "group": reply.group,
+                "messages": json.dumps(messages, ensure_ascii=False),
+            }
+            writer.writerow({column: _cell(value) for column, value in row.items()})
+
+
+def _cell(value: str) -> str:
+    """As a spreadsheet may show it: text that it would take for a formula begins with a quote; half a surrogate pair is replaced."""
+    text = value.encode(errors="replace").decode()
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
