@@ -14,10 +14,11 @@ from filelock import FileLock
 from test_decision import DEFAULT, reply, user
 from typer.testing import CliRunner
 
+from demeanor.audit import json_lines as audit_lines
+from demeanor.audit import sqlite as audit_sqlite
+from demeanor.audit.log import AuditLog, AuditRecord, report, verify
 from demeanor.cli.audit import app
 from demeanor.errors import AuditError
-from demeanor.monitor import audit_lines, audit_sqlite
-from demeanor.monitor.audit import AuditLog, AuditRecord, report, verify
 from demeanor.monitor.decision import Decision, decide
 
 SUFFIXES = ("db", "jsonl")
@@ -203,7 +204,7 @@ def test_the_table_itself_refuses_changes(tmp_path):
 
 WRITER = """
 import json, sys
-from demeanor.monitor.audit import AuditLog, AuditRecord
+from demeanor.audit.log import AuditLog, AuditRecord
 assert "torch" not in sys.modules
 log, record, n = AuditLog(sys.argv[1]), AuditRecord(**json.loads(sys.argv[2])), int(sys.argv[3])
 while n:
@@ -338,7 +339,7 @@ def test_a_lock_that_another_writer_holds_is_tried_often(tmp_path, monkeypatch):
 FULL = """
 import json, resource, sys
 from demeanor.errors import AuditError
-from demeanor.monitor.audit import AuditLog, AuditRecord
+from demeanor.audit.log import AuditLog, AuditRecord
 log, record = AuditLog(sys.argv[1]), AuditRecord(**json.loads(sys.argv[2]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 written = 0

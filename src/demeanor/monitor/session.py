@@ -22,13 +22,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from demeanor.audit.log import AuditLog, AuditRecord
 from demeanor.conversation import Conversation, ConversationLike, Message, as_conversation
 from demeanor.errors import ConversationError, DemeanorError, ModelError
 from demeanor.model.generation import Sampling, write_reply
 from demeanor.model.growing import Budget
 from demeanor.model.intervention import Steering
 from demeanor.monitor.async_stream import AsyncReplyStream
-from demeanor.monitor.audit import AuditLog, AuditRecord
 from demeanor.monitor.decision import Decision, Source, also, at_least, decide, marked
 from demeanor.monitor.drift import Baseline, DriftWatch
 from demeanor.monitor.history import History

@@ -411,9 +411,9 @@ def _open(path: Path, write: bool) -> _Store:
     if not path.parent.is_dir():
         raise AuditError(f"{path}: the folder {path.parent} does not exist; make it first")
     if path.suffix in JSON_LINES:
-        from demeanor.monitor.audit_lines import Lines
+        from demeanor.audit.json_lines import Lines
 
         return Lines(path, write, PATIENCE)
-    from demeanor.monitor.audit_sqlite import Database
+    from demeanor.audit.sqlite import Database
 
     return Database(path, write, PATIENCE)
