@@ -10,7 +10,7 @@ import typer
 from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, failing, planted, policy
 from typer.testing import CliRunner
 
-from demeanor.audit.log import verify
+from demeanor.audit.verification import verify
 from demeanor.cli import chat, console, main
 from demeanor.errors import DamagedVectorSetError
 from demeanor.monitor.policy import Policy, default_policy_text, load_policy

@@ -15,7 +15,9 @@ from filelock import FileLock
 from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, RULES, blocked, failing, planted, policy
 
 from demeanor.audit import json_lines as audit_lines
-from demeanor.audit.log import AuditLog, report, verify
+from demeanor.audit.counts import report
+from demeanor.audit.log import AuditLog
+from demeanor.audit.verification import verify
 from demeanor.conversation import Message
 from demeanor.errors import (
     AuditError,

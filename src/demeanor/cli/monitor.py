@@ -49,7 +49,7 @@ def monitor(
 
     Example: demeanor monitor --input conversations.jsonl --output decisions.jsonl --report report.html
     """
-    from demeanor.audit.log import is_log
+    from demeanor.audit.stores import is_log
     from demeanor.monitor.policy import default_policy_text, load_policy
     from demeanor.monitor.replies import load_replies
 
