@@ -177,3 +177,17 @@ def test_a_sheet_that_is_handed_out_is_read_back_with_its_labels(tmp_path):
     assert found.target.tolist() == [1, 0]
     assert found.group.tolist() == ["prompt 0", "prompt 2"]
     assert found.conversations[0] == talks[0]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("damage", ["cut", "scrambled", "plain"])
+def test_a_damaged_compressed_sheet_is_named(tmp_path, kind, damage):
+    rows = ["label,response"] if kind == "csv" else []
+    rows += [f"{i % 2},reply {i}" if kind == "csv" else json.dumps({"label": i % 2, "response": f"reply {i}"}) for i in range(3000)]
+    text = "\n".join(rows).encode()
+    whole = gzip.compress(text)
+    damaged = {"cut": whole[:-100], "scrambled": whole[:12] + b"\xff" * 40 + whole[52:], "plain": text}
+    path = tmp_path / f"sheet.{kind}.gz"
+    path.write_bytes(damaged[damage])
+    with pytest.raises(InputFileError, match=r"sheet\.\w+\.gz: not a whole gzip file"):
+        read_labelled(path)

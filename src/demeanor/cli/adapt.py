@@ -45,7 +45,7 @@ def adapt(
     if new != (safe_pole is not None):
         raise InputFileError("--new and --safe-pole go together: thresholds and comparisons have to know which labels are the safe ones")
     refuse_foreign(output)
-    filled_in = any(not empty(record[LABEL]) for _, record in labelled_rows(input_file))
+    filled_in = any(not empty(row.record[LABEL]) for row in labelled_rows(input_file))
     labelled = read_labelled(input_file) if filled_in else None
     if new and labelled is None:
         raise InputFileError(f"no row of {input_file} has a label, and a new trait has nothing else to be made of")

@@ -30,7 +30,7 @@ def sample(
 
     Example: demeanor sample --trait crisis_recognition --input replies.jsonl --n 50
     """
-    from demeanor.data.sheets import ToLabel, conversation_of, group_of, name_of, rows_of, write_sheet
+    from demeanor.data.sheets import ToLabel, conversation_of, group_of, rows_of, write_sheet
     from demeanor.errors import InputFileError, OutputError
 
     if output.exists():
@@ -38,7 +38,7 @@ def sample(
     rows = rows_of(input_file)
     if not rows:
         raise InputFileError(f"{input_file} holds no rows")
-    conversations = [conversation_of(input_file, number, record) for number, record in rows]
+    conversations = [conversation_of(input_file, row) for row in rows]
     scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
     on_user = scorer.vectors[trait].reads == "user"
     from demeanor.extraction.sampling import choose_to_label
@@ -53,17 +53,17 @@ def sample(
                 values.append(result[trait].z)
             else:
                 error = "no user message to read" if isinstance(result, Reading) else result.error
-                reason = reason or f"line {rows[i][0]}: {error}"
+                reason = reason or f"line {rows[i].number}: {error}"
             step(1)
     if not scored:
         raise InputFileError(f"no row of {input_file} could be scored, the first: {reason}")
     import numpy as np
 
-    groups = [group_of(record, c) for (_, record), c in zip(rows, conversations, strict=True)]
+    groups = [group_of(row.record, c) for row, c in zip(rows, conversations, strict=True)]
     read = [conversations[i].messages[conversations[i].last("user" if on_user else "assistant")].content for i in scored]
     picks = choose_to_label(np.array(values), read, [groups[i] for i in scored], n)
     chosen = [scored[pick] for pick in picks]
-    write_sheet(output, [ToLabel(name_of(*rows[i]), conversations[i], groups[i]) for i in chosen])
+    write_sheet(output, [ToLabel(rows[i].name, conversations[i], groups[i]) for i in chosen])
     console.out.print(f"{len(picks)} replies to label in {output}: fill in 'label', then", soft_wrap=True)
     console.out.print(f"  demeanor adapt --trait {trait} --input {output} --output adapted", soft_wrap=True)
     if len(picks) < min(n, len(scored)):

@@ -1,4 +1,4 @@
-"""The files that a source reads: their hashes, and what is wrong with one in a line."""
+"""Files as they are found, plain or gzipped: opened, hashed, and what is wrong with one in a line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,32 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
+from typing import IO, Any, cast
 
 from demeanor.errors import InputFileError
+
+
+def is_gzipped(path: Path) -> bool:
+    """Whether a file's name says that it is compressed."""
+    return path.suffix.lower() == ".gz"
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """The file's content, decompressed where it is gzipped."""
+    return cast("IO[bytes]", gzip.open(path, "rb")) if is_gzipped(path) else path.open("rb")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """While a file is read: what goes wrong with it is an InputFileError that names it."""
+    try:
+        yield
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise InputFileError(f"{path}: not a whole gzip file ({error})") from error
+    except FileNotFoundError:
+        raise InputFileError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputFileError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def checksums(files: list[Path], root: Path) -> list[dict[str, Any]]:
@@ -23,17 +44,3 @@ def checksums(files: list[Path], root: Path) -> list[dict[str, Any]]:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         found.append({"name": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": digest})
     return found
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """While a file is read: what goes wrong with it is an InputFileError."""
-    try:
-        yield
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise InputFileError(f"{path}: not a whole gzip file ({error})") from error
-    except pa.ArrowException as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputFileError(f"{path}: not a whole Parquet file ({reason})") from error
-    except OSError as error:
-        raise InputFileError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from demeanor.data.columns import Columns
-from demeanor.data.surveys import Block, Cut, See, Survey, arrow_block
+from demeanor.data.surveys import Block, Cut, See, Survey, arrow_block, show_rows
 from demeanor.errors import InputFileError, MissingExtraError
 
 
@@ -48,9 +48,7 @@ class HubSource:
             raise InputFileError(f"{self.spec} has {wrong}")
         cuts = [Cut(first, min(shard_rows, rows - first), [first]) for first in range(0, rows, shard_rows)]
         if see is not None:
-            for cut in cuts:
-                for i, row in enumerate(self.read(cut, schema).rows):
-                    see(cut.first + i, row)
+            show_rows(self, cuts, schema, see)
         return Survey(self.check(), rows, schema, cuts)
 
     def read(self, cut: Cut, schema: pa.Schema) -> Block:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demeanor.conversation import Conversation, SpanOf
+from demeanor.data.rows import Row
 from demeanor.data.sheets import COLUMNS, conversation_of, empty, group_of, rows_of
 from demeanor.errors import ExtractionError, InputFileError
 from demeanor.keys import folded
@@ -77,27 +78,27 @@ def read_labelled(path: Path, reads: SpanOf | None = None) -> Labelled:
     or some have it under another name.
     """
     conversations, labels, groups = [], [], []
-    for number, record in labelled_rows(path):
-        raw = record[LABEL]
+    for row in labelled_rows(path):
+        raw = row.record[LABEL]
         if empty(raw):
             continue
-        labels.append(_number(path, number, raw))
-        conversation = conversation_of(path, number, record, reads)
+        labels.append(_number(path, row.number, raw))
+        conversation = conversation_of(path, row, reads)
         conversations.append(conversation)
-        groups.append(group_of(record, conversation))
+        groups.append(group_of(row.record, conversation))
     if not labels:
         raise InputFileError(f"{path} holds no labelled row; give each reply a 'label': 0 or 1, or a number, higher for more of the trait")
     return as_labelled(conversations, labels, groups)
 
 
-def labelled_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def labelled_rows(path: Path) -> list[Row]:
     """The rows that have the column `label`, filled in or not.
 
     Raises InputFileError where no row has it, and at a row that has one that is nearly so named: it would be passed over in silence.
     """
     rows = rows_of(path)
-    with_it = [(number, record) for number, record in rows if LABEL in record]
-    columns = list(dict.fromkeys(name for _, record in rows for name in record))
+    with_it = [row for row in rows if LABEL in row.record]
+    columns = list(dict.fromkeys(name for row in rows for name in row.record))
     near = _nearly(columns)
     if rows and not with_it:
         shown = ", ".join(repr(name) for name in columns[:SHOWN]) + (", ..." if len(columns) > SHOWN else "")
@@ -109,9 +110,9 @@ def labelled_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
                 else "give each reply one: 0 or 1, or a number, higher for more of the trait"
             )
         )
-    for number, record in rows:
-        if near is not None and LABEL not in record and near not in OTHER_NAMES and _value(record.get(near)) is not None:
-            raise InputFileError(f"{path}: line {number} has no 'label', and {near!r} is not read as one; rename it to 'label'")
+    for row in rows:
+        if near is not None and LABEL not in row.record and near not in OTHER_NAMES and _value(row.record.get(near)) is not None:
+            raise InputFileError(f"{path}: line {row.number} has no 'label', and {near!r} is not read as one; rename it to 'label'")
     return with_it
 
 

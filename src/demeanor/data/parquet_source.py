@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,19 @@ import pyarrow.parquet as pq
 
 from demeanor.data.columns import Columns
 from demeanor.data.files import checksums, reading
-from demeanor.data.surveys import CHANGED, Block, Cut, Place, See, Survey, arrow_block
+from demeanor.data.surveys import CHANGED, Block, Cut, Place, See, Survey, arrow_block, show_rows
 from demeanor.data.tables import without_views
 from demeanor.errors import InputFileError
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    with reading(path):
+        try:
+            yield
+        except pa.ArrowException as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputFileError(f"{path}: not a whole Parquet file ({reason})") from error
 
 
 class ParquetSource:
@@ -37,7 +48,7 @@ class ParquetSource:
         schema: pa.Schema | None = None
         groups: list[tuple[int, int, int]] = []
         for number, path in enumerate(self.files):
-            with reading(path), pq.ParquetFile(path) as file:
+            with _reading(path), pq.ParquetFile(path) as file:
                 found = without_views(file.schema_arrow)
                 if len(set(found.names)) != len(found.names):
                     raise InputFileError(f"{path}: two of its columns have one name; rename one of them")
@@ -57,9 +68,7 @@ class ParquetSource:
                 cuts.append(Cut(first, min(shard_rows, rows - first), [number, group, first - before]))
             before += count
         if see is not None:
-            for cut in cuts:
-                for i, row in enumerate(self.read(cut, schema).rows):
-                    see(cut.first + i, row)
+            show_rows(self, cuts, schema, see)
         return Survey(self.check(), rows, schema, cuts)
 
     def read(self, cut: Cut, schema: pa.Schema) -> Block:
@@ -80,7 +89,7 @@ class ParquetSource:
     def _tables(self, place: Place) -> Iterator[pa.Table]:
         number, group, skip = place
         while number < len(self.files):
-            with reading(self.files[number]), pq.ParquetFile(self.files[number]) as file:
+            with _reading(self.files[number]), pq.ParquetFile(self.files[number]) as file:
                 for batch in file.iter_batches(1024, row_groups=range(group, file.metadata.num_row_groups), use_threads=False):
                     if skip < batch.num_rows:
                         table = pa.Table.from_batches([batch.slice(skip)])

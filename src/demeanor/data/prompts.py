@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-import yaml
-
 from demeanor.conversation import Message, from_messages
-from demeanor.data.rows import read_rows
+from demeanor.data.rows import read_rows, sound
 from demeanor.data.sheets import rows_of
+from demeanor.data.yaml_files import read_yaml
 from demeanor.errors import DemeanorError, InputFileError
 from demeanor.keys import folded
 
@@ -20,7 +19,7 @@ BUNDLED = Path(__file__).parent / "prompts.yaml"
 
 def bundled_prompts() -> dict[str, Prompt]:
     """The sixty prompts that come with Demeanor, by id: fifteen for each of the four traits, "boundary_maintenance-07"."""
-    written = yaml.safe_load(BUNDLED.read_text(encoding="utf-8"))
+    written = read_yaml(BUNDLED, InputFileError)
     return {f"{trait}-{i:02d}": (Message("user", text),) for trait, texts in written.items() for i, text in enumerate(texts, 1)}
 
 
@@ -30,9 +29,7 @@ def read_prompts(path: Path) -> dict[str, Prompt]:
     Raises InputFileError at the first row that is none, and for an empty file.
     """
     found: dict[str, Prompt] = {}
-    for row in read_rows(path):
-        if row.error is not None:
-            raise InputFileError(f"{path}: {row.error}")
+    for row in sound(path, read_rows(path)):
         given = row.record.get("messages") or row.record.get("prompt")
         if isinstance(given, str):
             given = [{"role": "user", "content": given}]
@@ -42,11 +39,9 @@ def read_prompts(path: Path) -> dict[str, Prompt]:
             raise InputFileError(f"{path}: line {row.number} has no 'prompt' that can be read; give text, or a list of messages") from None
         if messages[-1].role != "user" or not messages[-1].content.strip():
             raise InputFileError(f"{path}: line {row.number} does not end with something that the user says")
-        given = row.record.get("id")
-        name = str(row.number if given is None else given)
-        if name in found:
-            raise InputFileError(f"{path}: line {row.number} repeats the id {name!r}; give each prompt its own")
-        found[name] = messages
+        if row.name in found:
+            raise InputFileError(f"{path}: line {row.number} repeats the id {row.name!r}; give each prompt its own")
+        found[row.name] = messages
     if not found:
         raise InputFileError(f"{path} holds no prompts; give one JSON object a line, with 'prompt'")
     return found
@@ -54,8 +49,8 @@ def read_prompts(path: Path) -> dict[str, Prompt]:
 
 def prompt_groups(path: Path) -> dict[str, str]:
     """The groups of related prompts in a file that `read_prompts` reads, by id; prompts without a `group` are not in it."""
-    rows = [(str(row.number if row.record.get("id") is None else row.record["id"]), group_in(row.record)) for row in read_rows(path)]
-    return {name: group for name, group in rows if group is not None}
+    groups = [(row.name, group_in(row.record)) for row in read_rows(path)]
+    return {name: group for name, group in groups if group is not None}
 
 
 def group_in(record: Mapping[str, object]) -> str | None:
@@ -70,11 +65,11 @@ def prompts_of(path: Path) -> list[Prompt]:
     Raises InputFileError at the first row that is none, and for an empty file; ConversationError for messages that are none.
     """
     found = []
-    for number, record in rows_of(path):
-        prompt = record.get("prompt", record.get("messages"))
+    for row in rows_of(path):
+        prompt = row.record.get("prompt", row.record.get("messages"))
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         if not isinstance(messages, list) or not messages:
-            raise InputFileError(f"{path}: line {number} has no 'prompt' (text, or a list of messages)")
+            raise InputFileError(f"{path}: line {row.number} has no 'prompt' (text, or a list of messages)")
         found.append(from_messages(messages).messages)
     if not found:
         raise InputFileError(f"{path} holds no prompts")

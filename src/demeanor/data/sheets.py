@@ -6,16 +6,16 @@ Columns are known by their names, whatever their case and the white space around
 from __future__ import annotations
 
 import csv
-import gzip
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from demeanor.conversation import Conversation, SpanOf, before_reply, from_record
 from demeanor.data.csv_rows import Lines, csv_header, csv_rows
-from demeanor.data.rows import read_rows, writing
+from demeanor.data.files import open_bytes, reading
+from demeanor.data.rows import Row, read_rows, sound, writing
 from demeanor.errors import ConversationError, DemeanorError, InputFileError
 from demeanor.keys import folded, prompt_key
 
@@ -24,21 +24,18 @@ COLUMNS = ("label", "pair_id", "group", "messages", "prompt", "response", "text"
 HANDED_OUT = ("id", "label", "prompt", "response", "group", "messages")
 
 
-def rows_of(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Number and record of each row of a .jsonl or .csv file (.gz too). Raises InputFileError at the first broken one.
+def rows_of(path: Path) -> list[Row]:
+    """Each row of a .jsonl or .csv file (.gz too). Raises InputFileError at the first broken one.
 
     The columns that are read here are found whatever their case and the white space around their names.
     """
-    if path.name.lower().endswith((".csv", ".csv.gz")):
-        found = _csv(path)
-    else:
-        found = []
-        for row in read_rows(path):
-            if row.error:
-                raise InputFileError(f"{path}: {row.error}")
-            found.append((row.number, row.record))
-    named = [(number, _named(path, number, record)) for number, record in found]
-    return [(number, _with_messages(path, number, record)) for number, record in named]
+    found = list(sound(path, _csv(path) if _is_csv(path) else read_rows(path)))
+    named = [Row(row.number, _named(path, row.number, row.record)) for row in found]
+    return [Row(row.number, _with_messages(path, row.number, row.record)) for row in named]
+
+
+def _is_csv(path: Path) -> bool:
+    return path.name.lower().endswith((".csv", ".csv.gz"))
 
 
 def _named(path: Path, number: int, record: dict[str, Any]) -> dict[str, Any]:
@@ -56,25 +53,20 @@ def _named(path: Path, number: int, record: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def name_of(number: int, record: dict[str, Any]) -> str:
-    """What a row is called: its `id`, else its number."""
-    return str(number if record.get("id") is None else record["id"])
-
-
 def empty(value: object) -> bool:
     """Whether a field holds nothing."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def conversation_of(path: Path, number: int, record: dict[str, Any], reads: SpanOf | None = None) -> Conversation:
-    """The conversation of a record, with something to read where `reads` says; an error names the file and line."""
+def conversation_of(path: Path, row: Row, reads: SpanOf | None = None) -> Conversation:
+    """The conversation of a row, with something to read where `reads` says; an error names the file and line."""
     try:
-        conversation = from_record(record)
+        conversation = from_record(row.record)
         if reads is not None:
             conversation.last("user" if reads == "user" else "assistant")
         return conversation
     except DemeanorError as error:
-        raise InputFileError(f"{path}: line {number}: {error}") from error
+        raise InputFileError(f"{path}: line {row.number}: {error}") from error
 
 
 def group_of(record: dict[str, Any], conversation: Conversation) -> str:
@@ -89,26 +81,17 @@ def group_of(record: dict[str, Any], conversation: Conversation) -> str:
     return folded(prompt_key(conversation.messages[:end]))
 
 
-def _csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    found: list[tuple[int, dict[str, Any]]] = []
-    try:
-        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            lines = Lines(file)  # type: ignore[arg-type]
-            for row in csv_rows(lines, csv_header(path, lines)):
-                if row.error:
-                    raise InputFileError(f"{path}: {row.error}")
-                found.append((row.number, {name: value for name, value in row.record.items() if name}))
-    except FileNotFoundError:
-        raise InputFileError(f"{path}: no such file") from None
-    except (OSError, EOFError) as error:
-        raise InputFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return found
+def _csv(path: Path) -> Iterator[Row]:
+    with reading(path), open_bytes(path) as file:
+        lines = Lines(file)
+        for row in csv_rows(lines, csv_header(path, lines)):
+            yield Row(row.number, {name: value for name, value in row.record.items() if name}, row.error)
 
 
 def _with_messages(path: Path, number: int, record: dict[str, Any]) -> dict[str, Any]:
     """The record with its messages unpacked, which a sheet holds as JSON."""
     text = record.get("messages")
-    if not isinstance(text, str) or not text or not path.name.lower().endswith((".csv", ".csv.gz")):
+    if not isinstance(text, str) or not text or not _is_csv(path):
         return record
     try:
         return {**record, "messages": json.loads(text)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +11,7 @@ import pyarrow as pa
 
 from demeanor.data.columns import Columns
 from demeanor.data.csv_rows import Lines, csv_header, csv_rows
-from demeanor.data.files import checksums, reading
+from demeanor.data.files import checksums, open_bytes, reading
 from demeanor.data.rows import Row, parse_line
 from demeanor.data.surveys import Block, Cut, Place, See, Survey
 from demeanor.data.tables import Kind, as_table, encodes, field_of, kind_of, merge
@@ -94,8 +93,7 @@ class TextSource:
         if self._open is None or self._open[0] != number:
             self.close()
             path = self.files[number]
-            opened: IO[bytes] = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[assignment]  # noqa: SIM115
-            self._open = number, opened
+            self._open = number, open_bytes(path)
         return self._open[1]
 
     def _csv_rows(self, lines: Lines, number: int) -> Iterator[Row]:
