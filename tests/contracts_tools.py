@@ -15,10 +15,11 @@ import pytest
 import torch
 import typer
 import yaml
+from demeanor.audit.log import AuditLog
+from demeanor.audit.records import AuditRecord
 
 from demeanor.cli.main import app
 from demeanor.errors import PolicyError
-from demeanor.monitor.audit import AuditLog, AuditRecord
 from demeanor.monitor.decision import decide as decide_outcome
 from demeanor.monitor.policy import ACTIONS, Policy, load_policy
 from demeanor.scoring import Calibration, NotScored, Reading, Score

@@ -22,19 +22,17 @@ from demeanor.cli.compare import compare as command
 from demeanor.comparison import (
     Scored,
     answer,
-    bundled_prompts,
     compare,
     judge,
     matched,
     parse_condition,
-    read_prompts,
-    read_replies,
     score_versions,
     statistics,
 )
 from demeanor.comparison.statistics import prompts_needed, smallest_p
-from demeanor.comparison.versions import prompt_groups
 from demeanor.conversation import Message, as_conversation
+from demeanor.data.prompts import bundled_prompts, prompt_groups, read_prompts
+from demeanor.data.replies import read_replies
 from demeanor.errors import DemeanorError, InputFileError, VectorSetError
 from demeanor.model.generation import Sampling
 from demeanor.reports.comparison import write_report

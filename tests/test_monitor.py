@@ -14,6 +14,10 @@ import torch
 from filelock import FileLock
 from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, RULES, blocked, failing, planted, policy
 
+from demeanor.audit import json_lines as audit_lines
+from demeanor.audit.counts import report
+from demeanor.audit.log import AuditLog
+from demeanor.audit.verification import verify
 from demeanor.conversation import Message
 from demeanor.errors import (
     AuditError,
@@ -24,8 +28,6 @@ from demeanor.errors import (
     PolicyError,
     VectorSetError,
 )
-from demeanor.monitor import audit_lines
-from demeanor.monitor.audit import AuditLog, report, verify
 from demeanor.monitor.baselines import load_baselines, save_baselines
 from demeanor.monitor.drift import Baseline
 from demeanor.monitor.replies import load_replies

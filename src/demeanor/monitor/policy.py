@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from demeanor.data.yaml_files import read_yaml
 from demeanor.errors import PolicyError, nearest
 from demeanor.scoring.calibration import Calibration
 from demeanor.scoring.reading import Score
 from demeanor.scoring.thresholds import reached, threshold_key
-from demeanor.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from demeanor.vectors.vector_set import TraitEntry, VectorSet

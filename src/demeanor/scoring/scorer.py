@@ -19,12 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from demeanor.conversation import Conversation, ConversationLike, Message, as_conversation
+from demeanor.conversation import Conversation, ConversationLike, Message, SpanOf, as_conversation
 from demeanor.errors import ConversationError, DemeanorError
 from demeanor.model.chat import Encoded
 from demeanor.model.identity import identify, in_words
 from demeanor.model.packing import Job
-from demeanor.model.reader import ActivationReader, SpanOf
+from demeanor.model.reader import ActivationReader
 from demeanor.scoring.calibration import Calibration
 from demeanor.scoring.parts import WHOLE, on_whole_scale, part_spans, so_far_on_whole_scale
 from demeanor.scoring.reading import NotScored, Reading, Score, SetApart, TokenScores

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from demeanor.data.rows import to_line
 from demeanor.errors import VectorSetError, nearest
-from demeanor.records import to_line
 from demeanor.scoring.calibration import Calibration
 from demeanor.scoring.metrics import Array
 from demeanor.scoring.thresholds import reached
