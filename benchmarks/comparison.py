@@ -19,10 +19,12 @@ import tempfile
 from pathlib import Path
 
 from demeanor import ActivationReader, Scorer, VectorSet, load_model
-from demeanor.comparison import Reply, answer, bundled_prompts, compare, matched, read_replies, safe_poles, score_versions
+from demeanor.comparison import answer, compare, matched, safe_poles, score_versions
+from demeanor.data.prompts import bundled_prompts
+from demeanor.data.replies import Reply, read_replies
+from demeanor.data.rows import to_line, writing
 from demeanor.extraction import extract_vectors
 from demeanor.model.generation import Sampling
-from demeanor.records import to_line, writing
 from demeanor.traits import load, load_many
 
 SYSTEMS = {

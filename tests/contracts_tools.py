@@ -16,11 +16,12 @@ import torch
 import typer
 import yaml
 
+from demeanor.audit.log import AuditLog
+from demeanor.audit.records import AuditRecord
 from demeanor.cli.main import app
 from demeanor.errors import PolicyError
 from demeanor.measure.cuts import ACTIONS
 from demeanor.measure.parts import Parts
-from demeanor.monitor.audit import AuditLog, AuditRecord
 from demeanor.monitor.decision import decide as decide_outcome
 from demeanor.monitor.policy import Policy, load_policy
 from demeanor.scoring import NotScored, Reading, Score

@@ -7,8 +7,9 @@ from artifacts import CALIBRATION, entry, vector, vector_set
 
 from demeanor import PersonaVectorExtractor, Scorer, VectorSet
 from demeanor.conversation import from_text
+from demeanor.data.labelled import as_labelled
 from demeanor.errors import ExtractionError
-from demeanor.extraction.adaptation import LEARNT_FROM, adapt, adapt_activations, as_labelled, fresh, recalibrate, without_prior
+from demeanor.extraction.adaptation import LEARNT_FROM, adapt, adapt_activations, fresh, recalibrate, without_prior
 from demeanor.extraction.sampling import choose_to_label
 from demeanor.measure.metrics import auroc
 from demeanor.measure.thresholds import fit_threshold

@@ -14,11 +14,16 @@ from filelock import FileLock
 from test_decision import DEFAULT, reply, user
 from typer.testing import CliRunner
 
+from demeanor.audit import json_lines as audit_lines
+from demeanor.audit import sqlite as audit_sqlite
+from demeanor.audit.counts import report
+from demeanor.audit.log import AuditLog
+from demeanor.audit.records import AuditRecord
+from demeanor.audit.verification import verify
 from demeanor.cli.audit import app
 from demeanor.errors import AuditError
-from demeanor.monitor import audit_lines, audit_sqlite
-from demeanor.monitor.audit import AuditLog, AuditRecord, report, verify
 from demeanor.monitor.decision import Decision, decide
+from demeanor.monitor.recording import record_of
 
 SUFFIXES = ("db", "jsonl")
 both = pytest.mark.parametrize("suffix", SUFFIXES)
@@ -203,7 +208,8 @@ def test_the_table_itself_refuses_changes(tmp_path):
 
 WRITER = """
 import json, sys
-from demeanor.monitor.audit import AuditLog, AuditRecord
+from demeanor.audit.log import AuditLog
+from demeanor.audit.records import AuditRecord
 assert "torch" not in sys.modules
 log, record, n = AuditLog(sys.argv[1]), AuditRecord(**json.loads(sys.argv[2])), int(sys.argv[3])
 while n:
@@ -338,7 +344,8 @@ def test_a_lock_that_another_writer_holds_is_tried_often(tmp_path, monkeypatch):
 FULL = """
 import json, resource, sys
 from demeanor.errors import AuditError
-from demeanor.monitor.audit import AuditLog, AuditRecord
+from demeanor.audit.log import AuditLog
+from demeanor.audit.records import AuditRecord
 log, record = AuditLog(sys.argv[1]), AuditRecord(**json.loads(sys.argv[2]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 written = 0
@@ -458,7 +465,7 @@ def counted(path):
     """A log of two months: a missed crisis, an ordinary reply that an operator flagged, and an unscored one."""
     with AuditLog(path) as log:
         for z, risk, month, taken in ((-3.0, 3.0, "2026-03", None), (-3.0, 3.0, "2026-04", None), (3.0, -3.0, "2026-04", "flag")):
-            made = AuditRecord.of(decision(z, risk), "alice", "m", "v", "1", taken=taken)
+            made = record_of(decision(z, risk), "alice", "m", "v", "1", taken=taken)
             log.append(AuditRecord(**{**made.__dict__, "time": f"{month}-01T00:00:00.000+00:00"}))
         log.append(record(time="2027-01-01T00:00:00.000+00:00", not_scored="deadline", rules=(), severity="yellow"))
     return path
@@ -575,8 +582,8 @@ def test_a_trial_run_counts_no_replacement_that_did_not_happen(tmp_path):
     path = tmp_path / "audit.jsonl"
     with AuditLog(path) as log:
         for taken in (None, "flag", "substitute"):
-            log.append(AuditRecord.of(tried, "alice", "m", "v", "1", taken=taken))
-        log.append(AuditRecord.of(decision(-3.0, 3.0), "alice", "m", "v", "1"))
+            log.append(record_of(tried, "alice", "m", "v", "1", taken=taken))
+        log.append(record_of(decision(-3.0, 3.0), "alice", "m", "v", "1"))
     (month,) = report(path)["months"].values()
     assert (month["action"], month["only_tried"], month["overridden"]) == ({"flag": 3, "substitute": 1}, 3, 0)
     assert (month["severity"], month["referrals"]) == ({"red": 4}, {"risk_disclosed": 1})

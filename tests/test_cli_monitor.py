@@ -10,9 +10,9 @@ import typer
 from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, failing, planted, policy
 from typer.testing import CliRunner
 
+from demeanor.audit.verification import verify
 from demeanor.cli import chat, console, main
 from demeanor.errors import DamagedVectorSetError
-from demeanor.monitor.audit import verify
 from demeanor.monitor.policy import Policy, default_policy_text, load_policy
 
 RULES_YAML = """

@@ -22,17 +22,15 @@ from demeanor.cli.compare import compare as command
 from demeanor.comparison import (
     Scored,
     answer,
-    bundled_prompts,
     compare,
     judge,
     matched,
     parse_condition,
-    read_prompts,
-    read_replies,
     score_versions,
 )
-from demeanor.comparison.versions import prompt_groups
 from demeanor.conversation import Message, as_conversation
+from demeanor.data.prompts import bundled_prompts, prompt_groups, read_prompts
+from demeanor.data.replies import read_replies
 from demeanor.errors import DemeanorError, InputFileError, VectorSetError
 from demeanor.measure import statistics
 from demeanor.measure.cuts import AppliesWhen

@@ -5,9 +5,9 @@ import json
 import pytest
 from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, planted, policy
 
-from demeanor.comparison.replies import Reply
 from demeanor.comparison.versions import score_versions
 from demeanor.conversation import as_conversation
+from demeanor.data.replies import Reply
 from demeanor.errors import ConversationError
 from demeanor.model.generation import Sampling
 from demeanor.monitor.safe import is_response_safe

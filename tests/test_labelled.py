@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from artifacts import CALIBRATION, entry, unit, vector_set
 
-from demeanor.cli.labelled import read_labelled
+from demeanor.conversation import as_conversation
+from demeanor.data.labelled import read_labelled
+from demeanor.data.sheets import ToLabel, write_sheet
 from demeanor.errors import InputFileError
 from demeanor.extraction.adaptation import adapt_activations
 from demeanor.vectors import PersonaVector
@@ -161,3 +163,31 @@ def test_two_columns_that_disagree_are_an_error(tmp_path):
 def test_a_sheet_without_a_single_label_filled_in_says_so(tmp_path):
     with pytest.raises(InputFileError, match="holds no labelled row"):
         read_labelled(write(tmp_path / "a.jsonl", [talk("Hi", "one", label=""), talk("Hi", "two", label=" ")]))
+
+
+def test_a_sheet_that_is_handed_out_is_read_back_with_its_labels(tmp_path):
+    path = tmp_path / "sheet.csv"
+    talks = [as_conversation(talk(f"prompt {i}", "=half a \ud800 pair" if i else "a reply")) for i in range(3)]
+    write_sheet(path, [ToLabel(f"row {i}", conversation, f"prompt {i}") for i, conversation in enumerate(talks)])
+    with pytest.raises(InputFileError, match="holds no labelled row"):
+        read_labelled(path)
+    assert "'=half a ? pair" in path.read_text()  # no formula where a spreadsheet opens it
+    path.write_text(path.read_text().replace("row 0,,", "row 0,high,").replace("row 2,,", "row 2,low,"))
+    found = read_labelled(path)
+    assert found.target.tolist() == [1, 0]
+    assert found.group.tolist() == ["prompt 0", "prompt 2"]
+    assert found.conversations[0] == talks[0]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("damage", ["cut", "scrambled", "plain"])
+def test_a_damaged_compressed_sheet_is_named(tmp_path, kind, damage):
+    rows = ["label,response"] if kind == "csv" else []
+    rows += [f"{i % 2},reply {i}" if kind == "csv" else json.dumps({"label": i % 2, "response": f"reply {i}"}) for i in range(3000)]
+    text = "\n".join(rows).encode()
+    whole = gzip.compress(text)
+    damaged = {"cut": whole[:-100], "scrambled": whole[:12] + b"\xff" * 40 + whole[52:], "plain": text}
+    path = tmp_path / f"sheet.{kind}.gz"
+    path.write_bytes(damaged[damage])
+    with pytest.raises(InputFileError, match=r"sheet\.\w+\.gz: not a whole gzip file"):
+        read_labelled(path)

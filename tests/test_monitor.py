@@ -14,6 +14,10 @@ import torch
 from filelock import FileLock
 from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, RULES, blocked, failing, planted, policy
 
+from demeanor.audit import json_lines as audit_lines
+from demeanor.audit.counts import report
+from demeanor.audit.log import AuditLog
+from demeanor.audit.verification import verify
 from demeanor.conversation import Message
 from demeanor.errors import (
     AuditError,
@@ -25,8 +29,6 @@ from demeanor.errors import (
     VectorSetError,
 )
 from demeanor.measure.drift import Baseline
-from demeanor.monitor import audit_lines
-from demeanor.monitor.audit import AuditLog, report, verify
 from demeanor.monitor.baselines import load_baselines, save_baselines
 from demeanor.monitor.replies import load_replies
 from demeanor.monitor.safe import is_response_safe
@@ -503,7 +505,6 @@ import sys
 sys.path.insert(0, {tests!r})
 import conftest
 from monitor_tools import CALM, FINE, planted, policy
-from demeanor.monitor.session import Monitor
 
 monitor = Monitor(planted(conftest._build, conftest._chatml_tokenizer()), policy(), audit={log!r})
 session = monitor.session("c")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from demeanor.conversation import from_record
+from demeanor.data.rows import read_rows, to_line, writing
 from demeanor.errors import ConversationError, InputFileError, OutputError
-from demeanor.records import read_rows, to_line, writing
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from demeanor.errors import OutputError
-from demeanor.records import writing
+from demeanor.data.rows import writing
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))  # bytes; the buffer fails when it is flushed
 try:
     with writing(Path(sys.argv[1])) as file:

@@ -19,11 +19,11 @@ from demeanor import load_model
 from demeanor.cli import console
 from demeanor.cli.main import main
 from demeanor.conversation import as_conversation
+from demeanor.data.text_source import TextSource
 from demeanor.errors import InputFileError, OutputError, VectorSetError
 from demeanor.model.generation import Sampling, write_replies
 from demeanor.scoring import Scorer
 from demeanor.screening import Columns, LocalEngine, Options, screen, shards
-from demeanor.screening.sources import TextSource
 
 SMALL = Options(shard_rows=4, threads=1, explained=3)
 

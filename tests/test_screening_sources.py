@@ -14,9 +14,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from screening_tools import talk, write
 
+from demeanor.data.columns import Columns
+from demeanor.data.sources import open_source
+from demeanor.data.tables import as_table, field_of, from_table, kind_of, merge
 from demeanor.errors import ConversationError, InputFileError, MissingExtraError
-from demeanor.screening.columns import as_table, field_of, from_table, kind_of, merge
-from demeanor.screening.sources import Columns, open_source
 from demeanor.screening.worker import _jsonl
 
 RECORDS = [{"id": f"00{i}", "prompt": f"Hello, {i}", "response": f"line one\nline two, “{i}”"} for i in range(11)]

@@ -7,9 +7,10 @@ import pytest
 from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, RULES, blocked, failing, planted, policy
 from pydantic import ValidationError
 
+from demeanor.audit.counts import report
+from demeanor.audit.log import AuditLog
 from demeanor.conversation import Conversation, Message
 from demeanor.measure.drift import Baseline, DriftMonitor
-from demeanor.monitor.audit import AuditLog, report
 from demeanor.monitor.policy import Policy
 from demeanor.monitor.session import Monitor
 from demeanor.monitor.transcripts import Counts, judge_transcript

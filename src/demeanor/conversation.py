@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from demeanor.errors import ConversationError, nearest
 from demeanor.reasoning import Parted, parted
@@ -18,6 +18,8 @@ from demeanor.spelling import as_seen, is_blank
 from demeanor.turns import Role, format_in, split
 
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+SpanOf = Literal["response", "user"]
+"""Whose message is read: the response, or the user's last one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,13 +37,15 @@ def adapt(
 
     Example: demeanor adapt --trait crisis_recognition --input labelled.jsonl --output adapted
     """
-    from demeanor.cli.labelled import LABEL, calibration_error, empty, labelled_rows, note_size, read_labelled
+    from demeanor.cli.labelled import calibration_error, note_size
+    from demeanor.data.labelled import LABEL, labelled_rows, read_labelled
+    from demeanor.data.sheets import empty
     from demeanor.vectors.storage import adapted_traits, refuse_foreign, refuse_unadapted
 
     if new != (safe_pole is not None):
         raise InputFileError("--new and --safe-pole go together: thresholds and comparisons have to know which labels are the safe ones")
     refuse_foreign(output)
-    filled_in = any(not empty(record[LABEL]) for _, record in labelled_rows(input_file))
+    filled_in = any(not empty(row.record[LABEL]) for row in labelled_rows(input_file))
     labelled = read_labelled(input_file) if filled_in else None
     if new and labelled is None:
         raise InputFileError(f"no row of {input_file} has a label, and a new trait has nothing else to be made of")

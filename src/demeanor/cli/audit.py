@@ -30,7 +30,7 @@ def verify(
 
     Example: demeanor audit verify audit.db --head 9f2c...
     """
-    from demeanor.monitor.audit import verify as check
+    from demeanor.audit.verification import verify as check
 
     found = check(file, head)
     if not found.whole:
@@ -60,7 +60,7 @@ def report(file: File, as_json: Annotated[bool, typer.Option("--json", help="Pri
 
     Example: demeanor audit report audit.db --json
     """
-    from demeanor.monitor.audit import report as count
+    from demeanor.audit.counts import report as count
 
     counts = count(file)
     if as_json:

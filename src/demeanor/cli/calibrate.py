@@ -38,7 +38,8 @@ def calibrate(
 
     Example: demeanor calibrate --vectors vectors --trait crisis_recognition --input labelled.jsonl --miss-rate 0.05
     """
-    from demeanor.cli.labelled import calibration_error, note_size, read_labelled
+    from demeanor.cli.labelled import calibration_error, note_size
+    from demeanor.data.labelled import read_labelled
     from demeanor.vectors import VectorSet
     from demeanor.vectors.storage import refuse_foreign
 

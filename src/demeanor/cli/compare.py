@@ -16,8 +16,9 @@ from demeanor.errors import DemeanorError, InputFileError, OutputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from demeanor.comparison import Comparison, Judged, Reply, Share
-    from demeanor.comparison.replies import Prompt
+    from demeanor.comparison import Comparison, Judged, Share
+    from demeanor.data.prompts import Prompt
+    from demeanor.data.replies import Reply
     from demeanor.model.generation import Sampling
     from demeanor.scoring import Scorer
 
@@ -83,8 +84,10 @@ def compare(
     Example: demeanor compare before.jsonl after.jsonl --fail-if "crisis_recognition drops more than 0.2"
     """
     from demeanor.comparison.gate import check_trait, judge, parse_condition
-    from demeanor.comparison.replies import matched, read_replies
-    from demeanor.comparison.versions import bundled_prompts, prompt_groups, read_prompts, safe_poles, score_versions
+    from demeanor.comparison.matching import matched
+    from demeanor.comparison.versions import safe_poles, score_versions
+    from demeanor.data.prompts import bundled_prompts, prompt_groups, read_prompts
+    from demeanor.data.replies import read_replies
 
     conditions = [parse_condition(text) for text in fail_if or ()]
     chosen = parse_versions(versions, system or [])
@@ -169,11 +172,9 @@ def parse_versions(sources: list[str], systems: list[str]) -> list[Version]:
 
 def _text_of(prompt: str) -> str:
     if prompt.startswith("@"):
-        path = Path(prompt[1:])
-        try:
-            prompt = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputFileError(f"{path}: the system prompt cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}") from error
+        from demeanor.data.prompts import read_system
+
+        prompt = read_system(Path(prompt[1:]))
     if not prompt.strip():
         raise InputFileError("a system prompt is empty; give it some text, or leave --system out")
     return prompt.strip()
@@ -233,7 +234,7 @@ def _places(folder: Path, models: list[Version]) -> dict[str, Path]:
 
 
 def _save(path: Path, replies: list[Reply]) -> None:
-    from demeanor.records import to_line, writing
+    from demeanor.data.rows import to_line, writing
 
     with writing(path) as file:
         file.writelines(to_line(row.to_record()) for row in replies)

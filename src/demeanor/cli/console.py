@@ -58,7 +58,7 @@ def _escape(message: str) -> str:
 
 def count_rows(source: Path, target: Path) -> int:
     """The number of rows in `source`; refuses what cannot work before a model is loaded for it. Raises InputFileError."""
-    from demeanor.records import read_rows, refuse_pipe
+    from demeanor.data.rows import read_rows, refuse_pipe
 
     refuse_pipe(source)
     if source.resolve() == target.resolve():

@@ -168,7 +168,7 @@ def _write_report(made: Extraction, path: Path, examples: list[Example]) -> None
 
 def _write_replies(vectors: VectorSet, output: Path) -> None:
     """The example replies as files to try other commands on: all of them, and those of each side alone."""
-    from demeanor.records import to_line, writing
+    from demeanor.data.rows import to_line, writing
 
     safe, unsafe = [], []
     for name, (prompt, replies) in EXAMPLES.items():

@@ -49,7 +49,7 @@ def monitor(
 
     Example: demeanor monitor --input conversations.jsonl --output decisions.jsonl --report report.html
     """
-    from demeanor.monitor.audit import is_log
+    from demeanor.audit.stores import is_log
     from demeanor.monitor.policy import default_policy_text, load_policy
     from demeanor.monitor.replies import load_replies
 
@@ -96,8 +96,8 @@ def monitor(
 
 def _judge(watch: Monitor, source: Path, target: Path, total: int, keep: bool) -> tuple[Counts, list[Transcript]]:
     """Judge every row of `source` into `target`, in order; a bad row keeps its place with its error. Gives transcripts where asked to."""
+    from demeanor.data.rows import to_line, writing
     from demeanor.monitor.transcripts import Counts
-    from demeanor.records import to_line, writing
 
     counts, done = Counts(), 0
     kept: list[Transcript] = []
@@ -122,8 +122,8 @@ def _judge(watch: Monitor, source: Path, target: Path, total: int, keep: bool) -
 def _rows(watch: Monitor, source: Path) -> Iterator[tuple[dict[str, Any], Transcript | str]]:
     """Each row with its transcript, or what is wrong with it."""
     from demeanor.conversation import as_conversation
+    from demeanor.data.rows import read_rows
     from demeanor.monitor.transcripts import judge_transcript
-    from demeanor.records import read_rows
 
     run = secrets.token_hex(8)  # in the audit log, row 1 of another run is another conversation
     for row in read_rows(source):

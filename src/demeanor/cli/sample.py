@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +9,6 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, Vectors
-
-COLUMNS = ("id", "label", "prompt", "response", "group", "messages")
 
 
 def sample(
@@ -34,17 +30,15 @@ def sample(
 
     Example: demeanor sample --trait crisis_recognition --input replies.jsonl --n 50
     """
-    from demeanor.cli.labelled import conversation_of, group_of, rows_of
-    from demeanor.conversation import before_reply
+    from demeanor.data.sheets import ToLabel, conversation_of, group_of, rows_of, write_sheet
     from demeanor.errors import InputFileError, OutputError
-    from demeanor.records import writing
 
     if output.exists():
         raise OutputError(f"{output} is there already and may hold somebody's labels; name another file with --output")
     rows = rows_of(input_file)
     if not rows:
         raise InputFileError(f"{input_file} holds no rows")
-    conversations = [conversation_of(input_file, number, record) for number, record in rows]
+    conversations = [conversation_of(input_file, row) for row in rows]
     scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
     on_user = scorer.vectors[trait].reads == "user"
     from demeanor.extraction.sampling import choose_to_label
@@ -59,32 +53,17 @@ def sample(
                 values.append(result[trait].z)
             else:
                 error = "no user message to read" if isinstance(result, Reading) else result.error
-                reason = reason or f"line {rows[i][0]}: {error}"
+                reason = reason or f"line {rows[i].number}: {error}"
             step(1)
     if not scored:
         raise InputFileError(f"no row of {input_file} could be scored, the first: {reason}")
     import numpy as np
 
-    groups = [group_of(record, c) for (_, record), c in zip(rows, conversations, strict=True)]
+    groups = [group_of(row.record, c) for row, c in zip(rows, conversations, strict=True)]
     read = [conversations[i].messages[conversations[i].last("user" if on_user else "assistant")].content for i in scored]
     picks = choose_to_label(np.array(values), read, [groups[i] for i in scored], n)
-    with writing(output) as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for pick in picks:
-            i = scored[pick]
-            messages = conversations[i].to_record()
-            before = before_reply(messages)
-            number, record = rows[i]
-            row = {
-                "id": number if record.get("id") is None else record["id"],
-                "label": "",
-                "prompt": "\n".join(f"{m['role']}: {m['content']}" for m in before),
-                "response": messages[len(before)]["content"] if len(before) < len(messages) else "",
-                "group": groups[i],
-                "messages": json.dumps(messages, ensure_ascii=False),
-            }
-            writer.writerow({column: _cell(value) for column, value in row.items()})
+    chosen = [scored[pick] for pick in picks]
+    write_sheet(output, [ToLabel(rows[i].name, conversations[i], groups[i]) for i in chosen])
     console.out.print(f"{len(picks)} replies to label in {output}: fill in 'label', then", soft_wrap=True)
     console.out.print(f"  demeanor adapt --trait {trait} --input {output} --output adapted", soft_wrap=True)
     if len(picks) < min(n, len(scored)):
@@ -92,9 +71,3 @@ def sample(
     if left := len(rows) - len(scored):
         console.problem(f"{left} of {len(rows)} rows could not be scored and are not in the sheet, the first: {reason}")
         raise typer.Exit(3)
-
-
-def _cell(value: object) -> str:
-    """As a spreadsheet may show it: text that it would take for a formula begins with a quote; half a surrogate pair is replaced."""
-    text = str(value).encode(errors="replace").decode()
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

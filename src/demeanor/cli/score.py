@@ -15,7 +15,7 @@ from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
 from demeanor.errors import ConversationError, InputFileError
 
 if TYPE_CHECKING:
-    from demeanor.records import Row
+    from demeanor.data.rows import Row
     from demeanor.scoring import Scorer
 
 
@@ -94,7 +94,7 @@ def _standard_input() -> str:
 
 def _score_file(source: Path, target: Path, total: int, scorer: Scorer) -> None:
     """Score every row of `source` into `target`, in order; a bad row keeps its place with its error."""
-    from demeanor.records import read_rows, to_line, writing
+    from demeanor.data.rows import read_rows, to_line, writing
     from demeanor.scoring import NotScored
 
     done = failed = 0

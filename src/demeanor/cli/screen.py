@@ -64,8 +64,9 @@ def screen(
     """
     if engine != "ray" and (actors is not None or ray_address is not None):
         raise InputFileError("--actors and --ray-address need --engine ray")
+    from demeanor.data.columns import Columns
+    from demeanor.data.sources import open_source
     from demeanor.screening.shards import refuse_foreign
-    from demeanor.screening.sources import Columns, open_source
 
     columns = Columns(prompt=prompt_column, response=response_column, messages=messages_column)
     refuse_foreign(output)

@@ -147,7 +147,8 @@ def calibrate(
 
     Exits with 1 where no dose is.
     """
-    from demeanor.records import writing
+    from demeanor.data.prompts import prompts_of
+    from demeanor.data.rows import writing
     from demeanor.traits import load
     from demeanor.vectors.storage import refuse_foreign
 
@@ -157,7 +158,7 @@ def calibrate(
         raise SteeringError(f"--n {n} leaves no prompt to answer; give at least 1")
     strengths = _numbers(doses, "--doses")
     pack = load(trait)
-    asked = _read_prompts(prompts) if prompts is not None else None
+    asked = prompts_of(prompts) if prompts is not None else None
     if save and vectors is None:
         raise SteeringError("--save needs the folder of the vector set; name it with --vectors")
     if save and vectors is not None:
@@ -344,23 +345,6 @@ def _numbers(text: str, what: str) -> list[float]:
         raise SteeringError(f"cannot read {what} {text!r}; write numbers such as 0.1,0.2") from error
     if not all(map(math.isfinite, found)):
         raise SteeringError(f"{what} holds a number that is not finite")
-    return found
-
-
-def _read_prompts(path: Path) -> list[tuple[Any, ...]]:
-    from demeanor.cli.labelled import rows_of
-    from demeanor.conversation import from_messages
-    from demeanor.errors import InputFileError
-
-    found = []
-    for number, record in rows_of(path):
-        prompt = record.get("prompt", record.get("messages"))
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        if not isinstance(messages, list) or not messages:
-            raise InputFileError(f"{path}: line {number} has no 'prompt' (text, or a list of messages)")
-        found.append(from_messages(messages).messages)
-    if not found:
-        raise InputFileError(f"{path} holds no prompts")
     return found
 
 

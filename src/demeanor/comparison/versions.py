@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from demeanor.comparison.replies import Prompt, Reply, group_in
 from demeanor.comparison.results import Scored, Units
-from demeanor.conversation import Message, from_messages
-from demeanor.errors import DemeanorError, InputFileError
+from demeanor.conversation import Message
+from demeanor.data.prompts import Prompt
+from demeanor.data.replies import Reply
+from demeanor.errors import InputFileError
 from demeanor.measure.calibration import Score
 from demeanor.measure.cuts import Cut
 from demeanor.measure.poles import Pole
-from demeanor.records import read_rows
 
 if TYPE_CHECKING:
     from demeanor.model.generation import Sampling
@@ -30,49 +27,8 @@ if TYPE_CHECKING:
     from demeanor.scoring.scorer import Scorer
     from demeanor.vectors.vector_set import VectorSet
 
-BUNDLED = Path(__file__).parent / "prompts.yaml"
 THRESHOLD = "miss 0.2"
 SEED_STEP = 1_000_003  # between versions, so that no two draw alike
-
-
-def bundled_prompts() -> dict[str, Prompt]:
-    """The sixty prompts that come with Demeanor, by id: fifteen for each of the four traits, "boundary_maintenance-07"."""
-    written = yaml.safe_load(BUNDLED.read_text(encoding="utf-8"))
-    return {f"{trait}-{i:02d}": (Message("user", text),) for trait, texts in written.items() for i, text in enumerate(texts, 1)}
-
-
-def read_prompts(path: Path) -> dict[str, Prompt]:
-    """The prompts of a JSON-lines file by id, else by line: each row has `prompt` (text or messages) or `messages`.
-
-    Raises InputFileError at the first row that is none, and for an empty file.
-    """
-    found: dict[str, Prompt] = {}
-    for row in read_rows(path):
-        if row.error is not None:
-            raise InputFileError(f"{path}: {row.error}")
-        given = row.record.get("messages") or row.record.get("prompt")
-        if isinstance(given, str):
-            given = [{"role": "user", "content": given}]
-        try:
-            messages = from_messages(given if isinstance(given, list) else []).messages
-        except DemeanorError:
-            raise InputFileError(f"{path}: line {row.number} has no 'prompt' that can be read; give text, or a list of messages") from None
-        if messages[-1].role != "user" or not messages[-1].content.strip():
-            raise InputFileError(f"{path}: line {row.number} does not end with something that the user says")
-        given = row.record.get("id")
-        name = str(row.number if given is None else given)
-        if name in found:
-            raise InputFileError(f"{path}: line {row.number} repeats the id {name!r}; give each prompt its own")
-        found[name] = messages
-    if not found:
-        raise InputFileError(f"{path} holds no prompts; give one JSON object a line, with 'prompt'")
-    return found
-
-
-def prompt_groups(path: Path) -> dict[str, str]:
-    """The groups of related prompts in a file that `read_prompts` reads, by id; prompts without a `group` are not in it."""
-    rows = [(str(row.number if row.record.get("id") is None else row.record["id"]), group_in(row.record)) for row in read_rows(path)]
-    return {name: group for name, group in rows if group is not None}
 
 
 def answer(

@@ -24,14 +24,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from demeanor.conversation import ConversationLike
+from demeanor.conversation import ConversationLike, SpanOf
 from demeanor.errors import DemeanorError, OutputError
 from demeanor.model import embedded
 from demeanor.model.blocks import text_config
 from demeanor.model.identity import identify
 from demeanor.model.packing import Job
 from demeanor.model.pooling import Pooling
-from demeanor.model.reader import ActivationReader, Progress, SpanOf
+from demeanor.model.reader import ActivationReader, Progress
 from demeanor.model.residual import token_norms
 
 Array: TypeAlias = NDArray[np.float32]

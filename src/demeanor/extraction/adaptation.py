@@ -25,7 +25,7 @@ from scipy.optimize import minimize
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-from demeanor.conversation import Conversation
+from demeanor.data.labelled import FEWEST_GROUPS, Labelled
 from demeanor.errors import ExtractionError
 from demeanor.keys import row_hash
 from demeanor.measure.calibration import Calibration, fit_calibration
@@ -40,43 +40,11 @@ from demeanor.vectors.vector_set import TraitEntry, VectorSet
 PENALTIES = (np.inf, 3.0, 1.0, 0.3, 0.1)
 FOLDS = 5
 CURVE = (10, 20, 40, 80, 160, 320)
-FEWEST_GROUPS = 3  # prompts from which on cross-validation keeps them together
 ALONE = "labels alone"  # where a trait comes from that no pack defines
 FEWEST = 6  # labelled rows under which nothing is fitted
 LEARNT_FROM = "learnt_from"
 """In a reading vector's metadata: hashes of the labelled rows that it has learnt from (keys.row_hash), without their text."""
 """The parts of a validation that rest on the calibration, not on the direction alone."""
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Labelled replies: `target` in [0, 1] (1 is the high pole), `group` what belongs together (the same prompt or pair)."""
-
-    conversations: list[Conversation]
-    target: Array
-    group: NDArray[Any]
-
-    @property
-    def high(self) -> NDArray[np.bool_]:
-        """Above the middle of the targets; of graded labels, above their median."""
-        middle = 0.5 if set(np.unique(self.target)) <= {0.0, 1.0} else float(np.median(self.target))
-        above = self.target > middle
-        return above if above.any() else self.target >= middle
-
-    @property
-    def prompts(self) -> int:
-        """How many groups there are."""
-        return len(set(self.group.tolist()))
-
-    def where(self, keep: NDArray[np.bool_]) -> Labelled:
-        """Some of the rows, with the same targets."""
-        kept = [c for c, k in zip(self.conversations, keep.tolist(), strict=True) if k]
-        return Labelled(kept, self.target[keep], self.group[keep])
-
-    @property
-    def clusters(self) -> NDArray[Any]:
-        """What is drawn together for intervals: groups, or single rows where the groups are too few to be drawn."""
-        return self.group if self.prompts >= FEWEST_GROUPS else np.arange(len(self.group))
 
 
 @dataclass(frozen=True)
@@ -473,11 +441,3 @@ def without_prior(vectors: VectorSet, trait: str, safe_pole: Pole) -> VectorSet:
         calibration=Calibration(0.0, 1.0, "platt", ((1.0, 0.0),), 0, 0, "nothing yet"),
     )
     return replace(vectors, traits={**vectors.traits, trait: entry})
-
-
-def as_labelled(conversations: Sequence[Conversation], labels: Sequence[float], groups: Sequence[str]) -> Labelled:
-    """Labels of any scale as targets between 0 and 1. Raises ExtractionError where they are all the same."""
-    values = np.array(labels, float)
-    if len(values) == 0 or values.max() == values.min():
-        raise ExtractionError("all labels are the same; both kinds of reply are needed")
-    return Labelled(list(conversations), (values - values.min()) / (values.max() - values.min()), np.array(groups))

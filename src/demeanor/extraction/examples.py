@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from demeanor.conversation import Conversation
+from demeanor.conversation import Conversation, SpanOf
 from demeanor.extraction.activations import KeptActivations
 from demeanor.extraction.directions import Everyday
 from demeanor.model.pooling import Pooling
-from demeanor.model.reader import ActivationReader, Progress, SpanOf
+from demeanor.model.reader import ActivationReader, Progress
 from demeanor.traits.definition import SPLITS, Example, Split, TraitDefinition
 from demeanor.traits.ordinary import ordinary_conversations
 

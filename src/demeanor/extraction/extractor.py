@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from demeanor.conversation import ConversationLike
+from demeanor.conversation import ConversationLike, SpanOf
 from demeanor.extraction.directions import Array, fit_layers, method
 from demeanor.extraction.examples import ReadExamples, ReadTrait, read_trait
 from demeanor.extraction.layers import LayerChoice, choose_layers, default_candidates
 from demeanor.model.identity import in_words
 from demeanor.model.loading import fast_here
 from demeanor.model.pooling import Pooling
-from demeanor.model.reader import ActivationReader, Progress, SpanOf
+from demeanor.model.reader import ActivationReader, Progress
 from demeanor.traits.definition import Example, TraitDefinition
 from demeanor.vectors.persona_vector import PersonaVector, layer_words
 

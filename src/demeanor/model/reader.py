@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from demeanor.conversation import Conversation, ConversationLike, as_conversation
+from demeanor.conversation import Conversation, ConversationLike, SpanOf, as_conversation
 from demeanor.errors import ActivationError, ConversationError, sound
 from demeanor.model.batches import Project, Results, Work, read_batches
 from demeanor.model.blocks import decoder_blocks, text_config
@@ -25,7 +25,6 @@ from demeanor.model.packing import Job, Row, plan, windows
 from demeanor.model.pooling import ROLLING, Pooling, combine
 from demeanor.model.probes import context_length, may_share_up_to, refuse_encoder, shares_beginnings, turns_at
 
-SpanOf = Literal["response", "user"]
 Progress: TypeAlias = Callable[[int], None]
 
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from demeanor.data.rows import writing
 from demeanor.errors import InputFileError
 from demeanor.measure.drift import Baseline
-from demeanor.records import writing
 
 FORMAT = 1
 

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from demeanor.data.yaml_files import read_yaml
 from demeanor.errors import CutError, PolicyError, nearest
 from demeanor.measure.cuts import Action, AppliesWhen, CalibratedRate, Condition, Cut, Strict, ThresholdSpec, find_cut, withholds
 from demeanor.measure.poles import Side
-from demeanor.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from demeanor.vectors.vector_set import TraitEntry, VectorSet

@@ -13,9 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
+from demeanor.data.yaml_files import read_yaml
 from demeanor.errors import PolicyError, nearest
 from demeanor.monitor.policy import Situation
-from demeanor.yaml_files import read_yaml
 
 REPLIES = Path(__file__).parent / "replies.yaml"
 RESOURCES = Path(__file__).parent / "resources.yaml"

@@ -22,6 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from demeanor.audit.log import AuditLog
+from demeanor.audit.records import AuditRecord
 from demeanor.conversation import Conversation, ConversationLike, Message, as_conversation
 from demeanor.errors import ConversationError, DemeanorError, ModelError
 from demeanor.measure.cuts import Action, withholds
@@ -30,13 +32,13 @@ from demeanor.model.contexts import Steering
 from demeanor.model.generation import Sampling, write_reply
 from demeanor.model.growing import Budget
 from demeanor.monitor.async_stream import AsyncReplyStream
-from demeanor.monitor.audit import AuditLog, AuditRecord
 from demeanor.monitor.decision import Decision, Source, also, at_least, decide, marked
 from demeanor.monitor.history import History
 from demeanor.monitor.listener import Listener
 from demeanor.monitor.looks import Look, Looks
 from demeanor.monitor.passes import Passes, z_of
 from demeanor.monitor.policy import Policy, PolicyLike, ResolvedPolicy, load_policy, unresolved
+from demeanor.monitor.recording import record_of
 from demeanor.monitor.replies import DEFAULT_COUNTRY, Replies, load_replies
 from demeanor.monitor.showing import Showing
 from demeanor.monitor.stream import ReplyStream
@@ -414,7 +416,7 @@ class Session:
 
     def _record(self, decision: Decision, reply: str) -> AuditRecord:
         taken: Action = decision.action if decision.instead is None else "flag"
-        return AuditRecord.of(
+        return record_of(
             decision,
             self.conversation_id,
             self.monitor.model,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from demeanor.records import writing
+from demeanor.data.rows import writing
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

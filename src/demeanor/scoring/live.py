@@ -12,13 +12,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from demeanor.conversation import Conversation, ConversationLike, Message, as_conversation
+from demeanor.conversation import Conversation, ConversationLike, Message, SpanOf, as_conversation
 from demeanor.errors import DemeanorError, VectorSetError
 from demeanor.model.chat import Encoded
 from demeanor.model.generation import Reply, Sampling, prompt_ids, text_of, write_reply
 from demeanor.model.growing import Budget, GrowingRead, tapped
 from demeanor.model.packing import common_prefix
-from demeanor.model.reader import SpanOf
 from demeanor.scoring.reading import NotScored, Reading, SetApart, TokenScores
 from demeanor.scoring.scorer import Scorer, reasoning_alone, reply_of
 from demeanor.signs import signs_of

@@ -19,14 +19,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from demeanor.conversation import Conversation, ConversationLike, Message, as_conversation
+from demeanor.conversation import Conversation, ConversationLike, Message, SpanOf, as_conversation
 from demeanor.errors import ConversationError, DemeanorError
 from demeanor.measure.calibration import Score
 from demeanor.measure.parts import on_whole_scale, part_spans, so_far_on_whole_scale
 from demeanor.model.chat import Encoded
 from demeanor.model.identity import identify, in_words
 from demeanor.model.packing import Job
-from demeanor.model.reader import ActivationReader, SpanOf
+from demeanor.model.reader import ActivationReader
 from demeanor.scoring.reading import NotScored, Reading, SetApart, TokenScores
 from demeanor.signs import Sign, signs_of
 from demeanor.spelling import is_blank

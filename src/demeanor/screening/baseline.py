@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from demeanor.conversation import Conversation, Message, from_messages
+from demeanor.data.columns import Columns
+from demeanor.data.rows import Row, to_line
 from demeanor.errors import ConversationError, DemeanorError, OutputError
-from demeanor.records import Row, to_line
 from demeanor.scoring.reading import Reading
-from demeanor.screening.sources import Columns
 
 if TYPE_CHECKING:
     from demeanor.scoring.scorer import Scorer

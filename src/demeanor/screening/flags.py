@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from demeanor.data.rows import to_line
 from demeanor.errors import VectorSetError, nearest
 from demeanor.measure.calibration import Calibration
 from demeanor.measure.cuts import Condition, Cut
 from demeanor.measure.metrics import Array
-from demeanor.records import to_line
 from demeanor.vectors.vector_set import VectorSet
 
 DEFAULTS = ("false_alarm 0.05", "miss 0.2")

@@ -18,16 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from demeanor.data.columns import Columns
+from demeanor.data.rows import to_line, writing
+from demeanor.data.tables import from_table
 from demeanor.errors import DemeanorError, OutputError
 from demeanor.measure.metrics import Array
-from demeanor.records import to_line, writing
 from demeanor.scoring.reading import TokenScores
 from demeanor.screening.baseline import key_of
-from demeanor.screening.columns import from_table
 from demeanor.screening.duplicates import NearDuplicates
 from demeanor.screening.flags import Flagged, Limit, Sorter, Worst, known_limits, where_applies
 from demeanor.screening.shards import Manifest, write_whole
-from demeanor.screening.sources import Columns
 from demeanor.screening.summary import Tally, group_of
 from demeanor.screening.worker import CONDITION_Z, ERROR, WORST_Z, column
 from demeanor.vectors.vector_set import VectorSet

@@ -15,13 +15,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from demeanor.data.columns import Columns
+from demeanor.data.sources import open_source
+from demeanor.data.surveys import CHANGED, Source
 from demeanor.errors import InputFileError, OutputError
 from demeanor.scoring.reading import TokenScores
 from demeanor.screening import baseline as answers
 from demeanor.screening.flags import choose_limits
 from demeanor.screening.results import Screening, finish
 from demeanor.screening.shards import Manifest, Output, only_run, refuse_foreign, write_manifest, write_whole
-from demeanor.screening.sources import CHANGED, Columns, Source, open_source
 from demeanor.screening.worker import PREFIX, Job, Load, Progress, Task, Worker, thread_count
 from demeanor.vectors.vector_set import VectorSet
 

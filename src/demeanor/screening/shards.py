@@ -26,8 +26,8 @@ from typing import Any, Literal
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from demeanor.data.surveys import Cut, Survey
 from demeanor.errors import OutputError
-from demeanor.screening.sources import Cut, Survey
 
 FORMAT = "demeanor screening 1"
 MANIFEST = "manifest.json"

@@ -27,15 +27,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from demeanor.conversation import Conversation
+from demeanor.data.columns import Columns
+from demeanor.data.rows import to_line
+from demeanor.data.sources import open_source
+from demeanor.data.surveys import CHANGED, Block, Source
+from demeanor.data.tables import from_table
 from demeanor.errors import DemeanorError, InputFileError
 from demeanor.measure.cuts import Condition
-from demeanor.records import to_line
 from demeanor.scoring.reading import NotScored, Reading, TokenScores, scores_by
 from demeanor.scoring.scorer import CHUNK
 from demeanor.screening.baseline import BATCH, Answers, answer_batch, key_of
-from demeanor.screening.columns import from_table
 from demeanor.screening.shards import Manifest
-from demeanor.screening.sources import CHANGED, Block, Columns, Source, open_source
 
 if TYPE_CHECKING:
     from demeanor.scoring.scorer import Scorer

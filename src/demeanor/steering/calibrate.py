@@ -19,6 +19,7 @@ from scipy import stats
 from torch import Tensor
 
 from demeanor.conversation import Conversation, Message
+from demeanor.data.prompts import Prompt
 from demeanor.errors import SteeringError
 from demeanor.extraction.directions import mean_difference
 from demeanor.extraction.examples import read_trait
@@ -38,7 +39,6 @@ from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import VectorSet
 
 Stage: TypeAlias = Callable[[str, int], Callable[[int], None]]
-Prompt: TypeAlias = tuple[Message, ...]
 DOSES = (0.05, 0.1, 0.2, 0.4)
 PROMPTS = 24
 OF_THE_OLD_LAYER = ("layers", "layer_choice", "layer_curve")  # in a steering vector's metadata

@@ -17,11 +17,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from demeanor.conversation import ROLES, Message
+from demeanor.data.yaml_files import read_yaml
 from demeanor.errors import TraitError, nearest
 from demeanor.measure.cuts import Action, AppliesWhen
 from demeanor.measure.poles import Pole
 from demeanor.traits.definition import NAME, ContrastPair, Span, Split, TraitDefinition
-from demeanor.yaml_files import read_yaml
 
 BUILT_IN = Path(__file__).parent / "packs"
 EXAMPLES = Path(__file__).parent / "examples"

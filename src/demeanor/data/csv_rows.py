@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from demeanor.data.rows import Row
 from demeanor.errors import InputFileError
-from demeanor.records import Row
 
 _LONGEST = 1 << 30  # characters of a field
 

@@ -6,13 +6,13 @@ import contextlib
 import gzip
 import json
 import math
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from demeanor.data.files import is_gzipped, reading
 from demeanor.errors import DemeanorError, InputFileError, OutputError
 
 
@@ -23,6 +23,12 @@ class Row:
     number: int
     record: dict[str, Any]
     error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called: its `id`, else its number."""
+        given = self.record.get("id")
+        return str(self.number if given is None else given)
 
 
 def refuse_pipe(path: Path) -> None:
@@ -39,20 +45,23 @@ def read_rows(path: Path) -> Iterator[Row]:
     """
     number = 0
     try:
-        if path.is_dir():
-            raise InputFileError(f"{path} is a folder; name a .jsonl file")
-        with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix.lower() == ".gz" else path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield parse_line(number, line)
+        with reading(path):
+            if path.is_dir():
+                raise InputFileError(f"{path} is a folder; name a .jsonl file")
+            with gzip.open(path, "rt", encoding="utf-8-sig") if is_gzipped(path) else path.open(encoding="utf-8-sig") as file:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        yield parse_line(number, line)
     except UnicodeDecodeError as error:
         raise InputFileError(f"{path}: not UTF-8 text after line {number}; give a .jsonl file saved as UTF-8") from error
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise InputFileError(f"{path}: not a whole gzip file ({error})") from error
-    except FileNotFoundError:
-        raise InputFileError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputFileError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def sound(path: Path, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows of a file in which none may be broken: raises InputFileError at the first that is."""
+    for row in rows:
+        if row.error is not None:
+            raise InputFileError(f"{path}: {row.error}")
+        yield row
 
 
 def parse_line(number: int, line: str) -> Row:
@@ -102,7 +111,7 @@ def writing(path: Path) -> Iterator[IO[str]]:
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with gzip.open(part, "wt", encoding="utf-8") if path.suffix.lower() == ".gz" else part.open("w", encoding="utf-8") as file:
+        with gzip.open(part, "wt", encoding="utf-8") if is_gzipped(path) else part.open("w", encoding="utf-8") as file:
             yield file
         part.replace(path)
     except OSError as error:

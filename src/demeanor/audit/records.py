@@ -1,0 +1,64 @@
+"""A decision as it is recorded, in plain words and numbers, and as it is kept: no text and no identifier unless asked for."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """One decision as it is recorded. The conversation's id is hashed when it is written; `text` only kept where asked."""
+
+    conversation_id: str
+    model: str
+    """Name and fingerprint of the model that was read."""
+    vectors: str
+    """Fingerprint of the vector set."""
+    policy: str
+    """`Policy.identity`."""
+    recommended: str
+    """What the policy asked for."""
+    taken: str
+    """What was done; another than recommended where an operator overrode it."""
+    severity: str | None
+    rules: tuple[str, ...]
+    scores: Mapping[str, float]
+    """z of each trait."""
+    source: str
+    situation: str | None
+    referral: bool
+    """Whether the user was pointed to crisis services."""
+    not_scored: str | None
+    latency_ms: Mapping[str, float]
+    text: str | None = None
+    time: str = ""
+    """ISO 8601 in UTC; left empty, the time of writing."""
+    trial: bool = False
+    """Whether the reply was shown in a trial run though the policy would have replaced it; nobody overrode anything then."""
+
+
+def kept(record: AuditRecord, conversation: str, keep_text: bool) -> dict[str, Any]:
+    """The record as it is written: under the hash of its conversation's id, its numbers rounded, its text only where asked."""
+    made: dict[str, Any] = {
+        "time": record.time or datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        "conversation": conversation,
+        "model": record.model,
+        "vectors": record.vectors,
+        "policy": record.policy,
+        "scores": {trait: round(float(z), 4) if math.isfinite(z) else None for trait, z in record.scores.items()},
+        "rules": list(record.rules),
+        "severity": record.severity,
+        "recommended": record.recommended,
+        "taken": record.taken,
+        "situation": record.situation,
+        "referral": record.referral,
+        "source": record.source,
+        "not_scored": record.not_scored,
+        "latency_ms": {stage: round(float(ms), 3) for stage, ms in record.latency_ms.items()},
+    }
+    made |= {"trial": True} if record.trial else {}
+    return made | ({"text": record.text} if keep_text and record.text is not None else {})

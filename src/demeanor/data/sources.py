@@ -1,0 +1,44 @@
+"""The source that a path or a name stands for: JSON lines (.gz too), CSV, Parquet, a folder of one of these, a Hugging Face data set."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from demeanor.data.columns import Columns
+from demeanor.data.hub_source import HubSource
+from demeanor.data.parquet_source import ParquetSource
+from demeanor.data.rows import refuse_pipe
+from demeanor.data.surveys import Source
+from demeanor.data.text_source import TextSource
+from demeanor.errors import InputFileError
+
+SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".jsonl.gz": "jsonl", ".ndjson.gz": "jsonl", ".csv": "csv", ".csv.gz": "csv",
+            ".parquet": "parquet"}  # fmt: skip
+_HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?(:\S+)?")
+
+
+def open_source(spec: str, columns: Columns | None = None) -> Source:
+    """The source that a path or a hub name ("owner/name", "owner/name@config:split") stands for. Raises InputFileError."""
+    path, columns = Path(spec), columns or Columns()
+    if not path.exists():
+        if _HUB.fullmatch(spec) and not _suffix(path):
+            return HubSource(spec, columns)
+        raise InputFileError(f"{spec}: no such file or folder (a Hugging Face data set is named 'owner/name', or 'owner/name:split')")
+    refuse_pipe(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file() and _suffix(p)) if path.is_dir() else [path]
+    files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+    if not files:
+        raise InputFileError(f"{path}: the folder holds no .jsonl, .csv or .parquet file")
+    kinds = {_suffix(p) for p in files}
+    if "" in kinds:
+        raise InputFileError(f"{path}: cannot tell what it holds; name it .jsonl, .jsonl.gz, .csv or .parquet")
+    if len(kinds) > 1:
+        raise InputFileError(f"{path}: the folder holds {' and '.join(sorted(kinds))} files; screen one kind at a time")
+    root = path if path.is_dir() else path.parent
+    return ParquetSource(files, root, columns) if kinds == {"parquet"} else TextSource(files, root, columns, kinds == {"csv"})
+
+
+def _suffix(path: Path) -> str:
+    name = path.name.lower()
+    return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), "")
