@@ -21,12 +21,10 @@ LONG = {
     "demeanor.extraction.adaptation",
     "demeanor.monitor.decision",
     "demeanor.measure.drift",
-    "demeanor.monitor.policy",
     "demeanor.monitor.session",
     "demeanor.scoring.scorer",
     "demeanor.spelling",
     "demeanor.steering.calibrate",
-    "demeanor.vectors.schema",
     "demeanor.vectors.storage",
 }
 

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from demeanor.errors import CutError
 from demeanor.measure.calibration import Calibration, Score
+from demeanor.measure.checked import Number, Rate
 from demeanor.measure.metrics import Array
 from demeanor.measure.poles import Pole, Side, unsafe_side
 from demeanor.measure.thresholds import Threshold, threshold_key
@@ -49,8 +50,8 @@ class Strict(BaseModel):
 class CalibratedRate(Strict):
     """A threshold that a calibration holds, named by the error it keeps. Exactly one of the two."""
 
-    miss_rate: float | None = Field(None, gt=0, lt=1)
-    false_alarm_rate: float | None = Field(None, gt=0, lt=1)
+    miss_rate: Rate | None = None
+    false_alarm_rate: Rate | None = None
 
     @model_validator(mode="after")
     def _one(self) -> CalibratedRate:
@@ -69,8 +70,8 @@ class CalibratedRate(Strict):
 class ThresholdSpec(Strict):
     """Where the unsafe side begins, in exactly one of three ways."""
 
-    z: float | None = None
-    probability: float | None = Field(None, gt=0, lt=1)
+    z: Number | None = None
+    probability: Rate | None = None
     calibrated: CalibratedRate | None = None
 
     @model_validator(mode="after")
@@ -87,7 +88,7 @@ class AppliesWhen(Strict):
     threshold: ThresholdSpec
     unsafe: Side | None = None
     """Left out: the side away from that trait's safe pole."""
-    last_turns: int = Field(3, ge=1, le=100)
+    last_turns: int = Field(3, ge=1, le=100, strict=True)
     """The worst message of the user's last so many turns decides. A turn is all that the user says up to a reply that was scored and
     shown. `last_messages`, as older policies call it, is read as the same."""
 

@@ -268,7 +268,7 @@ def _files(vectors: VectorSet) -> dict[str, bytes]:
         record: dict[str, Any] = {key: getattr(entry, key) for key in _ENTRY_TEXT}
         record["metrics"] = entry.proof.to_record() if entry.proof is not None else {}
         if entry.applies_when is not None:
-            record["applies_when"] = entry.applies_when.model_dump(exclude_none=True)
+            record["applies_when"] = entry.applies_when.model_dump(exclude_unset=True)
         for use, vector in (("reading", entry.reading), ("steering", entry.steering)):
             tensors[f"{use}.{name}"] = _own(vector.direction)
             about = {k: v for k, v in vector.metadata.items() if use == "steering" or k != "centre"}  # the calibration has it
