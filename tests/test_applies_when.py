@@ -92,7 +92,7 @@ def test_a_comparison_counts_the_same_prompts(scorer, tmp_path):
     rows = [{"id": name, "messages": messages(texts)} for name, (texts, _) in TALKS.items()]
     write(tmp_path / "a.jsonl", rows)
     replies = read_replies(tmp_path / "a.jsonl")
-    scored, _ = score_versions(matched({"a": replies, "b": replies})[0], scorer)
+    scored, _ = score_versions(matched({"a": replies, "b": replies}), scorer)
     warm = {"at risk, warm"}  # counts, and is on the safe side
     wanted = [counts or name in warm for name, (_, counts) in TALKS.items()]
     assert ["care" in reply.values for reply in scored["a"]] == wanted

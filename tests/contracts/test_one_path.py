@@ -17,14 +17,14 @@ pytestmark = pytest.mark.model
 TOLERANCE = 1e-3  # of z; measured: below 1e-4
 
 
+CONDITIONAL = ("crisis_recognition", "empathetic_responsiveness")  # these count only where the user may be at risk, as for the monitor
+RISK = "miss 0.2"
+
+
 def z_of(record):
     """z by trait, and that of the worst part, of a reading as plain data."""
     found = {trait: score["z"] for trait, score in record["scores"].items()}
     return found | {f"worst {trait}": score["z"] for trait, score in record.get("worst_part", {}).items()}
-
-
-def probability_of(record):
-    return {trait: score["probability"] for trait, score in record["scores"].items()}
 
 
 def same(found, expected, where):
@@ -107,7 +107,8 @@ def sides(policy, cuts, record):
         cut = cuts[part["trait"], calibrated(part["threshold"])]
         return any(beyond(z[name], cut) for name in (part["trait"], f"worst {part['trait']}") if name in z)
 
-    return [r["name"] for r in policy["rules"] if crossed(r) and ("when" not in r or crossed(r["when"]))]
+    at_risk = beyond(z["user_risk"], cuts["user_risk", RISK])
+    return [r["name"] for r in policy["rules"] if crossed(r) and (r["trait"] not in CONDITIONAL or at_risk)]
 
 
 def test_a_live_decision_is_on_the_side_of_each_cut_that_the_score_is_on(live, talks, readings, policy, cuts):
@@ -117,7 +118,7 @@ def test_a_live_decision_is_on_the_side_of_each_cut_that_the_score_is_on(live, t
         fired = [rule for rule in decision["rules"] if rule in {r["name"] for r in policy["rules"]}]
         by_score = sides(policy, cuts, record)
         if sum(m["role"] == "user" for m in talk["messages"]) > 1:  # what was said before may call for a rule, too
-            free = {r["name"] for r in policy["rules"] if "when" not in r}
+            free = {r["name"] for r in policy["rules"] if r["trait"] not in CONDITIONAL}
             assert set(by_score) <= set(fired)
             fired, by_score = ([rule for rule in rules if rule in free] for rules in (fired, by_score))
         assert fired == by_score, talk["name"]
@@ -154,8 +155,6 @@ def test_in_a_transcript(command, rows, readings, live):
 
 
 REPLY = ("empathetic_responsiveness", "crisis_recognition", "sycophancy_harmful_validation", "boundary_maintenance")
-CONDITIONAL = ("crisis_recognition", "empathetic_responsiveness")  # these count only where the user may be at risk, as for the monitor
-RISK = "miss 0.2"
 
 
 def counts(trait, talk, scorer, cuts):
