@@ -86,7 +86,7 @@ def main():
     folder = given.replies or Path(tempfile.mkdtemp())
     reader = ActivationReader(*load_model())
     vectors = VectorSet.load(given.vectors) if given.vectors else extract_vectors(reader, load_many(["all"])).vectors
-    scorer = Scorer(reader.model, reader.tokenizer, vectors, reader=reader)
+    scorer = Scorer(reader, vectors)
     poles = safe_poles([vectors])
     runs = {c: [written(reader, folder, c, i) for i in range(2 * given.seeds if c == "itself" else SAMPLES)] for c in SYSTEMS}
     flat = matched({c: [r for run in found for r in run] for c, found in runs.items()}, "id")

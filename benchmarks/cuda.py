@@ -82,7 +82,7 @@ def main():
     reader = ActivationReader(model, tokenizer)
     reads = list(range(arguments.layers // 2, arguments.layers // 2 + min(5, arguments.layers // 2)))
     conversations = [e.conversation for t in traits.load_many(["all"]) if t.reads == "response" for e in t.examples()][: arguments.rows]
-    jobs = [Job(e.ids, [reader.span(e, c, "response")]) for e, c in zip(reader.encoder.encode(conversations), conversations, strict=True)]
+    jobs = [Job(e.ids, [e.place(c, "response")]) for e, c in zip(reader.encoder.encode(conversations), conversations, strict=True)]
     tokens = sum(len(job.ids) for job in jobs)
     directions = torch.randn(len(reads) * reader.hidden_size, 5, device=device)
     shape = (64, 512) if device.type == "cuda" else (8, 128)

@@ -33,7 +33,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
 
-from demeanor import Scorer, load_model
+from demeanor import ActivationReader, Scorer, load_model
 from demeanor.scoring.reading import Reading
 from demeanor.screening.flags import choose_limits
 from demeanor.traits import load_many
@@ -208,7 +208,7 @@ def speed(source, rows, vectors, tmp):
     """Rows per second of `score_many` alone and of a whole screening, on the same scorer in turn."""
     from demeanor.screening import LocalEngine, Options, screen
 
-    scorer = Scorer(*load_model(), vectors)
+    scorer = Scorer(ActivationReader(*load_model()), vectors)
     list(scorer.score_many([row["messages"] for row in rows[:64]]))
     alone, whole = [], []
     for i in range(3):

@@ -133,7 +133,7 @@ def main():
     traits = load_many(TUTORIAL_TRAITS)
     reader = ActivationReader(*load_model())
     vectors = VectorSet.load(arguments.vectors) if arguments.vectors else extract_vectors(reader, traits).vectors
-    scorer = Scorer(reader.model, reader.tokenizer, vectors, reader=reader)
+    scorer = Scorer(reader, vectors)
     layer, dose = arguments.layer, arguments.dose
     amount = dose * float(vectors.neutral_norm[layer])
     judge = Judge(scorer, traits)

@@ -91,7 +91,7 @@ def main():
     reader = ActivationReader(*loaded)
     with tempfile.TemporaryDirectory() as folder:
         extract_vectors(reader, traits.load_many(["all"]), layers=range(11, 18)).vectors.save(folder)
-        scorer = Scorer(*loaded, VectorSet.load(folder), reader=reader)
+        scorer = Scorer(reader, VectorSet.load(folder))
         print(f"{'':72}ratio  (range over {runs} interleaved runs)")
         for repeats in (1, 4, 8):
             messages = turns(repeats)

@@ -68,7 +68,7 @@ def main():
     trait = load(TRAIT)
     reader = ActivationReader(model, tokenizer)
     vectors = extract_vectors(reader, [trait], layers=range(12, 18)).vectors
-    scorer = Scorer(model, tokenizer, vectors, reader=reader)
+    scorer = Scorer(reader, vectors)
     vector = PersonaVector(TRAIT, directions(scorer, trait, [LAYER])[LAYER], LAYER, 1.0)
     coefficient = DOSE * float(vectors.neutral_norm[LAYER])
     flattering = [e.conversation for e in trait.examples("train") if e.high][:REPLIES]

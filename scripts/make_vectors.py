@@ -38,7 +38,7 @@ def judged(vectors, dtype, replies):
     """Each reply's z on all traits, NaN where the user's side is empty [replies, traits], and the default policy's action."""
     model, tokenizer = load_model(dtype=dtype)
     scores, actions = [], []
-    with console.stages() as stage, Monitor(Scorer(model, tokenizer, vectors), enforce=False) as monitor:
+    with console.stages() as stage, Monitor(Scorer(ActivationReader(model, tokenizer), vectors), enforce=False) as monitor:
         step = stage(f"judging in {dtype}", len(replies))
         for number, reply in enumerate(replies):
             decision = monitor.session(str(number), Conversation(reply.messages[:-1])).check(reply.messages[-1].content)

@@ -94,9 +94,10 @@ def embedded() -> Any:
 def embedded_scorer(embedded: Any) -> Any:
     """The embedded model with the built-in vectors."""
     from demeanor import Scorer, VectorSet
+    from demeanor.model.reader import ActivationReader
     from demeanor.vectors import built_in
 
-    return Scorer(*embedded, VectorSet.load(built_in.FOLDER))
+    return Scorer(ActivationReader(*embedded), VectorSet.load(built_in.FOLDER))
 
 
 @pytest.fixture
@@ -156,9 +157,9 @@ def exact_scorer() -> Any:
     """The embedded model in float32, in which paths that pack or cut differently still agree to about six digits."""
     from contracts_tools import BUILT_IN
 
-    from demeanor import Scorer, VectorSet, load_model
+    from demeanor import ActivationReader, Scorer, VectorSet, load_model
 
-    return Scorer(*load_model(dtype="float32"), VectorSet.load(BUILT_IN))
+    return Scorer(ActivationReader(*load_model(dtype="float32")), VectorSet.load(BUILT_IN))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import torch
 from artifacts import CALIBRATION, entry
 
 from demeanor.model.identity import identify
+from demeanor.model.reader import ActivationReader
 from demeanor.monitor.policy import Policy
 from demeanor.scoring import Scorer
 from demeanor.vectors import PersonaVector, VectorSet
@@ -72,7 +73,7 @@ def planted(make_model, tokenizer, writes="a", pooling="mean"):
             calibration=CALIBRATION | {"centre": 0.0, "spread": 1.0, "points": [[2.0, 0.0]]},
         )
     norms = torch.full((model.config.num_hidden_layers,), 20.0)
-    return Scorer(model, tokenizer, VectorSet(identify(model, tokenizer), traits, pooling, norms))
+    return Scorer(ActivationReader(model, tokenizer), VectorSet(identify(model, tokenizer), traits, pooling, norms))
 
 
 @contextmanager

@@ -189,7 +189,7 @@ def test_a_new_trait_is_projected_as_it_is_scored(make_model, tokenizer):
     made = adapt(reader, without_prior(vectors, "new_one", "low"), "new_one", labelled).vectors
     text = "User: a\nAssistant: yes yes no"
     projected = PersonaVectorExtractor(model, tokenizer).project_onto_vector(text, made["new_one"].reading)
-    assert projected == pytest.approx(Scorer(model, tokenizer, made, reader=reader).score(text)["new_one"].centred, abs=1e-4)
+    assert projected == pytest.approx(Scorer(reader, made).score(text)["new_one"].centred, abs=1e-4)
 
 
 def test_a_threshold_keeps_its_miss_rate_on_fresh_draws():

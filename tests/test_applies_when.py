@@ -45,7 +45,7 @@ def scorer(tokenizer, make_model, tmp_path_factory):
     care = replace(made.vectors["care"], applies_when=trait.applies_when, not_scored=trait.not_scored, judged_whole=trait.judged_whole)
     vectors = replace(made.vectors, traits=made.vectors.traits | {"care": care})
     folder = vectors.save(tmp_path_factory.mktemp("set") / "vectors")
-    return Scorer(made.reader.model, made.reader.tokenizer, VectorSet.load(folder), reader=made.reader)
+    return Scorer(made.reader, VectorSet.load(folder))
 
 
 TALKS = {

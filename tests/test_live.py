@@ -6,8 +6,8 @@ import torch
 
 from demeanor.conversation import Message
 from demeanor.errors import ActivationError, VectorSetError
+from demeanor.model.directions import Directions
 from demeanor.model.generation import Sampling, write_replies, write_reply
-from demeanor.model.growing import GrowingRead
 from demeanor.model.identity import identify
 from demeanor.model.packing import Job
 from demeanor.model.reader import ActivationReader
@@ -34,7 +34,7 @@ def vector(name, width, layers):
 def scorer_of(model, tokenizer, pooling="mean"):
     width = model.config.get_text_config().hidden_size
     traits = {n: entry(n, reading=vector(n, width, (0, 1)), reads=reads) for n, reads in (("warmth", "response"), ("risk", "user"))}
-    return Scorer(model, tokenizer, VectorSet(identify(model, tokenizer), traits, pooling))
+    return Scorer(ActivationReader(model, tokenizer), VectorSet(identify(model, tokenizer), traits, pooling))
 
 
 def zs(reading):
@@ -105,13 +105,13 @@ def test_tokens_push_as_much_as_the_reading_says(llama, tokenizer):
 def test_after_a_pass_that_failed_the_next_one_begins_anew(make_model, tokenizer):
     model = make_model("llama")
     reader = ActivationReader(model, tokenizer)
-    growing = GrowingRead(reader, [0, 1], lambda hidden: hidden.flatten(1))
-    expected = growing.read(list(range(5, 40))).clone()
+    growing = reader.growing(Directions((0, 1), torch.eye(2 * reader.hidden_size)))
+    expected = growing.read(list(range(5, 40))).copy()
     handle = model.model.layers[1].register_forward_hook(lambda _m, _a, output: output * float("nan"))
     with pytest.raises(ActivationError, match="not finite"):
         growing.read(list(range(5, 50)))
     handle.remove()
-    torch.testing.assert_close(growing.read(list(range(5, 40))), expected, **CLOSE)
+    np.testing.assert_allclose(growing.read(list(range(5, 40))), expected, **CLOSE)
 
 
 def test_pooling_by_the_largest_mean_is_refused(llama, tokenizer):
@@ -125,7 +125,7 @@ def test_a_reply_is_scored_by_the_pass_that_writes_it(any_model, tokenizer):
     written = ConversationScorer(scorer).write(TALK[:1], Sampling(max_new_tokens=12, seed=4), lambda text, z: seen.append(z) and None)
     ids = scorer.reader.encoder.prompt_ids(TALK[:1]) + written.reply.ids
     start = len(ids) - len(written.reply.ids)
-    (raw,) = scorer.reader.run([Job(ids, [(start, len(ids))])], scorer.layers, project=scorer.project)
+    (raw,) = scorer.reads.project([Job(ids, [(start, len(ids))])], scorer.gauge.directions)
     np.testing.assert_allclose(written.live.reading["warmth"].raw, raw[0, 0], rtol=1e-3, atol=1e-4)
     assert seen[0] == {}
     assert list(seen[-1]) == ["warmth"]
@@ -150,7 +150,7 @@ def test_a_base_model_s_reply_ends_with_its_tokens_where_it_would_speak_for_the_
     assert "".join(written.live.tokens.tokens) == "I hear you."
     prompt = scorer.reader.encoder.prompt_ids(TALK[:1])
     ids = prompt + written.reply.ids
-    (raw,) = scorer.reader.run([Job(ids, [(len(prompt), len(ids))])], scorer.layers, project=scorer.project)
+    (raw,) = scorer.reads.project([Job(ids, [(len(prompt), len(ids))])], scorer.gauge.directions)
     np.testing.assert_allclose(written.live.reading["warmth"].raw, raw[0, 0], rtol=1e-3, atol=1e-4)
 
 
@@ -199,7 +199,7 @@ def test_a_reply_that_crosses_longrope_s_length_scores_as_it_was_written(longrop
     ids = prompt + written.reply.ids
     assert len(prompt) < 63
     assert len(ids) > 66
-    (raw,) = scorer.reader.run([Job(ids, [(len(prompt), len(ids))])], scorer.layers, project=scorer.project)
+    (raw,) = scorer.reads.project([Job(ids, [(len(prompt), len(ids))])], scorer.gauge.directions)
     np.testing.assert_allclose(written.live.reading["warmth"].raw, raw[0, 0], rtol=1e-3, atol=1e-4)
     assert len(written.live.tokens.z["warmth"]) == len(written.reply.ids)
 

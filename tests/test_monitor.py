@@ -34,7 +34,6 @@ from demeanor.monitor.replies import load_replies
 from demeanor.monitor.safe import is_response_safe
 from demeanor.monitor.session import Monitor
 from demeanor.monitor.worker import Deadline, Worker
-from demeanor.scoring import Scorer
 
 FLAG_UNSCORED = [
     {"name": "harmful", "trait": "harm", "threshold": {"z": 2.0}, "severity": "red", "action": "substitute",
@@ -346,7 +345,7 @@ def test_vectors_that_no_session_can_read_with_are_refused_once_and_not_in_every
     unfit = planted(make_model, tokenizer, pooling="max")
     with pytest.raises(VectorSetError, match="--pooling mean"):
         Monitor(unfit, policy())
-    monkeypatch.setattr(Scorer, "load", lambda *_: unfit)
+    monkeypatch.setattr("demeanor.monitor.session.open_scorer", lambda *_: unfit)
     monitor = Monitor.load("vectors", policy=policy())
     assert "--pooling mean" in monitor.problem
     assert monitor.session("c").check(FINE).not_scored == monitor.problem

@@ -27,7 +27,7 @@ def scorer(tokenizer):
     traits = {}
     for name, entry in made.vectors.traits.items():
         traits[name] = replace(entry, calibration=replace(entry.calibration, parts=SPREAD))
-    return Scorer(made.reader.model, made.reader.tokenizer, replace(made.vectors, traits=traits), reader=made.reader)
+    return Scorer(made.reader, replace(made.vectors, traits=traits))
 
 
 def test_the_parts_cover_the_reply_to_its_last_token():
@@ -152,8 +152,8 @@ def test_a_screening_flags_the_row_and_leaves_its_mean_alone(scorer, tmp_path):
 def test_traits_that_ask_for_something_have_no_parts(scorer):
     entries = scorer.vectors.traits
     asking = {name: replace(entry, judged_whole=name == "care") for name, entry in entries.items()}
-    made = Scorer(scorer.reader.model, scorer.reader.tokenizer, replace(scorer.vectors, traits=asking), reader=scorer.reader)
-    assert made.by_parts == ["harm"]
+    made = Scorer(scorer.reader, replace(scorer.vectors, traits=asking))
+    assert made.gauge.by_parts == ["harm"]
 
 
 def test_calibration_keeps_them_on_disk_and_old_ones_have_none(scorer):

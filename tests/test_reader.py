@@ -9,7 +9,7 @@ import transformers
 
 from demeanor.errors import ActivationError, ConversationError, ModelError
 from demeanor.model.blocks import decoder_blocks
-from demeanor.model.growing import GrowingRead
+from demeanor.model.directions import Directions
 from demeanor.model.packing import Job, plan, windows
 from demeanor.model.pooling import Piece, pooler
 from demeanor.model.reader import ActivationReader
@@ -50,7 +50,7 @@ def reference(reader, conversations, role="assistant"):
 
 def jobs(reader, conversations):
     encoded, checked = reader._encode(conversations)
-    return [Job(e.ids, [reader.span(e, c, "response")]) for e, c in zip(encoded, checked, strict=True)]
+    return [Job(e.ids, [e.place(c, "response")]) for e, c in zip(encoded, checked, strict=True)]
 
 
 def hooks_left(model):
@@ -471,7 +471,10 @@ def encoder(request):
 def test_a_model_whose_tokens_see_later_ones_is_refused(encoder, tokenizer):
     class_name = type(encoder).__name__
     reader = ActivationReader(encoder, tokenizer)
-    for read in (lambda: reader.read(TALKS, [0]), lambda: GrowingRead(reader, [0], torch.Tensor.clone).read(list(range(5, 30)))):
+    for read in (
+        lambda: reader.read(TALKS, [0]),
+        lambda: reader.growing(Directions((0,), torch.eye(reader.hidden_size))).read(list(range(5, 30))),
+    ):
         with pytest.raises(ModelError, match=f"{class_name} is no causal model") as caught:
             read()
         assert "\n" not in str(caught.value)

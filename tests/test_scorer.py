@@ -57,11 +57,11 @@ def vectors(llama, tokenizer):
 
 @pytest.fixture
 def scorer(llama, tokenizer, vectors):
-    return Scorer(llama, tokenizer, vectors)
+    return Scorer(ActivationReader(llama, tokenizer), vectors)
 
 
 def with_budget(llama, tokenizer, vectors, budget):
-    return Scorer(llama, tokenizer, vectors, reader=ActivationReader(llama, tokenizer, token_budget=budget))
+    return Scorer(ActivationReader(llama, tokenizer, token_budget=budget), vectors)
 
 
 def raws(readings):
@@ -106,7 +106,7 @@ def test_the_reading_says_where_it_comes_from(scorer, vectors):
 @pytest.mark.parametrize("budget", [1, 150, 100_000])
 def test_the_batch_size_changes_no_score(llama, tokenizer, vectors, budget):
     found = raws(with_budget(llama, tokenizer, vectors, budget).score_many(TALKS))
-    alone = raws([Scorer(llama, tokenizer, vectors).score(t) for t in TALKS])
+    alone = raws([Scorer(ActivationReader(llama, tokenizer), vectors).score(t) for t in TALKS])
     np.testing.assert_allclose(found, alone, atol=2e-5)
 
 
@@ -169,7 +169,7 @@ def test_conversations_that_cannot_be_scored_are_told_in_their_place(scorer):
 def test_a_conversation_that_the_template_refuses_is_told_in_its_place(llama, make_tokenizer, tokenizer):
     refusing = "{% for m in messages %}{% if m['content'] == 'forbidden' %}{{ raise_exception('not this') }}{% endif %}{% endfor %}"
     picky = make_tokenizer(refusing + tokenizer.chat_template)
-    scorer = Scorer(llama, picky, VectorSet(identify(llama, picky), {"warmth": entry("warmth")}))
+    scorer = Scorer(ActivationReader(llama, picky), VectorSet(identify(llama, picky), {"warmth": entry("warmth")}))
     found = list(scorer.score_many([TALKS[0], talk("forbidden"), TALKS[1]]))
     assert [isinstance(f, NotScored) for f in found] == [False, True, False]
     assert "not this" in found[1].error
@@ -179,7 +179,7 @@ def test_a_conversation_that_the_template_refuses_is_told_in_its_place(llama, ma
 
 def test_activations_that_are_no_numbers_are_not_scored(make_model, tokenizer):
     model = make_model("llama")
-    scorer = Scorer(model, tokenizer, VectorSet(identify(model, tokenizer), {"warmth": entry("warmth")}))
+    scorer = Scorer(ActivationReader(model, tokenizer), VectorSet(identify(model, tokenizer), {"warmth": entry("warmth")}))
     poison = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("😀"))[0]
     with torch.no_grad():
         model.get_input_embeddings().weight[poison] = float("nan")
@@ -201,7 +201,7 @@ def test_a_reply_on_its_own_has_no_score_of_traits_read_on_the_user(scorer):
 
 
 def test_a_trait_read_on_the_user_alone_needs_no_reply(llama, tokenizer, vectors):
-    scorer = Scorer(llama, tokenizer, vectors.only(["risk"]))
+    scorer = Scorer(ActivationReader(llama, tokenizer), vectors.only(["risk"]))
     alone = scorer.score(TALKS[0][:1])["risk"].raw
     assert alone == pytest.approx(scorer.score(TALKS[0])["risk"].raw, abs=1e-5)  # the reply comes later: it cannot be seen
     with pytest.raises(ConversationError, match="no user message"):
@@ -211,7 +211,7 @@ def test_a_trait_read_on_the_user_alone_needs_no_reply(llama, tokenizer, vectors
 def test_traits_are_scored_alone_as_they_are_together(llama, tokenizer, vectors, scorer):
     together = scorer.score(TALKS[1])
     for name in READS:
-        alone = Scorer(llama, tokenizer, vectors.only([name])).score(TALKS[1])
+        alone = Scorer(ActivationReader(llama, tokenizer), vectors.only([name])).score(TALKS[1])
         assert alone[name].raw == pytest.approx(together[name].raw, abs=1e-5)
 
 
@@ -227,21 +227,21 @@ def test_the_mean_over_the_tokens_is_the_replys_z(scorer):
 
 @pytest.mark.parametrize("pooling", ["last", "max"])
 def test_the_vector_sets_pooling_is_the_one_that_is_used(llama, tokenizer, vectors, pooling):
-    score = Scorer(llama, tokenizer, replace(vectors, pooling=pooling)).score(TALKS[1])["warmth"]
+    score = Scorer(ActivationReader(llama, tokenizer), replace(vectors, pooling=pooling)).score(TALKS[1])["warmth"]
     activation = ActivationReader(llama, tokenizer).read([TALKS[1]], [1], pooling=pooling)[0, 0]
     assert score.raw == pytest.approx(float(activation @ vectors["warmth"].reading.direction), abs=1e-5)
 
 
 def test_windows_are_counted_in_the_reading(make_model, tokenizer, vectors):
     model = make_model("llama", max_position_embeddings=32)
-    reading = Scorer(model, tokenizer, vectors, allow_other_model=True).score(TALKS[1])
+    reading = Scorer(ActivationReader(model, tokenizer), vectors, allow_other_model=True).score(TALKS[1])
     assert reading.windows > 1
     assert reading.to_record()["windows"] == reading.windows
 
 
 def test_a_turn_counts_the_windows_that_it_was_read_in(make_model, tokenizer, vectors):
     model = make_model("llama", max_position_embeddings=64)
-    short = Scorer(model, tokenizer, VectorSet(identify(model, tokenizer), vectors.traits))
+    short = Scorer(ActivationReader(model, tokenizer), VectorSet(identify(model, tokenizer), vectors.traits))
     first, last = short.score_turns([*talk("No."), *talk("I hear you. " * 40, "Go on.")])
     assert first.windows == short.score(talk("No.")).windows == 1
     assert last.windows > 1
@@ -252,25 +252,25 @@ def test_vectors_of_another_model_are_refused_and_allowed_only_aloud(make_model,
     with torch.no_grad():
         other.model.layers[1].mlp.down_proj.weight *= 1.01
     with pytest.raises(WrongModelError, match=r"another model.*--allow-other-model"):
-        Scorer(other, tokenizer, vectors)
-    allowed = Scorer(other, tokenizer, vectors, allow_other_model=True)
+        Scorer(ActivationReader(other, tokenizer), vectors)
+    allowed = Scorer(ActivationReader(other, tokenizer), vectors, allow_other_model=True)
     assert any("another model" in warning for warning in allowed.warnings)
     assert isinstance(allowed.score(TALKS[0]), Reading)
 
 
 def test_another_chat_template_is_refused(llama, bos_tokenizer, vectors):
     with pytest.raises(WrongModelError, match="another chat template"):
-        Scorer(llama, bos_tokenizer, vectors)
+        Scorer(ActivationReader(llama, bos_tokenizer), vectors)
 
 
 def test_another_dtype_is_read_with_a_warning(make_model, tokenizer, vectors):
-    scorer = Scorer(make_model("llama").to(torch.bfloat16), tokenizer, vectors)
+    scorer = Scorer(ActivationReader(make_model("llama").to(torch.bfloat16), tokenizer), vectors)
     assert scorer.warnings == ["made in float32, read in bfloat16: scores may move a little"]
 
 
 def test_another_shape_is_refused_even_aloud(make_model, tokenizer, vectors):
     with pytest.raises(WrongModelError, match="no vector of one can be read in the other"):
-        Scorer(make_model("llama", num_hidden_layers=2), tokenizer, vectors, allow_other_model=True)
+        Scorer(ActivationReader(make_model("llama", num_hidden_layers=2), tokenizer), vectors, allow_other_model=True)
 
 
 def test_the_right_model_gives_no_warning(scorer):
@@ -281,9 +281,9 @@ def test_scoring_one_conversation_costs_one_pass(make_model, tokenizer):
     model, passes = make_model("llama"), []
     made = VectorSet(identify(model, tokenizer), {name: entry(name) for name in READS})
     model.model.layers[0].register_forward_pre_hook(lambda _m, args: passes.append(tuple(args[0].shape[:2])))
-    Scorer(model, tokenizer, made).score(TALKS[0])
+    Scorer(ActivationReader(model, tokenizer), made).score(TALKS[0])
     assert len(passes) == 2
     assert passes[0] == (2, 16), "the few tokens on which a model shows, once, that it is causal"
     del passes[:]
-    Scorer(model, tokenizer, made).score(TALKS[1])
+    Scorer(ActivationReader(model, tokenizer), made).score(TALKS[1])
     assert len(passes) == 1

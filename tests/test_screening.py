@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from screening_tools import digests, rows, talk, vectors_for, write
 
-from demeanor import load_model
+from demeanor import ActivationReader, load_model
 from demeanor.cli import console
 from demeanor.cli.main import main
 from demeanor.conversation import as_conversation
@@ -33,7 +33,7 @@ def made(request):
     tokenizer = request.getfixturevalue("tokenizer")
     model = request.getfixturevalue("make_model")("llama")
     vectors = vectors_for(model, tokenizer)
-    return Scorer(model, tokenizer, vectors)
+    return Scorer(ActivationReader(model, tokenizer), vectors)
 
 
 @pytest.fixture
@@ -366,7 +366,7 @@ def test_an_input_that_changes_meanwhile_is_noticed_and_nothing_of_it_is_kept(ru
 
 
 def test_scores_by_another_model_than_the_vectors_say_so(made, make_model, tokenizer, tmp_path):
-    other = Scorer(make_model("qwen2"), tokenizer, made.vectors, allow_other_model=True)
+    other = Scorer(ActivationReader(make_model("qwen2"), tokenizer), made.vectors, allow_other_model=True)
     result = screen(write(tmp_path / "rows.jsonl", rows(2)), tmp_path / "out", made.vectors, LocalEngine(lambda: other), SMALL)
     (warning,) = result.summary["warnings"]
     assert "another model" in warning

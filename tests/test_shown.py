@@ -12,6 +12,7 @@ import torch
 from artifacts import CALIBRATION, entry, measured, unit, vector, vector_set
 
 from demeanor import (
+    ActivationReader,
     Calibration,
     ContrastPair,
     Extraction,
@@ -115,9 +116,9 @@ def test_reprs_of_what_holds_a_model_are_one_line_and_print_no_weights(llama, to
     name = "warmth"
     reading = PersonaVector(name, torch.ones(32) / math.sqrt(32), 1, 1.0)
     vectors = vector_set(entry(name, reading=reading, steering=reading), model=identify(llama, tokenizer))
-    assert repr(Scorer(llama, tokenizer, vectors)) == f"Scorer({about}; traits: warmth)"
+    assert repr(Scorer(ActivationReader(llama, tokenizer), vectors)) == f"Scorer({about}; traits: warmth)"
     vectors.model = vector_set().model.__class__(**{**vectors.model.to_record(), "dtype": "bfloat16"})
-    assert "\n  warning: made in bfloat16, read in float32" in repr(Scorer(llama, tokenizer, vectors))
+    assert "\n  warning: made in bfloat16, read in float32" in repr(Scorer(ActivationReader(llama, tokenizer), vectors))
 
 
 def test_fields_and_equality_are_what_they_were():

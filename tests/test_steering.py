@@ -293,7 +293,7 @@ def scorer(reader):
             )
         },
     )
-    return Scorer(reader.model, reader.tokenizer, vectors, reader=reader)
+    return Scorer(reader, vectors)
 
 
 @pytest.fixture

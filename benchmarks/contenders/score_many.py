@@ -10,7 +10,7 @@ from demeanor import ActivationReader, NotScored, Scorer, VectorSet, load_model
 def prepare(folder, dtype):
     loaded = load_model(dtype=dtype)
     reader = ActivationReader(*loaded)
-    return Scorer(*loaded, VectorSet.load(folder), reader=reader), reader
+    return Scorer(reader, VectorSet.load(folder)), reader
 
 
 def measure(state, rows):

@@ -40,7 +40,7 @@ from contracts_tools import (
 )
 from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, failing, planted, policy
 
-from demeanor import Monitor, Scorer, VectorSet
+from demeanor import ActivationReader, Monitor, Scorer, VectorSet
 
 OLD = GOLDENS / "old"
 LOGS = ("jsonl", "db")
@@ -59,7 +59,7 @@ def scorer(tokenizer, make_model):
     harm = made.vectors["harm"]
     measured = replace(harm.calibration, parts=Parts(mean=0.0, spread=1.0, whole_mean=0.0, whole_spread=0.5, n=40))
     vectors = replace(made.vectors, traits=made.vectors.traits | {"harm": replace(harm, calibration=measured)})
-    return Scorer(made.reader.model, made.reader.tokenizer, vectors)
+    return Scorer(ActivationReader(made.reader.model, made.reader.tokenizer), vectors)
 
 
 def test_an_old_vector_set_gives_the_numbers_that_it_gave():
@@ -139,7 +139,7 @@ def screened(tokenizer, make_model, tmp_path_factory):
     shutil.copy(OLD / "rows.jsonl", folder)
     model = make_model("llama")
     vectors = screening_tools.vectors_for(model, tokenizer)
-    scorer = Scorer(model, tokenizer, vectors)
+    scorer = Scorer(ActivationReader(model, tokenizer), vectors)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importlib.metadata, "version", lambda _name: "1.0")
         options = Options(threads=1, thresholds=["warmth=50"])

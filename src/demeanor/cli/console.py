@@ -149,17 +149,24 @@ def lines(name: str, steps: int, done: int = 0, clock: Callable[[], float] = tim
 def load_reader(
     model: str, quantization: str | None = None, device: str = "auto", dtype: str = "auto", blocks: str | None = None
 ) -> ActivationReader:
-    """Load a model to be read, saying so while it takes a while; where the embedded model is missing, offer to fetch it."""
+    """Load a model to be read, saying so."""
+    with loading_model(model):
+        from demeanor.model.loading import load_model
+        from demeanor.model.reader import ActivationReader
+
+        return ActivationReader(*load_model(model, quantization, device, dtype), blocks)  # type: ignore[arg-type]
+
+
+@contextmanager
+def loading_model(model: str) -> Iterator[None]:
+    """Say that a model is being loaded; where the embedded one is missing, offer to fetch it first."""
     from demeanor.model import embedded
 
     if model == EMBEDDED:
         offer_embedded()
     first_time = model == EMBEDDED and not embedded.converted_path().is_dir()
     with loading(model + (" (first time: converting it once, about 10 seconds)" if first_time else "")):
-        from demeanor.model.loading import load_model
-        from demeanor.model.reader import ActivationReader
-
-        return ActivationReader(*load_model(model, quantization, device, dtype), blocks)  # type: ignore[arg-type]
+        yield
 
 
 @contextmanager
@@ -212,11 +219,10 @@ def vector_set(vectors: Path | None, model: str | None = None) -> VectorSet:
 def load_scorer(vectors: VectorSet | Path | None, model: str | None, device: str, dtype: str, allow_other_model: bool) -> Scorer:
     """The scorer for a set, or for the folder of one, as `vector_set` finds it."""
     chosen = vector_set(vectors, model) if vectors is None or isinstance(vectors, Path) else vectors
-    quantization = None if allow_other_model else chosen.model.load_quantization
-    reader = load_reader(model or chosen.model.name, quantization, device, dtype, chosen.model.blocks or None)
-    from demeanor.scoring import Scorer
+    with loading_model(model or chosen.model.name):
+        from demeanor.scoring.scorer import open_scorer
 
-    scorer = Scorer(reader.model, reader.tokenizer, chosen, allow_other_model, reader)
+        scorer = open_scorer(chosen, model, device, dtype, allow_other_model=allow_other_model)
     warn_of_model(scorer.warnings)
     return scorer
 

@@ -103,7 +103,7 @@ def demo(
             made = extract_vectors(reader, load_many(["all"]), stage=stage, kept=kept_activations())
         made.vectors.save(folders["vectors"])
     _show_traits(made.vectors, full)
-    scorer = Scorer(reader.model, reader.tokenizer, made.vectors, reader=reader)
+    scorer = Scorer(reader, made.vectors)
     examples = _scored(scorer)
     _show_examples(made.vectors, {(e.trait, e.kind): e.score for e in examples})
     new = _extract_live(reader, small, made.vectors, folders[small.name])
@@ -151,7 +151,7 @@ def _extract_live(reader: ActivationReader, trait: TraitDefinition, known: Vecto
     out.print(traits_table(made.vectors))
     held = len(trait.examples("test")) // 2
     out.print(f"\n[dim]{held} held-out pairs show that it works; to say how well takes more of them. Two replies that it has not seen:[/]")
-    scorer = Scorer(reader.model, reader.tokenizer, made.vectors, reader=reader)
+    scorer = Scorer(reader, made.vectors)
     for kind, reply in NEW.items():
         score = scorer.score(from_record({"prompt": "I had a terrible day at the hospital.", "response": reply}))[trait.name]
         colour = "green" if made.vectors[trait.name].on_safe_side(score.centred) else "red"

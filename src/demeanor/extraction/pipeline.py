@@ -34,7 +34,7 @@ from demeanor.model.identity import ModelIdentity, identify
 from demeanor.model.pooling import Pooling
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
-from demeanor.scoring.scorer import Scorer
+from demeanor.scoring.gauge import Gauge
 from demeanor.traits.definition import TraitDefinition
 from demeanor.traits.ordinary import FILE, ordinary_conversations
 from demeanor.traits.packs import fingerprint
@@ -208,7 +208,8 @@ def _with_parts(
     kept: KeptActivations | None,
 ) -> dict[str, TraitEntry]:
     """The traits with how parts of safe replies score, measured on the calibration split and everyday talk; see measure/parts.py."""
-    scorer = Scorer(reader.model, reader.tokenizer, VectorSet(identity, entries), reader=reader)
+    gauge = Gauge(VectorSet(identity, entries))
+    directions = gauge.directions.to(reader.device)
     everyday = [o.conversation for o in ordinary_conversations() if o.split == "calibration"]
     safe = {
         name: [e.conversation for e in reads[name]["calibration"].examples if e.high == (reads[name].trait.safe_pole == "high")]
@@ -222,13 +223,13 @@ def _with_parts(
     jobs = [replace(job, spans=[*job.spans, *part_spans(*job.spans[0])]) for job in reader.jobs(texts)]
     step = stage("reading parts of safe replies", len(jobs))
     if kept is not None:
-        activations = [torch.from_numpy(found) for found in kept.spans(reader, jobs, scorer.layers, step)]
+        activations = [torch.from_numpy(found) for found in kept.spans(reader, jobs, directions.layers, step)]
     else:
-        activations = [_sound(found) for found in reader.run(jobs, scorer.layers, progress=step)]
-    raw = {text: scorer.project(found.to(reader.device)).cpu().double().numpy() for text, found in zip(texts, activations, strict=True)}
+        activations = [_sound(found) for found in reader.run(jobs, directions.layers, progress=step)]
+    raw = {text: directions.project(found.to(reader.device)).cpu().double().numpy() for text, found in zip(texts, activations, strict=True)}
     measured = dict(entries)
     for name, found in safe.items():
-        values = [raw[text][:, scorer.traits.index(name)] for text in found]
+        values = [raw[text][:, gauge.traits.index(name)] for text in found]
         parts = measure_parts([v[1:] if len(v) > 1 else v for v in values], [v[0] for v in values])
         measured[name] = replace(entries[name], calibration=replace(entries[name].calibration, parts=parts))
     return measured

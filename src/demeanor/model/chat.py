@@ -23,8 +23,8 @@ from typing import NamedTuple
 from jinja2 import TemplateError
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from demeanor.conversation import Conversation, Message
-from demeanor.errors import ChatTemplateError
+from demeanor.conversation import Conversation, Message, SpanOf
+from demeanor.errors import ChatTemplateError, ConversationError
 
 PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] | capitalize }}: {{ m['content'] }}\n{% endfor %}"
@@ -43,6 +43,13 @@ class Encoded:
     ids: list[int]
     spans: list[tuple[int, int]]
     text: str
+
+    def place(self, conversation: Conversation, span: SpanOf) -> tuple[int, int]:
+        """Where the last message of the span's role stands. Raises ConversationError where there is nothing to read."""
+        start, end = self.spans[conversation.last("user" if span == "user" else "assistant")]
+        if start >= end:
+            raise ConversationError(f"the tokenizer turns the {span} into no token at all; give it some readable text")
+        return start, end
 
 
 class _Layout(NamedTuple):

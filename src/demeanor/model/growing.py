@@ -16,19 +16,24 @@ import threading
 import weakref
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
 from demeanor.errors import ActivationError
 from demeanor.model.batches import NOT_FINITE
+from demeanor.model.directions import Directions
 from demeanor.model.hooks import keys_and_values
 from demeanor.model.packing import common_prefix, window_bounds
-from demeanor.model.reader import ActivationReader
+
+if TYPE_CHECKING:
+    from demeanor.model.reader import ActivationReader
 
 
 class Budget:
@@ -77,27 +82,20 @@ class GrowingRead:
 
     Args:
         reader: Of the model.
-        layers: 0-based layers to read; k of them.
-        project: Tokens' activations [tokens, k, hidden], float32, to what is kept of each, [tokens, ...].
+        directions: What is read of each token, on the model's device.
         budget: What may be kept, together with other conversations; None for no bound.
     """
 
-    def __init__(
-        self, reader: ActivationReader, layers: Sequence[int], project: Callable[[Tensor], Tensor], budget: Budget | None = None
-    ) -> None:
+    def __init__(self, reader: ActivationReader, directions: Directions, budget: Budget | None = None) -> None:
         self.reader = reader
-        self.layers = list(layers)
-        self.project = project
+        self.directions = directions
         self.budget = budget
         self.tokens_run = 0
         """How many tokens have passed through the model in all calls."""
         self._windows: dict[int, _Window] = {}  # by where they begin
 
-    def read(self, ids: Sequence[int], since: int = 0) -> Tensor:
-        """The projections of the tokens from `since` on [tokens, ...], on the device.
-
-        Raises ActivationError where they are not finite.
-        """
+    def read(self, ids: Sequence[int], since: int = 0) -> NDArray[np.float64]:
+        """Raw scores of the tokens from `since` on [tokens, traits]. Raises ActivationError where they are not finite."""
         if self.budget is None:
             return self._read(ids, since)
         with self.budget.reading(self):
@@ -123,13 +121,13 @@ class GrowingRead:
             window.keep(n - start)
 
     @torch.inference_mode()
-    def _read(self, ids: Sequence[int], since: int) -> Tensor:
+    def _read(self, ids: Sequence[int], since: int) -> NDArray[np.float64]:
         bounds = [b for b in window_bounds(len(ids), self.reader.context_length) if b[2] > since]
         newest = bounds[-1][0]
         self._windows = {start: window for start, window in self._windows.items() if start <= newest}
         found = []
         for start, done, end in bounds:
-            window = self._windows.setdefault(start, _Window(self.reader, self.layers, self.project))
+            window = self._windows.setdefault(start, _Window(self.reader, self.directions))
             had = window.tokens_run
             try:
                 values = window.read(ids[start:end])
@@ -138,14 +136,14 @@ class GrowingRead:
             if start != newest:
                 window.close()
             found.append(values[max(done, since) - start :])
-        return torch.cat(found) if len(found) > 1 else found[0]
+        return (torch.cat(found) if len(found) > 1 else found[0]).cpu().double().numpy()
 
 
 class _Window:
     """What fits the context: tokens, their projections, and keys and values to go on from."""
 
-    def __init__(self, reader: ActivationReader, layers: list[int], project: Callable[[Tensor], Tensor]) -> None:
-        self.reader, self.layers, self.project = reader, layers, project
+    def __init__(self, reader: ActivationReader, directions: Directions) -> None:
+        self.reader, self.directions = reader, directions
         self.tokens_run = 0
         self._ids = array("q")
         self._values: Tensor | None = None
@@ -200,9 +198,9 @@ class _Window:
         options: dict[str, Any] = {}
         if self.reader.shares_up_to:
             options = {"position_ids": torch.arange(start, start + len(new), device=device)[None], "past_key_values": self._cache}
-        with self.reader.stack.passes(self.layers, lambda layer, hidden: found.__setitem__(layer, hidden[0].float().to(device))):
+        with self.reader.stack.passes(self.directions.layers, lambda layer, hidden: found.__setitem__(layer, hidden[0].float().to(device))):
             self.reader.model(input_ids=torch.tensor([new], device=device), use_cache=bool(options), **options)
-        values = self.project(torch.stack([found[layer] for layer in self.layers], dim=1))
+        values = self.directions.project(torch.stack([found[layer] for layer in self.directions.layers], dim=1))
         if not torch.isfinite(values).all():
             raise ActivationError(NOT_FINITE)
         self._values = values if self._values is None else torch.cat([self._values, values])
@@ -211,19 +209,20 @@ class _Window:
 
 
 @contextmanager
-def tapped(reader: ActivationReader, layers: Sequence[int], project: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
-    """While it is open, every forward pass of one row adds the projections of its tokens [tokens, ...] to the list it gives.
+def tapped(reader: ActivationReader, directions: Directions) -> Iterator[list[Tensor]]:
+    """While it is open, every forward pass of one row adds its tokens' raw scores [tokens, traits] to the list it gives.
 
     Nothing is taken from the device, so that a reply is written at its own speed.
     """
     passes: list[Tensor] = []
     found: dict[int, Tensor] = {}
+    directions, layers = directions.to(reader.device), directions.layers
     deepest = max(layers)
 
     def take(layer: int, hidden: Tensor) -> None:
         found[layer] = hidden[0].float().to(reader.device)
         if layer == deepest:
-            made = project(torch.stack([found[layer] for layer in layers], dim=1))
+            made = directions.project(torch.stack([found[layer] for layer in layers], dim=1))
             if passes and len(made) == sum(map(len, passes)) + 1:  # a LongRoPE model's reply crosses its length: all runs anew
                 start = len(passes[0])
                 passes[:] = made[:start], made[start:]

@@ -8,19 +8,25 @@ conversations begin with is run once (see packing), on models that have shown th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demeanor.conversation import Conversation, ConversationLike, SpanOf, as_conversation
-from demeanor.errors import ActivationError, ConversationError, sound
+from demeanor.errors import ActivationError, ChatTemplateError, ConversationError, sound
 from demeanor.model.batches import Project, Results, Work, read_batches
 from demeanor.model.blocks import decoder_blocks, text_config
 from demeanor.model.chat import ChatEncoder, Encoded
+from demeanor.model.directions import Directions
+from demeanor.model.growing import Budget, GrowingRead
 from demeanor.model.hooks import Stack
+from demeanor.model.identity import ModelIdentity, identify, in_words
 from demeanor.model.packing import Job, Row, plan, windows
 from demeanor.model.pooling import ROLLING, Pooling, combine
 from demeanor.model.probes import context_length, may_share_up_to, refuse_encoder, shares_beginnings, turns_at
@@ -58,6 +64,7 @@ class ActivationReader:
         self.context_length = context_length(model, tokenizer)
         self.turns_at = turns_at(model)
         """Tokens from beyond which a conversation is read with other rotary frequencies, for all its tokens."""
+        self._directions: tuple[Directions, Directions] | None = None
         self._may_share_up_to = may_share_up_to(model, min(self.context_length, self.turns_at))
 
     def read(
@@ -78,12 +85,12 @@ class ActivationReader:
 
     def jobs(self, conversations: Sequence[ConversationLike], span: SpanOf = "response") -> list[Job]:
         """Each conversation as tokens with the one span that is to be read. Raises the first error of any conversation."""
-        return [Job(e.ids, [self.span(e, conversation, span)]) for e, conversation in zip(*self._encode(conversations), strict=True)]
+        return [Job(e.ids, [e.place(conversation, span)]) for e, conversation in zip(*self._encode(conversations), strict=True)]
 
     def read_tokens(self, conversation: ConversationLike, layers: Sequence[int], span: SpanOf = "response") -> tuple[list[str], Tensor]:
         """Each token of the span as text, and its activations [tokens, layers, hidden], float32 on the CPU."""
         (encoded,), (checked,) = self._encode([conversation])
-        start, end = self.span(encoded, checked, span)
+        start, end = encoded.place(checked, span)
         (result,) = self.run([Job(encoded.ids, [(i, i + 1) for i in range(start, end)])], layers, "mean")
         return self.token_texts(encoded.ids[start:end]), sound(result)
 
@@ -98,13 +105,6 @@ class ActivationReader:
         (result,) = self.run([Job(encoded.ids, spans)], layers, pooling)
         return sound(result)
 
-    def span(self, encoded: Encoded, conversation: Conversation, span: SpanOf) -> tuple[int, int]:
-        """Token range of the last message of the span's role. Raises ConversationError where there is nothing to read."""
-        start, end = encoded.spans[conversation.last("user" if span == "user" else "assistant")]
-        if start >= end:
-            raise ConversationError(f"the tokenizer turns the {span} into no token at all; give it some readable text")
-        return start, end
-
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         """Tokens as text that joins to the whole: bytes of a character that spans tokens show with its last one."""
         texts: list[str] = []
@@ -117,6 +117,39 @@ class ActivationReader:
             texts.append(now[len(known) :])
             before, shown = shown, i + 1
         return texts
+
+    @cached_property
+    def identity(self) -> ModelIdentity:
+        """Which model this is."""
+        return replace(identify(self.model, self.tokenizer), blocks=self.blocks_path or "")
+
+    def __str__(self) -> str:
+        return in_words(self.model)
+
+    def __repr__(self) -> str:
+        return f"ActivationReader({self})"
+
+    def encode(self, conversations: Sequence[Conversation]) -> list[Encoded | ChatTemplateError]:
+        """Each conversation as token ids, with the place of each message, or why the chat template refuses it."""
+        return self.encoder.encode(conversations)
+
+    def project(
+        self, jobs: Sequence[Job], directions: Directions, progress: Progress | None = None
+    ) -> list[NDArray[np.float64] | ActivationError]:
+        """Raw scores of each job's spans [spans, traits], or the error that kept it from being read; see `run`."""
+        here = self._here(directions)
+        found = self.run(jobs, here.layers, here.pooling, here.project, progress)
+        return [raw if isinstance(raw, ActivationError) else raw.double().numpy() for raw in found]
+
+    def growing(self, directions: Directions, budget: Budget | None = None) -> GrowingRead:
+        """A conversation that is read as it grows, each token once."""
+        return GrowingRead(self, self._here(directions), budget)
+
+    def _here(self, directions: Directions) -> Directions:
+        """The directions on the model's device; the last ones are kept there."""
+        if self._directions is None or self._directions[0] is not directions:
+            self._directions = directions, directions.to(self.device)
+        return self._directions[1]
 
     def _encode(self, conversations: Sequence[ConversationLike]) -> tuple[list[Encoded], list[Conversation]]:
         checked = [as_conversation(c) for c in conversations]

@@ -21,8 +21,8 @@ from demeanor.measure.parts import part_spans
 from demeanor.monitor.decision import Outcome, decide
 from demeanor.monitor.policy import ResolvedPolicy
 from demeanor.monitor.window import read_windows
+from demeanor.scoring.gauge import Gauge
 from demeanor.scoring.reading import Reading, Said, SetApart
-from demeanor.scoring.scorer import Scorer
 
 
 class Look(NamedTuple):
@@ -39,8 +39,8 @@ class Look(NamedTuple):
 class Looks:
     """What has been looked at of one reply."""
 
-    def __init__(self, scorer: Scorer, policy: ResolvedPolicy) -> None:
-        self.scorer, self.policy = scorer, policy
+    def __init__(self, gauge: Gauge, policy: ResolvedPolicy) -> None:
+        self.gauge, self.policy = gauge, policy
         self._seen = 0
 
     def look(
@@ -63,7 +63,7 @@ class Looks:
             end: Whether the reply ends here.
         """
         size = self.policy.policy.stream.window_tokens
-        windows = read_windows(self.scorer, z, tokens, size, self._seen)
+        windows = read_windows(self.gauge, z, tokens, size, self._seen)
         if not windows:
             return Look(None, (), means)
         whole, worst = self._whole_and_parts(z, tokens, end)
@@ -85,17 +85,17 @@ class Looks:
         size = self.policy.policy.stream.window_tokens
         results = []
         for r in outcome.results:
-            place = where if r.trait in self.scorer.by_parts else f"in a window of {size} tokens, {where}"
+            place = where if r.trait in self.gauge.by_parts else f"in a window of {size} tokens, {where}"
             results.append(replace(r, explanation=f"{r.explanation[:-1]} ({place}).") if r.rule in stops else r)
         return stops, replace(outcome, results=tuple(results))
 
     def _whole_and_parts(self, z: Mapping[str, ArrayLike], tokens: int, end: bool) -> tuple[dict[str, Score], dict[str, Score]]:
         """Of the traits that are judged by parts: the score of the reply so far, and of its worst part that no look has seen."""
-        score = self.scorer.as_score if end else self.scorer.so_far
+        score = self.gauge.score if end else self.gauge.so_far
         raw, whole = {}, {}
-        for trait in self.scorer.by_parts:
-            calibration = self.scorer.calibrations[trait]
+        for trait in self.gauge.by_parts:
+            calibration = self.gauge.calibrations[trait]
             values = calibration.centre + np.asarray(z[trait], float)[:tokens] * calibration.spread
             whole[trait] = score(trait, float(values.mean()))
             raw[trait] = [values[start:end].mean() for start, end in part_spans(0, tokens) if end > self._seen]
-        return whole, self.scorer.worst({trait: parts for trait, parts in raw.items() if parts}, whole, tokens)
+        return whole, self.gauge.worst({trait: parts for trait, parts in raw.items() if parts}, whole, tokens)

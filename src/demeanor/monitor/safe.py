@@ -14,7 +14,7 @@ from demeanor.errors import DemeanorError, PolicyError
 from demeanor.monitor.decision import decide
 from demeanor.monitor.policy import Policy
 from demeanor.scoring.reading import NotScored, Reading
-from demeanor.scoring.scorer import Scorer
+from demeanor.scoring.scorer import Scorer, open_scorer
 
 
 def is_response_safe(response: ConversationLike, thresholds: Mapping[str, float | Mapping[str, Any]], scorer: Scorer | None = None) -> bool:
@@ -57,4 +57,4 @@ def _threshold(trait: str, value: float | Mapping[str, Any], scorer: Scorer) -> 
 
 @lru_cache(maxsize=1)
 def _default() -> Scorer:
-    return Scorer.load("vectors" if Path("vectors/manifest.json").is_file() else None)
+    return open_scorer("vectors" if Path("vectors/manifest.json").is_file() else None)

@@ -47,7 +47,7 @@ from demeanor.monitor.worker import Deadline, Worker, reason
 from demeanor.monitor.writing import WrittenStream
 from demeanor.scoring.live import ConversationScorer, LiveReading, OnToken, Written
 from demeanor.scoring.reading import NotScored, Reading
-from demeanor.scoring.scorer import Scorer
+from demeanor.scoring.scorer import Scorer, open_scorer
 from demeanor.signs import signs_of
 from demeanor.spelling import is_blank
 
@@ -127,7 +127,7 @@ class Monitor:
         to answer: every reply is then not scored, and `problem` says why. Look at it before you open the service.
         """
         try:
-            scorer: Scorer | DemeanorError = (loaded := Scorer.load(folder, model, device))
+            scorer: Scorer | DemeanorError = (loaded := open_scorer(folder, model, device))
             ConversationScorer(loaded)
         except DemeanorError as error:
             scorer = error
@@ -280,7 +280,7 @@ class Session:
             raise ModelError(f"there is no model to answer with: {monitor.problem}")
         self._leave()
         messages, asked = tuple(self.messages), passes.asked
-        tokens, looks = RunningTokens(), Looks(monitor.scorer, monitor.policy)
+        tokens, looks = RunningTokens(), Looks(monitor.scorer.gauge, monitor.policy)
 
         def write(on_token: OnToken) -> Written:
             if steering is None:
@@ -321,7 +321,7 @@ class Session:
     def _watched(self) -> tuple[Callable[[str], Look], Callable[[ReplyStream], Decision], Callable[[ReplyStream], None], int]:
         """What a stream asks and tells: its looks, its decision, its end; and how many words it holds back."""
         monitor, passes = self.monitor, self._passes
-        looks = Looks(monitor.scorer, monitor.policy) if monitor.scorer is not None else None
+        looks = Looks(monitor.scorer.gauge, monitor.policy) if monitor.scorer is not None else None
 
         def look(text: str) -> Look:
             deadline = Deadline(monitor.deadline)

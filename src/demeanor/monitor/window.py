@@ -11,11 +11,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
+from demeanor.scoring.gauge import Gauge
 from demeanor.scoring.reading import Reading
-from demeanor.scoring.scorer import Scorer
 
 
-def read_windows(scorer: Scorer, z: Mapping[str, ArrayLike], tokens: int, size: int, since: int = 0) -> list[Reading]:
+def read_windows(gauge: Gauge, z: Mapping[str, ArrayLike], tokens: int, size: int, since: int = 0) -> list[Reading]:
     """The newest window of `size` tokens, and before it as many as hold all tokens from number `since` on, oldest first.
 
     `z` is that of each trait for each of the `tokens` tokens of a reply. None where there are fewer than `size`.
@@ -25,7 +25,7 @@ def read_windows(scorer: Scorer, z: Mapping[str, ArrayLike], tokens: int, size: 
     ends = [tokens]
     while ends[-1] - size > since:
         ends.append(max(ends[-1] - size, size))
-    return [_reading(scorer, {trait: np.asarray(values, float)[end - size : end] for trait, values in z.items()}) for end in reversed(ends)]
+    return [_reading(gauge, {trait: np.asarray(values, float)[end - size : end] for trait, values in z.items()}) for end in reversed(ends)]
 
 
 class RunningTokens:
@@ -50,11 +50,11 @@ class RunningTokens:
         return {trait: np.diff([sums.get(trait, 0.0) for sums in self._sums]) for trait in self._sums[-1]}
 
 
-def _reading(scorer: Scorer, z: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]) -> Reading:
+def _reading(gauge: Gauge, z: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]) -> Reading:
     scores = {}
     for trait, values in z.items():
-        calibration = scorer.calibrations[trait]
-        mean = float(values[-1] if scorer.vectors.pooling == "last" else values.mean())
-        scores[trait] = scorer.as_score(trait, calibration.centre + mean * calibration.spread)
-    layers = {trait: scorer.vectors.traits[trait].reading.layers for trait in scores}
-    return Reading(scores, layers, scorer.vectors.model.name)
+        calibration = gauge.calibrations[trait]
+        mean = float(values[-1] if gauge.vectors.pooling == "last" else values.mean())
+        scores[trait] = gauge.score(trait, calibration.centre + mean * calibration.spread)
+    layers = {trait: gauge.vectors[trait].reading.layers for trait in scores}
+    return Reading(scores, layers, gauge.vectors.model.name)

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from demeanor.conversation import Conversation, ConversationLike, Message, SpanOf, as_conversation
 from demeanor.errors import DemeanorError, VectorSetError
-from demeanor.model.chat import Encoded
 from demeanor.model.generation import Reply, Sampling, prompt_ids, text_of, write_reply
-from demeanor.model.growing import Budget, GrowingRead, tapped
+from demeanor.model.growing import Budget, tapped
 from demeanor.model.packing import common_prefix
+from demeanor.scoring.gauge import Array, Place, Places
 from demeanor.scoring.reading import NotScored, Reading, SetApart, TokenScores
+from demeanor.scoring.reads import growing
 from demeanor.scoring.scorer import Scorer, reasoning_alone, reply_of
 from demeanor.signs import signs_of
 
@@ -62,7 +63,7 @@ class ConversationScorer:
         if scorer.vectors.pooling == "max":
             raise VectorSetError("a live conversation is read by means or last tokens, not by pooling 'max'; extract with --pooling mean")
         self.scorer = scorer
-        self._growing = GrowingRead(scorer.reader, scorer.layers, scorer.project, budget)
+        self._growing = growing(scorer.reads, scorer.gauge.directions, budget)
         self._apart: tuple[Conversation, SetApart | None] | None = None
 
     @property
@@ -88,7 +89,7 @@ class ConversationScorer:
             DemeanorError: it cannot be scored.
         """
         whole = as_conversation(conversation)
-        encoded = self._encoded(whole)
+        encoded = self.scorer.encoded(whole)
         spans = self.scorer.spans(whole, encoded)
         asked = {i: encoded.spans[i] for i in needed}
         since = min(start for start, end in (*spans.values(), *asked.values()) if start < end)
@@ -116,7 +117,7 @@ class ConversationScorer:
         if not needed:
             return {}
         whole = Conversation(tuple(messages))
-        encoded = self._encoded(whole)
+        encoded = self.scorer.encoded(whole)
         first = self._growing.first_read(len(encoded.ids), min(encoded.spans[i][0] for i in needed))
         raw = self._growing.read(encoded.ids, first)
         spans = {i: encoded.spans[i] for i in needed}
@@ -124,11 +125,11 @@ class ConversationScorer:
 
     def read_user(self, messages: Sequence[Message]) -> Reading | None:
         """The reading of the last user message by the traits that are read there, before any reply; None where there are none."""
-        if "user" not in self.scorer.reads.values():
+        if "user" not in self.scorer.gauge.reads.values():
             return None
         whole = Conversation(tuple(messages))
-        encoded = self._encoded(whole)
-        start, end = self.scorer.reader.span(encoded, whole, "user")
+        encoded = self.scorer.encoded(whole)
+        start, end = encoded.place(whole, "user")
         first = self._growing.first_read(len(encoded.ids), start)
         raw = self._growing.read(encoded.ids, first)
         return self._live(encoded.ids[first:], raw, {"user": (start - first, end - first)}, first).reading
@@ -163,7 +164,7 @@ class ConversationScorer:
 
         def listen() -> None:
             if needed and not heard and passes:
-                heard.update(self._heard_in_prompt(messages, needed, prompt, passes[0]))
+                heard.update(self._heard_in_prompt(messages, needed, prompt, _numbers(passes[:1])))
                 if on_heard is not None:
                     on_heard(heard)
 
@@ -172,31 +173,25 @@ class ConversationScorer:
             if on_token is None:
                 return False
             text = text_of(scorer.reader, ids)
-            seen = scorer.token_z(torch.cat(passes[1:])) if len(passes) > 1 else {}
+            seen = scorer.gauge.token_z(_numbers(passes[1:])) if len(passes) > 1 else {}
             return bool(on_token(text, {name: float(z.mean()) for name, z in seen.items()}))
 
-        with tapped(scorer.reader, scorer.layers, scorer.project) as passes:
+        with tapped(scorer.reader, scorer.gauge.directions) as passes:
             reply = write_reply(scorer.reader, messages, sampling, watch if on_token or needed else None)
         if not reply.ids:
             raise DemeanorError("the model ended its reply before the first word; try another seed or a higher temperature")
         whole = Conversation((*messages, Message("assistant", reply.text)))
         if reasoning_alone(whole) is not None or signs_of(reply.text):  # what is to be read is not what was written, token by token
             return Written(reply, self.read(whole))
-        raw = torch.cat(passes)
+        raw = _numbers(passes)
         ids = [0] * start + reply.ids
         live = self._live(ids, raw, {"response": (start, start + len(reply.ids))})
         return Written(reply, LiveReading(live.reading, live.tokens, heard))
 
-    def _encoded(self, whole: Conversation) -> Encoded:
-        (encoded,) = self.scorer.reader.encoder.encode([whole])
-        if isinstance(encoded, DemeanorError):
-            raise encoded
-        return encoded
-
-    def _heard_in_prompt(self, messages: Sequence[Message], needed: Sequence[int], prompt: list[int], raw: Tensor) -> Heard:
+    def _heard_in_prompt(self, messages: Sequence[Message], needed: Sequence[int], prompt: list[int], raw: Array) -> Heard:
         """Readings of messages from the pass over the prompt, as far as that is the conversation's own tokens."""
         whole = Conversation(tuple(messages))
-        encoded = self._encoded(whole)
+        encoded = self.scorer.encoded(whole)
         same = common_prefix(prompt, encoded.ids)
         return {
             i: self._message(raw, whole.messages[i], *span)
@@ -205,26 +200,34 @@ class ConversationScorer:
             for i in needed
         }
 
-    def _message(self, raw: Tensor, message: Message, start: int, end: int, first: int = 0) -> Reading | NotScored:
+    def _message(self, raw: Array, message: Message, start: int, end: int, first: int = 0) -> Reading | NotScored:
         """The reading of one message by the traits that are read on its speaker."""
         kind = READS.get(message.role)
         if start >= end:
             return NotScored(f"the tokenizer turns the {message.role}'s message into no token at all")
-        if kind not in self.scorer.reads.values() or kind is None:
+        if kind not in self.scorer.gauge.reads.values() or kind is None:
             return NotScored(f"no trait of the vector set is read on the {message.role}'s messages")
-        windows = self.scorer.reader.windows(first + end)
-        return self.scorer.reading(self._pooled(raw, start, end)[None].cpu().double().numpy(), {kind: (start, end)}, windows)
+        windows = self.scorer.reads.windows(first + end)
+        return self.scorer.gauge.reading(self._pooled(raw, start, end)[None], Places({kind: (start, end)}), windows)
 
-    def _pooled(self, raw: Tensor, start: int, end: int) -> Tensor:
-        return raw[end - 1] if self.scorer.vectors.pooling == "last" else raw[start:end].mean(0)
+    def _pooled(self, raw: Array, start: int, end: int) -> Array:
+        if self.scorer.vectors.pooling == "last":
+            return np.asarray(raw[end - 1])
+        return np.asarray(raw[start:end].mean(0))
 
-    def _live(self, ids: Sequence[int], raw: Tensor, spans: dict[SpanOf, tuple[int, int]], before: int = 0) -> LiveReading:
+    def _live(self, ids: Sequence[int], raw: Array, spans: dict[SpanOf, Place], before: int = 0) -> LiveReading:
         """From the projections of all tokens but the first `before` [tokens, traits] to what is given back."""
-        pooled = torch.stack([self._pooled(raw, start, end) for start, end in self.scorer.with_parts(spans)])
-        reading = self.scorer.reading(pooled.cpu().double().numpy(), spans, self.scorer.reader.windows(before + len(ids)))
+        gauge, places = self.scorer.gauge, Places(spans)
+        pooled = np.stack([self._pooled(raw, start, end) for start, end in gauge.asked(places)])
+        reading = gauge.reading(pooled, places, self.scorer.reads.windows(before + len(ids)))
         start, end = spans.get("response", (0, 0))
         tokens = TokenScores(
-            self.scorer.reader.token_texts(list(ids[start:end])),
-            self.scorer.token_z(raw[start:end]),
+            self.scorer.reads.token_texts(list(ids[start:end])),
+            gauge.token_z(raw[start:end]),
         )
         return LiveReading(reading, tokens)
+
+
+def _numbers(passes: Sequence[torch.Tensor]) -> Array:
+    """Raw scores [tokens, traits] of some passes, off the device."""
+    return torch.cat(list(passes)).cpu().double().numpy()

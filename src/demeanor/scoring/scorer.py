@@ -1,47 +1,42 @@
 """From conversations to readings: the one way by which anything in Demeanor is scored.
 
-conversations -> tokens and spans -> pooled activations -> one matrix product with all directions -> calibration.
-Only [spans, traits] numbers leave the device.
+conversations -> token ids, and where each message stands among them (a reader) -> raw scores of spans (the reader) -> readings (a
+gauge). The reader is the seam to a model: see reads.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
-
-import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from demeanor.conversation import Conversation, ConversationLike, Message, SpanOf, as_conversation
-from demeanor.errors import ConversationError, DemeanorError
-from demeanor.measure.calibration import Score
-from demeanor.measure.parts import on_whole_scale, part_spans, so_far_on_whole_scale
+from demeanor.errors import ConversationError, DemeanorError, ModelError, sound
+from demeanor.measure.calibration import Calibration
 from demeanor.model.chat import Encoded
-from demeanor.model.identity import identify, in_words
 from demeanor.model.packing import Job
 from demeanor.model.reader import ActivationReader
+from demeanor.scoring.gauge import Gauge, Place, Places
 from demeanor.scoring.reading import NotScored, Reading, SetApart, TokenScores
+from demeanor.scoring.reads import Reads
 from demeanor.signs import Sign, signs_of
 from demeanor.spelling import is_blank
 from demeanor.vectors import built_in
 from demeanor.vectors.vector_set import VectorSet
 
+if TYPE_CHECKING:
+    from demeanor.model.loading import Quantization
+
 
 class _Prepared(NamedTuple):
-    """A conversation as tokens, and the token span of each message that is read in it."""
+    """A conversation as tokens, and where what is read of it stands."""
 
     ids: list[int]
-    spans: dict[SpanOf, tuple[int, int]]
+    places: Places
     signs: tuple[Sign, ...] = ()
-    turns: tuple[tuple[tuple[int, int], ...], ...] = ()
-    """The messages of the user's last turns that conditions look at, where there are any."""
 
 
 class _Reasoned(NamedTuple):
@@ -58,13 +53,12 @@ CHUNK = 512  # conversations that are tokenised, sorted by length and scored tog
 
 
 class Scorer:
-    """Scores conversations with a model and its vector set.
+    """Scores conversations with a model and its vector set. `open_scorer` makes one from names and folders.
 
     Args:
-        model, tokenizer: As `load_model` gives them, or any transformers pair.
+        reader: What reads the model: an `ActivationReader(model, tokenizer)`, or whatever else gives `Reads`.
         vectors: The vector set.
         allow_other_model: Score although the vectors were made with another model; `warnings` then says so.
-        reader: An ActivationReader of this model, where one is there already.
         reasoning_hidden: Users never see the reasoning in replies (<think>...</think>): it is set apart and not read. By default it
             is read beside the reply, so that no harm hides in it.
 
@@ -72,42 +66,32 @@ class Scorer:
         WrongModelError: the vectors belong to another model.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        vectors: VectorSet,
-        allow_other_model: bool = False,
-        reader: ActivationReader | None = None,
-        reasoning_hidden: bool = False,
-    ) -> None:
-        self.vectors = vectors
+    def __init__(self, reader: Reads, vectors: VectorSet, allow_other_model: bool = False, reasoning_hidden: bool = False) -> None:
+        self.warnings = vectors.check_model(reader.identity, allow_other_model)
+        self.reads, self.vectors = reader, vectors
         self.reasoning_hidden = reasoning_hidden
-        self.warnings = vectors.check_model(identify(model, tokenizer), allow_other_model)
-        self.reader = reader or ActivationReader(model, tokenizer, vectors.model.blocks or None)
-        self.traits = list(vectors.traits)
-        self.layers = vectors.layers
-        self.calibrations = {name: entry.calibration for name, entry in vectors.traits.items()}
-        self._directions = _stack(vectors, self.layers).to(self.reader.device)
-        self.reads: dict[str, SpanOf] = {name: entry.reads for name, entry in vectors.traits.items()}
-        self.by_parts: list[str] = [
-            name
-            for name, calibration in self.calibrations.items()
-            if self.reads[name] == "response"
-            and not vectors[name].judged_whole
-            and calibration.parts is not None
-            and vectors.pooling == "mean"
-        ]
+        self.gauge = Gauge(vectors)
 
     @property
-    def looks_back(self) -> int:
-        """How many of the user's last turns the conditions of its traits look at."""
-        kept = [entry.applies_when for entry in self.vectors.traits.values()]
-        return max((when.last_turns for when in kept if when and self.reads.get(when.trait) == "user"), default=0)
+    def reader(self) -> ActivationReader:
+        """The reader, where it is Demeanor's own: what writes, steers or is extracted with needs one. Raises ModelError for another."""
+        if not isinstance(self.reads, ActivationReader):
+            raise ModelError(f"{type(self.reads).__name__} only reads; writing and steering need an ActivationReader of the model")
+        return self.reads
+
+    @property
+    def traits(self) -> list[str]:
+        """The traits that it scores, in the vector set's order."""
+        return self.gauge.traits
+
+    @property
+    def calibrations(self) -> dict[str, Calibration]:
+        """By trait, how raw scores are read."""
+        return self.gauge.calibrations
 
     def __repr__(self) -> str:
         warned = "".join(f"\n  warning: {warning}" for warning in self.warnings)
-        return f"Scorer({in_words(self.reader.model)}; traits: {', '.join(self.traits)}){warned}"
+        return f"Scorer({self.reads}; traits: {', '.join(self.traits)}){warned}"
 
     @classmethod
     def load(
@@ -118,12 +102,8 @@ class Scorer:
         allow_other_model: bool = False,
         reasoning_hidden: bool = False,
     ) -> Scorer:
-        """Load a vector set, by default the built-in one, and the model that it names (or `model`)."""
-        from demeanor.model.loading import load_model
-
-        vectors = VectorSet.load(folder or built_in.FOLDER)
-        loaded = load_model(model or vectors.model.name, None if allow_other_model else vectors.model.load_quantization, device)
-        return cls(*loaded, vectors, allow_other_model, reasoning_hidden=reasoning_hidden)
+        """As `open_scorer`: a vector set, by default the built-in one, and the model that it names (or `model`)."""
+        return open_scorer(folder, model, device, allow_other_model=allow_other_model, reasoning_hidden=reasoning_hidden)
 
     def score(self, conversation: ConversationLike) -> Reading:
         """The reading of one conversation's last reply. Raises DemeanorError where it cannot be scored."""
@@ -160,30 +140,33 @@ class Scorer:
         turns = [i for i, m in enumerate(whole.messages) if m.role == "assistant"]
         if not turns:
             raise ConversationError("no assistant message in the conversation; add one with role 'assistant' to score it")
-        (encoded,) = self.reader.encoder.encode([whole])
-        if isinstance(encoded, DemeanorError):
-            raise encoded
+        encoded = self.encoded(whole)
         until = [Conversation(whole.messages[: turn + 1]) for turn in turns]
-        wanted: list[dict[SpanOf, tuple[int, int]] | DemeanorError] = []
+        wanted: list[Places | DemeanorError] = []
         for conversation in until:
             try:
-                wanted.append(self.spans(conversation, encoded))
+                wanted.append(Places(self.spans(conversation, encoded)))
             except ConversationError as error:
                 wanted.append(error)
-        spans = [span for found in wanted if isinstance(found, dict) for span in self.with_parts(found)]
-        (raw,) = self.reader.run([Job(encoded.ids, spans)], self.layers, self.vectors.pooling, self.project) if spans else [torch.zeros(0)]
+        spans = [span for places in wanted if isinstance(places, Places) for span in self.gauge.asked(places)]
+        raw = self.reads.project([Job(encoded.ids, spans)], self.gauge.directions)[0] if spans else None
         results: list[Reading | NotScored] = []
         at = 0
-        for conversation, found in zip(until, wanted, strict=True):
-            if isinstance(found, DemeanorError) or isinstance(raw, DemeanorError):
-                results.append(NotScored(str(found if isinstance(found, DemeanorError) else raw)))
+        for conversation, places in zip(until, wanted, strict=True):
+            if isinstance(places, DemeanorError) or raw is None or isinstance(raw, DemeanorError):
+                results.append(NotScored(str(places if isinstance(places, DemeanorError) else raw)))
                 continue
-            windows = self.reader.windows(max(end for _, end in found.values()))
-            size = len(self.with_parts(found))
-            reading = self.reading(raw[at : at + size].double().numpy(), found, windows)
+            windows = self.reads.windows(max(end for _, end in places.spans.values()))
+            size = len(self.gauge.asked(places))
+            reading = self.gauge.reading(raw[at : at + size], places, windows)
             results.append(replace(reading, signs=signs_of(reply_of(conversation)), apart=self.set_apart(conversation)))
             at += size
         return results
+
+    def encoded(self, conversation: Conversation) -> Encoded:
+        """The conversation as tokens. Raises ChatTemplateError where the template refuses it."""
+        (encoded,) = self.reads.encode([conversation])
+        return sound(encoded)
 
     def set_apart(self, conversation: Conversation) -> SetApart | None:
         """The reasoning in a conversation's last reply, read in that reply's place; None where there is none."""
@@ -200,28 +183,22 @@ class Scorer:
 
     def score_tokens(self, conversation: ConversationLike) -> TokenScores:
         """How each token of the response pushes each trait that is read on responses."""
-        tokens, activations = self.reader.read_tokens(conversation, self.layers)
-        return TokenScores(tokens, self.token_z(self.project(activations.to(self.reader.device))))
+        whole = as_conversation(conversation)
+        encoded = self.encoded(whole)
+        start, end = encoded.place(whole, "response")
+        (raw,) = self.reads.project([Job(encoded.ids, [(i, i + 1) for i in range(start, end)])], self.gauge.directions)
+        return TokenScores(self.reads.token_texts(encoded.ids[start:end]), self.gauge.token_z(sound(raw)))
 
-    def token_z(self, raw: Tensor) -> dict[str, NDArray[np.float64]]:
-        """Each token's z, from raw scores [tokens, traits], for the traits that are read on responses."""
-        values = raw.cpu().double().numpy()
-        return {name: self.calibrations[name].z(values[:, i]) for i, name in enumerate(self.traits) if self.reads[name] == "response"}
-
-    def project(self, pooled: Tensor) -> Tensor:
-        """[spans, layers, hidden] to raw scores [spans, traits], in one product."""
-        return pooled.float().flatten(1) @ self._directions.T
-
-    def spans(self, conversation: Conversation, encoded: Encoded) -> dict[SpanOf, tuple[int, int]]:
+    def spans(self, conversation: Conversation, encoded: Encoded) -> dict[SpanOf, Place]:
         """What is to be read of a conversation. Without words of the user's, only the reply is.
 
         Raises ConversationError where there is no reply to read, or nothing at all.
         """
-        kinds = dict.fromkeys(self.reads.values())
-        spans: dict[SpanOf, tuple[int, int]] = {}
+        kinds = dict.fromkeys(self.gauge.reads.values())
+        spans: dict[SpanOf, Place] = {}
         for span in kinds:
             try:
-                spans[span] = self.reader.span(encoded, conversation, span)
+                spans[span] = encoded.place(conversation, span)
             except ConversationError:
                 if span == "response" or len(kinds) == 1:
                     raise
@@ -245,8 +222,8 @@ class Scorer:
         return ready
 
     def _tokenised(self, checked: Sequence[Conversation | DemeanorError]) -> list[_Prepared | DemeanorError]:
-        sound = [c for c in checked if isinstance(c, Conversation)]
-        tokenised = zip(sound, self.reader.encoder.encode(sound), strict=True)
+        whole = [c for c in checked if isinstance(c, Conversation)]
+        tokenised = zip(whole, self.reads.encode(whole), strict=True)
         prepared: list[_Prepared | DemeanorError] = []
         for entry in checked:
             if isinstance(entry, DemeanorError):
@@ -257,31 +234,24 @@ class Scorer:
                 prepared.append(encoded)
                 continue
             try:
-                spans = self.spans(conversation, encoded)
-                turns = tuple(tuple(encoded.spans[i] for i in turn) for turn in user_turns(conversation)[-self.looks_back :])
-                prepared.append(_Prepared(encoded.ids, spans, signs_of(reply_of(conversation)), turns if self.looks_back else ()))
+                spans, back = self.spans(conversation, encoded), self.gauge.looks_back
+                turns = user_turns(conversation)[-back:] if back else []
+                places = Places(spans, tuple(tuple(encoded.spans[i] for i in turn) for turn in turns))
+                prepared.append(_Prepared(encoded.ids, places, signs_of(reply_of(conversation))))
             except ConversationError as error:
                 prepared.append(error)
         return prepared
 
     def _score(self, ready: Sequence[_Ready]) -> Iterator[Reading | DemeanorError]:
         parts = [[entry.reply, entry.reasoning] if isinstance(entry, _Reasoned) else [entry] for entry in ready]
-        jobs = [
-            Job(p.ids, [*self.with_parts(p.spans), *(span for turn in p.turns for span in turn if span[0] < span[1])])
-            for entry in parts
-            for p in entry
-            if isinstance(p, _Prepared)
-        ]
-        found = iter(self.reader.run(jobs, self.layers, self.vectors.pooling, self.project))
+        jobs = [Job(p.ids, self.gauge.asked(p.places)) for entry in parts for p in entry if isinstance(p, _Prepared)]
+        found = iter(self.reads.project(jobs, self.gauge.directions))
 
         def read(part: _Prepared) -> Reading | DemeanorError:
             raw = next(found)
             if isinstance(raw, DemeanorError):
                 return raw
-            values = raw.double().numpy()
-            own = len(self.with_parts(part.spans))
-            reading = self.reading(values[:own], part.spans, self.reader.windows(len(part.ids)))
-            return replace(reading, signs=part.signs, users=self._heard(values[own:], part.turns))
+            return replace(self.gauge.reading(raw, part.places, self.reads.windows(len(part.ids))), signs=part.signs)
 
         for entry in ready:
             if isinstance(entry, _Prepared):
@@ -294,65 +264,40 @@ class Scorer:
                 apart = SetApart(entry.characters, NotScored(str(beside)) if isinstance(beside, DemeanorError) else beside)
                 yield reply if isinstance(reply, DemeanorError) else replace(reply, apart=apart)
 
-    def _heard(
-        self, raw: NDArray[np.float64], turns: tuple[tuple[tuple[int, int], ...], ...]
-    ) -> tuple[tuple[Reading | NotScored, ...], ...]:
-        """The readings of the user's messages, from their raw scores [messages with a token, traits]."""
-        rows = iter(raw)
-        nothing = NotScored("the tokenizer turns the user's message into no token at all")
-        return tuple(
-            tuple(self.reading(next(rows)[None], {"user": span}) if span[0] < span[1] else nothing for span in turn) for turn in turns
-        )
 
-    def with_parts(self, spans: Mapping[SpanOf, tuple[int, int]]) -> list[tuple[int, int]]:
-        """What is read of a conversation: its spans, and after them the parts of a long reply, where some trait is judged by parts."""
-        parts = part_spans(*spans["response"]) if self.by_parts and "response" in spans else []
-        return [*spans.values(), *parts]
+def open_scorer(
+    vectors: VectorSet | str | Path | None = None,
+    model: str | Reads | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    quantization: Quantization | None = None,
+    allow_other_model: bool = False,
+    reasoning_hidden: bool = False,
+) -> Scorer:
+    """A vector set and its model, ready to score with.
 
-    def reading(self, raw: NDArray[np.float64], spans: Mapping[SpanOf, tuple[int, int]], windows: int = 1) -> Reading:
-        """A reading from the raw scores [spans and parts, traits] of what `with_parts` gives for these spans."""
-        kinds = list(spans)
-        scores = {}
-        for column, name in enumerate(self.traits):
-            if self.reads[name] in kinds:
-                scores[name] = self.as_score(name, float(raw[kinds.index(self.reads[name]), column]))
-        worst: dict[str, Score] = {}
-        if len(raw) > len(kinds):
-            start, end = spans["response"]
-            worst = self.worst({name: raw[len(kinds) :, self.traits.index(name)] for name in self.by_parts}, scores, end - start)
-        layers = {name: self.vectors.traits[name].reading.layers for name in scores}
-        return Reading(scores, layers, self.vectors.model.name, windows, worst=worst)
+    Args:
+        vectors: A set, or the folder of one; by default the built-in one.
+        model: A name, a folder or a GGUF file as `load_model` takes it, or a reader that is there; by default what the set names.
+        device: As `load_model` takes it.
+        dtype: As `load_model` takes it.
+        quantization: "8bit" or "4bit" (CUDA); by default as the vectors were made, unless another model is allowed.
+        allow_other_model: Score although the vectors were made with another model; `Scorer.warnings` then says so.
+        reasoning_hidden: Users never see the reasoning in replies; see `Scorer`.
 
-    def worst(self, raw: Mapping[str, ArrayLike], scores: Mapping[str, Score], tokens: int) -> dict[str, Score]:
-        """The worst part by each trait, on the scale of whole replies, where it lies farther on the unsafe side than the whole.
+    Raises:
+        VectorSetError: there is no such set, or it is damaged.
+        ModelError: the model cannot be found or loaded.
+        WrongModelError: the vectors belong to another model.
+    """
+    chosen = vectors if isinstance(vectors, VectorSet) else VectorSet.load(vectors or built_in.FOLDER)
+    if model is not None and not isinstance(model, str):
+        return Scorer(model, chosen, allow_other_model, reasoning_hidden)
+    from demeanor.model.loading import load_model
 
-        Args:
-            raw: Raw scores of the parts, by trait.
-            scores: Of the reply as a whole.
-            tokens: The reply's length.
-        """
-        found = {}
-        for name, values in raw.items():
-            calibration, side = self.calibrations[name], self.vectors[name].unsafe_side
-            if calibration.parts is None:
-                continue
-            value = on_whole_scale(calibration.parts, values, tokens, side)
-            if not (
-                value <= scores[name].raw if side == "above" else value >= scores[name].raw
-            ):  # NaN is kept: it is not known to be better
-                found[name] = self.as_score(name, value)
-        return found
-
-    def so_far(self, trait: str, raw: float) -> Score:
-        """The score of a reply that is still being written, as one of several looks at it."""
-        parts = self.calibrations[trait].parts
-        if parts is None:
-            return self.as_score(trait, raw)
-        return self.as_score(trait, so_far_on_whole_scale(parts, raw, self.vectors[trait].unsafe_side))
-
-    def as_score(self, trait: str, raw: float) -> Score:
-        """A raw score with what the trait's calibration makes of it."""
-        return self.calibrations[trait].score(raw)
+    as_made = None if allow_other_model else chosen.model.load_quantization
+    loaded = load_model(model or chosen.model.name, quantization or as_made, device, dtype)
+    return Scorer(ActivationReader(*loaded, chosen.model.blocks or None), chosen, allow_other_model, reasoning_hidden)
 
 
 def reply_of(conversation: Conversation) -> str:
@@ -395,12 +340,3 @@ def _chunks(source: Iterable[ConversationLike]) -> Iterator[list[ConversationLik
         if not chunk:
             return
         yield chunk
-
-
-def _stack(vectors: VectorSet, layers: list[int]) -> Tensor:
-    """All reading directions over the union of their layers, [traits, layers * hidden], zero where a trait reads nothing."""
-    stacked = torch.zeros(len(vectors.traits), len(layers), vectors.model.hidden_size)
-    for i, entry in enumerate(vectors.traits.values()):
-        for layer, row in zip(entry.reading.layers, entry.reading.rows, strict=True):
-            stacked[i, layers.index(layer)] += row.float().cpu()
-    return stacked.flatten(1)

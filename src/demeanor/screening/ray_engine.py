@@ -43,15 +43,9 @@ class LoadScorer:
 
     def __call__(self) -> Scorer:
         """The scorer."""
-        from demeanor.model.loading import load_model
-        from demeanor.model.reader import ActivationReader
-        from demeanor.scoring.scorer import Scorer
+        from demeanor.scoring.scorer import open_scorer
 
-        identity = self.vectors.model
-        quantization = None if self.allow_other_model else identity.load_quantization
-        loaded = load_model(self.model or identity.name, quantization, self.device, self.dtype)
-        reader = ActivationReader(*loaded, identity.blocks or None)
-        return Scorer(*loaded, self.vectors, self.allow_other_model, reader)
+        return open_scorer(self.vectors, self.model, self.device, self.dtype, allow_other_model=self.allow_other_model)
 
 
 class Actor:
