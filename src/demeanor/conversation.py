@@ -173,3 +173,28 @@ def from_text(text: str) -> Conversation:
     if not found:
         return Conversation((Message("assistant", text.strip()),))
     return Conversation(tuple(Message(role, said) for role, said in found))
+
+
+def reply_of(conversation: Conversation) -> str:
+    """The last message of the assistant's; empty where there is none."""
+    return next((m.content for m in reversed(conversation.messages) if m.role == "assistant"), "")
+
+
+def user_turns(conversation: Conversation) -> list[list[int]]:
+    """Places of the user's messages before the last reply, by turn: all that is said between two replies. Blank ones do not count."""
+    turns: list[list[int]] = [[]]
+    last = max((i for i, m in enumerate(conversation.messages) if m.role == "assistant"), default=len(conversation.messages))
+    for place, message in enumerate(conversation.messages[:last]):
+        if message.role == "assistant":
+            turns.append([])
+        elif message.role == "user" and not is_blank(message.content):
+            turns[-1].append(place)
+    return [turn for turn in turns if turn]
+
+
+def reasoning_alone(conversation: Conversation) -> Conversation | None:
+    """The conversation with the reasoning of its last reply in that reply's place; None where there is no reply, or none in it."""
+    at = max((i for i, m in enumerate(conversation.messages) if m.role == "assistant"), default=None)
+    if at is None or not (reasoning := conversation.messages[at].read.reasoning):
+        return None
+    return Conversation((*conversation.messages[:at], Message("assistant", reasoning)))

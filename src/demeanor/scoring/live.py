@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from demeanor.conversation import Conversation, ConversationLike, Message, SpanOf, as_conversation
+from demeanor.conversation import Conversation, ConversationLike, Message, SpanOf, as_conversation, reasoning_alone, reply_of
 from demeanor.errors import DemeanorError, VectorSetError
 from demeanor.model.generation import Reply, Sampling, prompt_ids, text_of, write_reply
 from demeanor.model.growing import Budget, tapped
@@ -20,7 +20,7 @@ from demeanor.model.packing import common_prefix
 from demeanor.scoring.gauge import Array, Place, Places
 from demeanor.scoring.reading import NotScored, Reading, SetApart, TokenScores
 from demeanor.scoring.reads import growing
-from demeanor.scoring.scorer import Scorer, reasoning_alone, reply_of
+from demeanor.scoring.scorer import Scorer
 from demeanor.signs import signs_of
 
 OnToken = Callable[[str, dict[str, float]], bool | None]

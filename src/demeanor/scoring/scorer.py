@@ -13,7 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from demeanor.conversation import Conversation, ConversationLike, Message, SpanOf, as_conversation
+from demeanor.conversation import (
+    Conversation,
+    ConversationLike,
+    SpanOf,
+    as_conversation,
+    reasoning_alone,
+    reply_of,
+    user_turns,
+)
 from demeanor.errors import ConversationError, DemeanorError, ModelError, sound
 from demeanor.measure.calibration import Calibration
 from demeanor.model.chat import Encoded
@@ -23,7 +31,6 @@ from demeanor.scoring.gauge import Gauge, Place, Places
 from demeanor.scoring.reading import NotScored, Reading, SetApart, TokenScores
 from demeanor.scoring.reads import Reads
 from demeanor.signs import Sign, signs_of
-from demeanor.spelling import is_blank
 from demeanor.vectors import built_in
 from demeanor.vectors.vector_set import VectorSet
 
@@ -298,31 +305,6 @@ def open_scorer(
     as_made = None if allow_other_model else chosen.model.load_quantization
     loaded = load_model(model or chosen.model.name, quantization or as_made, device, dtype)
     return Scorer(ActivationReader(*loaded, chosen.model.blocks or None), chosen, allow_other_model, reasoning_hidden)
-
-
-def reply_of(conversation: Conversation) -> str:
-    """The last message of the assistant's; empty where there is none."""
-    return next((m.content for m in reversed(conversation.messages) if m.role == "assistant"), "")
-
-
-def user_turns(conversation: Conversation) -> list[list[int]]:
-    """Places of the user's messages before the last reply, by turn: all that is said between two replies. Blank ones do not count."""
-    turns: list[list[int]] = [[]]
-    last = max((i for i, m in enumerate(conversation.messages) if m.role == "assistant"), default=len(conversation.messages))
-    for place, message in enumerate(conversation.messages[:last]):
-        if message.role == "assistant":
-            turns.append([])
-        elif message.role == "user" and not is_blank(message.content):
-            turns[-1].append(place)
-    return [turn for turn in turns if turn]
-
-
-def reasoning_alone(conversation: Conversation) -> Conversation | None:
-    """The conversation with the reasoning of its last reply in that reply's place; None where there is no reply, or none in it."""
-    at = max((i for i, m in enumerate(conversation.messages) if m.role == "assistant"), default=None)
-    if at is None or not (reasoning := conversation.messages[at].read.reasoning):
-        return None
-    return Conversation((*conversation.messages[:at], Message("assistant", reasoning)))
 
 
 def _chunks(source: Iterable[ConversationLike]) -> Iterator[list[ConversationLike]]:
