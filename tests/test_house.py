@@ -22,7 +22,6 @@ LONG = {
     "demeanor.monitor.decision",
     "demeanor.measure.drift",
     "demeanor.monitor.session",
-    "demeanor.scoring.scorer",
     "demeanor.spelling",
     "demeanor.steering.calibrate",
     "demeanor.vectors.storage",

@@ -1,7 +1,8 @@
 """From conversations to readings: the one way by which anything in Demeanor is scored.
 
 conversations -> token ids, and where each message stands among them (a reader) -> raw scores of spans (the reader) -> readings (a
-gauge). The reader is the seam to a model: see reads.
+gauge). The reader is the seam to a model: see reads. One reply, many, every turn of a conversation, every token of a reply: they are here
+together, as they are one thing, the same few steps.
 """
 
 from __future__ import annotations
