@@ -22,7 +22,7 @@ from demeanor.cli.main import app
 from demeanor.errors import PolicyError
 from demeanor.measure.cuts import ACTIONS
 from demeanor.measure.parts import Parts
-from demeanor.monitor.decision import decide as decide_outcome
+from demeanor.monitor.outcome import decide as decide_outcome
 from demeanor.monitor.policy import Policy, load_policy
 from demeanor.scoring import NotScored, Reading, Score
 from demeanor.screening import LocalEngine, Options, screen

@@ -22,7 +22,8 @@ from demeanor.audit.records import AuditRecord
 from demeanor.audit.verification import verify
 from demeanor.cli.audit import app
 from demeanor.errors import AuditError
-from demeanor.monitor.decision import Decision, decide
+from demeanor.monitor.decision import Decision
+from demeanor.monitor.outcome import decide
 from demeanor.monitor.recording import record_of
 
 SUFFIXES = ("db", "jsonl")

@@ -8,7 +8,8 @@ import pytest
 from test_policy import clinical, policy, rule, score
 
 from demeanor.measure.cuts import ACTIONS, withholds
-from demeanor.monitor.decision import Decision, at_least, decide, top_pushes
+from demeanor.monitor.decision import Decision, top_pushes
+from demeanor.monitor.outcome import at_least, decide
 from demeanor.monitor.policy import load_policy
 from demeanor.scoring.reading import NotScored, Reading, Score, TokenScores
 

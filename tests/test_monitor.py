@@ -477,7 +477,7 @@ def test_a_record_that_is_just_being_written_at_the_deadline_is_said_to_be_so(sc
         decision = monitor.session("c").check(FINE)
         gate.set()
         assert "still being written after 0.3 s; the log may come to hold it" in decision.unrecorded
-        monitor._audit_worker.submit(lambda: None).result(60)
+        monitor.recorder._worker.submit(lambda: None).result(60)
     assert verify(log).records == 1
 
 

@@ -177,7 +177,7 @@ class Chat:
             return
         console.out.print(_verdict(decision), soft_wrap=True)
         for result in decision.results:
-            style = {"fired": STYLES[result.action], "not scored": "yellow"}.get(result.state, "dim")
+            style = {"fired": STYLES[result.action], "raised": STYLES[result.action], "not scored": "yellow"}.get(result.state, "dim")
             console.out.print(Text(f"  {result.explanation}", style=style), soft_wrap=True)
         for trait, pushes in decision.pushes.items():
             if pushes:
@@ -281,7 +281,7 @@ def _heated(session: Session, decision: Decision, text: str) -> Text:
     """A reply with the tokens coloured that pushed the trait of the first rule that fired."""
     from rich.text import Text
 
-    fired = next((r for r in decision.results if r.state == "fired"), None)
+    fired = next((r for r in decision.results if r.state in ("fired", "raised")), None)
     if session.reading is None or fired is None or fired.trait not in session.reading.tokens.z:
         return Text(text)
     heated = Text()

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from demeanor.measure.calibration import Score
 from demeanor.measure.cuts import ACTIONS, withholds
 from demeanor.measure.parts import part_spans
-from demeanor.monitor.decision import Outcome, decide
+from demeanor.monitor.outcome import Outcome, decide
 from demeanor.monitor.policy import ResolvedPolicy
 from demeanor.monitor.window import read_windows
 from demeanor.scoring.gauge import Gauge
@@ -86,7 +86,7 @@ class Looks:
         results = []
         for r in outcome.results:
             place = where if r.trait in self.gauge.by_parts else f"in a window of {size} tokens, {where}"
-            results.append(replace(r, explanation=f"{r.explanation[:-1]} ({place}).") if r.rule in stops else r)
+            results.append(replace(r, where=(*r.where, place)) if r.rule in stops else r)
         return stops, replace(outcome, results=tuple(results))
 
     def _whole_and_parts(self, z: Mapping[str, ArrayLike], tokens: int, end: bool) -> tuple[dict[str, Score], dict[str, Score]]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from demeanor.conversation import ConversationLike
 from demeanor.errors import DemeanorError, PolicyError
-from demeanor.monitor.decision import decide
+from demeanor.monitor.outcome import decide
 from demeanor.monitor.policy import Policy
 from demeanor.scoring.reading import NotScored, Reading
 from demeanor.scoring.scorer import Scorer, open_scorer

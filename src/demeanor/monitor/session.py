@@ -9,14 +9,14 @@
 Every failure of the scorer (any exception, memory, NaN, the deadline) makes a reply "not scored", and the policy says what
 is done about it; only mistakes of the caller raise. What a conversation goes on with is what was shown: after a
 substitution, the reviewed text. Nothing is read for a session but in a pass that somebody waits for: all of the user's
-messages that a condition looks at, and the reply, in one.
+messages that a condition looks at, and the reply, in one. Monitor and Session are one thing: each is made of the other's parts, and
+neither means anything alone.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -32,13 +32,14 @@ from demeanor.model.contexts import Steering
 from demeanor.model.generation import Sampling, write_reply
 from demeanor.model.growing import Budget
 from demeanor.monitor.async_stream import AsyncReplyStream
-from demeanor.monitor.decision import Decision, Source, also, at_least, decide, marked
+from demeanor.monitor.decision import Decision, Source
 from demeanor.monitor.history import History
 from demeanor.monitor.listener import Listener
 from demeanor.monitor.looks import Look, Looks
+from demeanor.monitor.outcome import also, at_least, decide, marked
 from demeanor.monitor.passes import Passes, z_of
 from demeanor.monitor.policy import Policy, PolicyLike, ResolvedPolicy, load_policy, unresolved
-from demeanor.monitor.recording import record_of
+from demeanor.monitor.recording import Recorder, record_of
 from demeanor.monitor.replies import DEFAULT_COUNTRY, Replies, load_replies
 from demeanor.monitor.showing import Showing
 from demeanor.monitor.stream import ReplyStream
@@ -114,9 +115,7 @@ class Monitor:
         if self.scorer is not None:
             model = self.scorer.vectors.model
             self.model, self.vectors = f"{model.name} ({model.fingerprint[:8]})", self.scorer.vectors.fingerprint()
-        self._closes_audit = isinstance(audit, str | Path)
-        self.audit = AuditLog(audit) if isinstance(audit, str | Path) else audit
-        self._audit_worker = Worker("demeanor-audit")
+        self.recorder = Recorder(audit)
         self._warm_up()
 
     @classmethod
@@ -147,8 +146,7 @@ class Monitor:
 
     def close(self) -> None:
         """Close the audit log, where the monitor opened it."""
-        if self.audit is not None and self._closes_audit:
-            self.audit.close()
+        self.recorder.close()
 
     def watch_drift(self, baseline: Mapping[str, Baseline]) -> None:
         """Watch these traits for drift in the sessions that begin from now on. Raises VectorSetError: an unknown trait."""
@@ -183,25 +181,10 @@ class Monitor:
         known = self.replies.check_country(country) if country is not None else self.country
         return Session(self, conversation_id, as_conversation(history).messages if history else (), known)
 
-    def record(self, record: AuditRecord) -> str | None:
-        """Write to the audit log, within the deadline; gives why it could not be written, or None.
-
-        A record that is given up at the deadline is not written later, unless the disk is at it just then.
-        """
-        if self.audit is None:
-            return None
-        deadline = Deadline(self.deadline)
-        append = self.audit.append
-        leave: Future[None] = Future()  # to write it: whoever comes first, the log or the deadline, decides
-        try:
-            deadline.wait(self._audit_worker.submit(lambda: append(record, leave.set_running_or_notify_cancel)))
-        except TimeoutError:
-            if leave.cancel():
-                return f"{self.audit.path}: the log did not answer within {deadline.seconds:g} s"
-            return f"{self.audit.path}: the record was still being written after {deadline.seconds:g} s; the log may come to hold it"
-        except Exception as error:  # whatever it is, the user is owed an answer
-            return reason(error)
-        return None
+    @property
+    def audit(self) -> AuditLog | None:
+        """Where every decision is recorded; None where nowhere."""
+        return self.recorder.log
 
 
 class Session:
@@ -406,7 +389,7 @@ class Session:
             decision = self._showing.decision(outcome, self.reading, reply, source, monitor.enforce, drift, ms)
         if monitor.audit is not None:
             with _timed(ms, "audit"):
-                unrecorded = monitor.record(self._record(decision, reply))
+                unrecorded = monitor.recorder.write(self._record(decision, reply), monitor.deadline)
             if unrecorded is not None:
                 outcome = at_least(outcome, monitor.policy.policy.audit_failure, unrecorded)
                 raised = self._showing.decision(outcome, self.reading, reply, source, monitor.enforce, drift, ms)

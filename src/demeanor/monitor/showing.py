@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from demeanor.measure.drift import DriftState
-from demeanor.monitor.decision import Decision, Outcome, Source, top_pushes
+from demeanor.monitor.decision import Decision, Source, top_pushes
+from demeanor.monitor.outcome import Outcome
 from demeanor.monitor.policy import Situation
 from demeanor.monitor.replies import Replies
 from demeanor.scoring.live import LiveReading

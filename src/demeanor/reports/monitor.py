@@ -129,7 +129,7 @@ def _z(turn: Turn, trait: str) -> float | None:
 def _flagged(transcript: Transcript, turn: Turn) -> dict[str, Any]:
     """A reply with the heat of the trait that weighed most in the decision."""
     decision = turn.decision
-    counted = [r for r in decision.results if r.state == "fired"]
+    counted = [r for r in decision.results if r.state in ("fired", "raised")]
     trait = next(
         (r.trait for r in sorted(counted, key=lambda r: -ACTIONS.index(r.action)) if turn.tokens and r.trait in turn.tokens.z), None
     )
@@ -139,7 +139,7 @@ def _flagged(transcript: Transcript, turn: Turn) -> dict[str, Any]:
         "number": 1 + transcript.turns.index(turn),
         "action": decision.action,
         "severity": decision.severity,
-        "why": [r.explanation for r in decision.results if r.state in ("fired", "not scored")],
+        "why": [r.explanation for r in decision.results if r.state in ("fired", "raised", "not scored")],
         "user": turn.user if len(turn.user) <= LONGEST else turn.user[:LONGEST] + " [...]",
         "trait": trait,
         "tokens": [(t, heat(float(z))) for t, z in zip(turn.tokens.tokens, turn.tokens.z[trait], strict=True)] if known else [],  # type: ignore[union-attr,index]
