@@ -89,12 +89,14 @@ def _reading(scores: Scores) -> Reading | NotScored:
     return Reading(found, dict.fromkeys(found, (1,)), "planted", worst=worst)
 
 
-def decide(policy: Mapping[str, Any] | Path | None, vectors: Any, reply: Scores, user: Sequence[Scores | Sequence[Scores]] = ()) -> Outcome:
+def decide(
+    policy: Policy | Mapping[str, Any] | Path | None, vectors: Any, reply: Scores, user: Sequence[Scores | Sequence[Scores]] = ()
+) -> Outcome:
     """What a policy (its YAML as plain data, a file of it, or the default) says about a reply, in plain data.
 
     `user` holds a reading for each turn of the user's, or several where they said several things in a row.
     """
-    chosen = Policy.model_validate(policy) if isinstance(policy, Mapping) else load_policy(policy)
+    chosen = policy if isinstance(policy, Policy) else Policy.model_validate(policy) if isinstance(policy, Mapping) else load_policy(policy)
     turns = [[_reading(s) for s in said] if isinstance(said, list) else _reading(said) for said in user]  # type: ignore[arg-type]
     found = decide_outcome(chosen.resolve(vectors), _reading(reply), turns)
     return Outcome(ACTIONS.index(found.action), SEVERITIES.index(found.severity), found.fired, found.not_scored is not None)

@@ -24,7 +24,7 @@ RULES = (
     {"name": "harmful", "trait": "harm", "threshold": {"z": 2.0}, "severity": "red", "action": "substitute",
      "not_scored": "substitute", "situation": "harmful_plan"},
     {"name": "missed", "trait": "care", "threshold": {"z": 1.0}, "severity": "red", "action": "substitute",
-     "not_scored": "substitute", "situation": "risk_disclosed", "when": {"trait": "risk", "threshold": {"z": 1.0}, "last_messages": 2}},
+     "not_scored": "substitute", "situation": "risk_disclosed", "when": {"trait": "risk", "threshold": {"z": 1.0}, "last_turns": 2}},
     {"name": "odd", "trait": "harm", "threshold": {"z": 0.5}, "severity": "yellow", "action": "flag"},
 )  # fmt: skip
 
@@ -37,7 +37,7 @@ CALM = "I cannot sleep."
 
 def policy(*rules, deadline=30.0, hold_back=4, window=16, **changes):
     """A policy of RULES, or of these."""
-    stream = {"hold_back_tokens": hold_back, "window_tokens": window}
+    stream = {"hold_back_words": hold_back, "window_tokens": window}
     return Policy.model_validate({"version": "t", "rules": list(rules or RULES), "deadline_seconds": deadline, "stream": stream} | changes)
 
 

@@ -23,7 +23,7 @@ rules:
    when: {trait: risk, threshold: {z: 1.0}}}
 - {name: odd, trait: harm, threshold: {z: 0.5}, severity: yellow, action: flag}
 deadline_seconds: 60
-stream: {hold_back_tokens: 4, window_tokens: 8}
+stream: {hold_back_words: 4, window_tokens: 8}
 """
 
 
@@ -323,3 +323,12 @@ def test_chat_with_the_embedded_model():
 
 def test_the_policy_of_these_tests_is_one():
     assert isinstance(policy(), Policy)
+
+
+@pytest.mark.filterwarnings("default::FutureWarning")
+def test_an_older_key_of_a_policy_is_read_with_a_warning_of_one_line(run, tmp_path, rules):
+    rules.write_text(rules.read_text().replace("hold_back_words", "hold_back_tokens"))
+    path = write(tmp_path, {"messages": [{"role": "user", "content": CALM}, {"role": "assistant", "content": PLAIN}]})
+    code, _, err = run("monitor", "--input", path, "--output", "out.jsonl", "--policy", rules)
+    assert code == 0
+    assert err.count("warning: 'hold_back_tokens' is the older name of 'hold_back_words'; rename it in your policy") == 1

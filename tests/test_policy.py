@@ -180,7 +180,7 @@ def test_a_trait_that_the_vector_set_does_not_hold_or_reads_elsewhere_is_named(c
     [
         (lambda p: p["rules"][0].update(treshold={"z": 1}), r"rule cold, field 'treshold': unknown field; did you mean threshold\?"),
         (lambda p: p.update(deadline=3), r"the policy, field 'deadline': unknown field; did you mean deadline_seconds"),
-        (lambda p: p.update(stream={"hold_back": 3}), r"'stream.hold_back': unknown field; did you mean hold_back_tokens"),
+        (lambda p: p.update(stream={"hold_back": 3}), r"'stream.hold_back': unknown field; did you mean hold_back_words"),
         (lambda p: p["rules"][0].update(threshold={"z": 1, "probability": 0.5}), "exactly one of 'z', 'probability' and 'calibrated'"),
         (lambda p: p["rules"][0].update(threshold={}), "exactly one of"),
         (lambda p: p["rules"][0].update(threshold={"z": float("nan")}), "rule cold, field 'threshold.z'"),

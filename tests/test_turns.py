@@ -110,11 +110,13 @@ def test_older_policies_are_read_and_counted_in_turns():
         rules = [{**RULES[1], "when": {"trait": "risk", "threshold": {"z": 1.0}, **given}}]
         return Policy.model_validate({"version": "t", "rules": rules}).rules[0].when.last_turns
 
-    assert (limit(), limit(last_messages=5), limit(last_turns=5)) == (3, 5, 5)
+    with pytest.warns(FutureWarning, match="'last_messages' is the older name of 'last_turns'; rename it in your policy"):
+        older = limit(last_messages=5)
+    assert (limit(), older, limit(last_turns=5)) == (3, 5, 5)
     with pytest.raises(ValidationError, match="older name of 'last_turns'"):
         limit(last_messages=2, last_turns=2)
     with pytest.raises(ValidationError, match="less than or equal to 100"):
-        limit(last_messages=101)
+        limit(last_turns=101)
 
 
 # --- a reply with no words of the user's before it

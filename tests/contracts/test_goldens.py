@@ -240,18 +240,25 @@ def test_an_old_policy_decides_as_it_did():
         "unread": [None, 0.0], "on the other cut": [-1.0],
     }  # fmt: skip
     lines = []
+    old = _old_policy()
     for (name, risks), warmth, candour in itertools.product(users.items(), warmths, candours):
         user = [{"distress": score(risk)} for risk in risks]
-        found = decide(OLD / "policy.yaml", vectors, {"warmth": score(warmth), "candour": score(candour)}, user)
+        found = decide(old, vectors, {"warmth": score(warmth), "candour": score(candour)}, user)
         lines.append(f"{name}, warmth {warmth}, candour {candour and round(candour, 2)}: {said_of(found)}\n")
-    lines.append(f"not scored: {said_of(decide(OLD / 'policy.yaml', vectors, None, [{'distress': score(1.0)}]))}\n")
+    lines.append(f"not scored: {said_of(decide(old, vectors, None, [{'distress': score(1.0)}]))}\n")
     equals_golden("old-policy.txt", "".join(lines))
 
 
+def _old_policy():
+    """As it is read today, which warns of each key that has another name now."""
+    with pytest.warns(FutureWarning, match="older name of"):
+        return load_policy(OLD / "policy.yaml")
+
+
 def test_an_old_policy_s_other_keys_are_read():
-    found = load_policy(OLD / "policy.yaml")
+    found = _old_policy()
     assert (found.version, found.deadline_seconds, found.audit_failure) == ("house 3", 7.5, "substitute")
-    assert (found.stream.hold_back_tokens, found.stream.window_tokens) == (8, 16)
+    assert (found.stream.hold_back_words, found.stream.window_tokens) == (8, 16)
 
 
 def test_the_default_policy_decides_as_it_did_with_the_built_in_vectors():

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import sys
+import warnings
 from typing import Annotated, TextIO
 
 import typer
@@ -33,7 +34,7 @@ from demeanor.cli import (
     traits,
     validate,
 )
-from demeanor.cli.console import problem
+from demeanor.cli.console import note, problem
 from demeanor.errors import DemeanorError
 
 INTERRUPTED = 130
@@ -100,6 +101,7 @@ def main() -> None:
 
 
 def _run() -> None:
+    warnings.showwarning = lambda message, *_: note(f"warning: {message}")
     try:
         app()
     except DemeanorError as error:

@@ -15,6 +15,7 @@ where the user is at risk. Several messages are combined in one way, by `Conditi
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -45,6 +46,16 @@ class Strict(BaseModel):
     """What people write: no unknown field, no white space around words, no NaN."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, frozen=True, allow_inf_nan=False)
+
+
+def renamed(value: Any, older: str, newer: str) -> Any:
+    """What was written with an older name for a field, under the newer one, with a warning. Raises ValueError where both are there."""
+    if not isinstance(value, dict) or older not in value:
+        return value
+    if newer in value:
+        raise ValueError(f"{older!r} is the older name of {newer!r}; give only {newer!r}")
+    warnings.warn(f"{older!r} is the older name of {newer!r}; rename it in your policy", FutureWarning, stacklevel=2)
+    return {(newer if name == older else name): given for name, given in value.items()}
 
 
 class CalibratedRate(Strict):
@@ -95,11 +106,7 @@ class AppliesWhen(Strict):
     @model_validator(mode="before")
     @classmethod
     def _older_name(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or "last_messages" not in value:
-            return value
-        if "last_turns" in value:
-            raise ValueError("'last_messages' is the older name of 'last_turns'; give only 'last_turns'")
-        return {("last_turns" if name == "last_messages" else name): given for name, given in value.items()}
+        return renamed(value, "last_messages", "last_turns")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from demeanor.data.yaml_files import read_yaml
 from demeanor.errors import CutError, PolicyError, nearest
-from demeanor.measure.cuts import Action, AppliesWhen, CalibratedRate, Condition, Cut, Strict, ThresholdSpec, find_cut, withholds
+from demeanor.measure.cuts import Action, AppliesWhen, CalibratedRate, Condition, Cut, Strict, ThresholdSpec, find_cut, renamed, withholds
 from demeanor.measure.poles import Side
 
 if TYPE_CHECKING:
@@ -67,10 +67,16 @@ class Rule(Strict):
 class Stream(Strict):
     """How a reply is watched while it is being written."""
 
-    hold_back_tokens: int = Field(default=24, ge=0, le=4096)
-    """So many of the newest tokens are not shown yet, so that a reply can be stopped before its worst words are read."""
+    hold_back_words: int = Field(default=24, ge=0, le=4096)
+    """So many of the newest words are not shown yet, so that a reply can be stopped before its worst ones are read. Older policies
+    call it `hold_back_tokens`."""
     window_tokens: int = Field(default=48, ge=1, le=4096)
     """The rules are tried on a rolling window of so many tokens."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_name(cls, value: Any) -> Any:
+        return renamed(value, "hold_back_tokens", "hold_back_words")
 
 
 class Policy(Strict):

@@ -296,7 +296,7 @@ class Session:
             lambda _: looks.look(tokens.z, len(tokens), passes.users(), {}),
             judge,
             self._end,
-            monitor.policy.policy.stream.hold_back_tokens,
+            monitor.policy.policy.stream.hold_back_words,
             monitor.enforce,
             self._begin,
         )
@@ -321,7 +321,7 @@ class Session:
             found, ms = passes.read(self.messages, stream.text, Deadline(monitor.deadline), again)
             return self._judged(stream, found, looks, "observed", ms)
 
-        return look, judge, self._end, monitor.policy.policy.stream.hold_back_tokens
+        return look, judge, self._end, monitor.policy.policy.stream.hold_back_words
 
     def _judged(
         self, stream: ReplyStream, found: LiveReading | NotScored, looks: Looks | None, source: Source, ms: dict[str, float]
