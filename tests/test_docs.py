@@ -174,6 +174,8 @@ def test_files_of_the_repository_that_are_named_exist(page):
     )
     for name in re.findall(r"`(?:python )?((?:src|tests|benchmarks|examples|scripts|docs|demeanor)/[\w./-]+)", text):
         assert any((above / name).exists() for above in (ROOT, ROOT / "src")), name
+    for name in re.findall(r"`(test_\w+)(?:\.py)?`", text):
+        assert (ROOT / "tests" / f"{name}.py").exists(), name
 
 
 def test_the_design_names_every_room_and_the_order_of_imports():
