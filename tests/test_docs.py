@@ -202,6 +202,9 @@ def test_the_citation_says_what_the_package_says():
     assert cited["version"] == demeanor.__version__
     assert cited["license"] == PROJECT["project"]["license"]
     assert all({"type", "title", "authors", "year", "url"} <= set(reference) for reference in cited["references"])
+    # a comma that is not quoted makes a key of what follows it
+    assert all(set(found) == {"type", "value", "description"} for r in cited["references"] for found in r["identifiers"])
+    assert all(set(author) == {"family-names", "given-names"} for r in cited["references"] for author in r["authors"])
 
 
 def test_hooks_before_a_commit_run_what_is_there():
