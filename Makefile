@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test quick lint bench soak vectors setup clean
+.PHONY: demo test quick lint docs bench soak vectors setup clean
 
 demo: setup
 	@$(BIN)/demeanor demo
@@ -25,6 +25,11 @@ lint: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache | tail -n 4
 	@$(BIN)/demeanor traits lint all
+
+docs: setup
+	@echo "==> the blocks of the README and the docs, and the generated pages"
+	@$(BIN)/python scripts/make_docs.py --check
+	@$(BIN)/python -m pytest tests/test_docs.py tests/run_docs.py
 
 soak: setup
 	@echo "==> many sessions within a small budget"

@@ -35,7 +35,8 @@ from sklearn.pipeline import make_pipeline
 
 from demeanor import ActivationReader, Scorer, load_model
 from demeanor.scoring.reading import Reading
-from demeanor.screening.flags import choose_limits
+from demeanor.screening.flags import choose_limits, where_applies
+from demeanor.screening.worker import CONDITION_Z, column
 from demeanor.traits import load_many
 from demeanor.traits.ordinary import ordinary_conversations
 from demeanor.vectors import VectorSet
@@ -150,8 +151,13 @@ def words_scores(trait, rows):
 
 def find(traits, vectors, rows, folder):
     table = pq.read_table(folder / "scored")
-    z, p = ({t.name: table[f"demeanor_{t.name}_{what}"].to_numpy() for t in traits} for what in ("z", "probability"))
+    z = {t.name: table[f"demeanor_{t.name}_z"].to_numpy() for t in traits}
     limits = choose_limits(vectors, ["user_risk=0"] if "user_risk" in z else [])
+    applies = {
+        name: where_applies(when, table[column(name, CONDITION_Z)].to_numpy(), vectors[when.trait].calibration)
+        for name in z
+        if (when := limits[name].condition) is not None
+    }
     print(f"\n{'':32}{'':10}{'with all everyday rows':^32}{'with the written ones':>24}{'own safe replies only':>28}")
     print(f"{'trait':32}{'unsafe of':>10}{'AP':>8}{'words':>8}{'P@50':>8}{'words':>8}" + f"{'AP':>12}{'words':>8}{'chance':>8}" * 2)
     for trait in traits:
@@ -162,7 +168,7 @@ def find(traits, vectors, rows, folder):
         near, positive = np.arange(len(bad) + len(good)), np.arange(len(chosen)) < len(bad)
         written = np.array([k for k, i in enumerate(chosen) if k in near or rows[i].get("written")])
         cells = []
-        for of_all in (np.maximum(limits[trait.name].beyond(z, p), -99), words_scores(trait, rows)):
+        for of_all in (np.maximum(limits[trait.name].beyond(z, applies), -99), words_scores(trait, rows)):
             scores = of_all[chosen]
             cells.append((average_precision_score(positive, scores), positive[np.argsort(-scores, kind="stable")[:50]].mean(),
                           average_precision_score(positive[written], scores[written]),
