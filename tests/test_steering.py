@@ -26,7 +26,7 @@ from demeanor.model.pretrained import cast
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
 from demeanor.steering import Plan, plan_doses, plan_projection, steered_replies, steering_hooks
-from demeanor.steering.axis import principal
+from demeanor.extraction.axis import principal
 from demeanor.steering.bake import bake, save_baked
 from demeanor.steering.calibrate import Bounds, Point, Shift, Sweep, default_prompts, keep, paired, perplexity_ratio, sweep
 from demeanor.steering.capability import ITEMS, accuracy
