@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,8 +16,9 @@ from typer.testing import CliRunner
 
 from demeanor import PersonaVector, Scorer, VectorSet
 from demeanor.conversation import Message
-from demeanor.errors import OutputError, SteeringError, VectorSetError
+from demeanor.errors import ExtractionError, OutputError, SteeringError, VectorSetError
 from demeanor.extraction.adaptation import without_prior
+from demeanor.extraction.axis import NAME, assistant_axis, principal
 from demeanor.model.blocks import decoder_blocks
 from demeanor.model.contexts import Steering
 from demeanor.model.generation import Sampling, write_replies
@@ -26,7 +28,6 @@ from demeanor.model.pretrained import cast
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
 from demeanor.steering import Plan, plan_doses, plan_projection, steered_replies, steering_hooks
-from demeanor.extraction.axis import principal
 from demeanor.steering.bake import bake, save_baked
 from demeanor.steering.calibrate import Bounds, Point, Shift, Sweep, default_prompts, keep, paired, perplexity_ratio, sweep
 from demeanor.steering.capability import ITEMS, accuracy
@@ -533,6 +534,23 @@ def test_a_vector_of_several_layers_is_refused(llama):
         steering_hooks(llama, wide, 1.0)
 
 
+def test_what_is_open_around_a_batch_knows_whose_rows_it_is_and_changes_no_draw(reader):
+    asked = [[Message("user", "so " * (i % 5) + f"hello {i}")] for i in range(40)]
+    seen = []
+
+    @contextmanager
+    def around(places):
+        seen.append(list(places))
+        yield
+
+    written = write_replies(reader, asked, Sampling(3, seed=2), around=around)
+    assert written == write_replies(reader, asked, Sampling(3, seed=2))
+    assert sorted(i for places in seen for i in places) == list(range(40))
+    assert [len(places) for places in seen] == [32, 8]
+    lengths = [[len(asked[i][0].content) for i in places] for places in seen]
+    assert max(lengths[0]) <= min(lengths[1])
+
+
 # the axis
 
 
@@ -540,6 +558,23 @@ def test_principal_components_by_hand():
     shares, first = principal([np.array([3.0, 0, 0]), np.array([-3.0, 0, 0]), np.array([0, 1.0, 0]), np.array([0, -1.0, 0])])
     assert shares[:2] == pytest.approx([0.9, 0.1])
     assert abs(first[0]) == pytest.approx(1)
+
+
+def test_an_axis_is_saved_as_a_vector_set_that_says_what_made_it(reader, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    made = assistant_axis(reader, 4, Sampling(4))
+    loaded = VectorSet.load(made.vectors.save(tmp_path / "axis"))
+    assert list(loaded.traits) == [NAME]
+    assert loaded.created == "1970-01-01"
+    assert set(loaded.versions) == {"torch", "transformers", "demeanor", "python"}
+    assert loaded.model == identify(reader.model, reader.tokenizer)
+    assert loaded[NAME].reading.metadata["questions"] == 4
+    assert plan_projection(loaded, NAME, "floor", loaded.neutral_norm).applied[0].coefficient == loaded[NAME].steering.metadata["floor"]
+
+
+def test_an_axis_takes_four_questions_or_more(reader):
+    with pytest.raises(ExtractionError, match="4 to 12 questions, not 3"):
+        assistant_axis(reader, 3)
 
 
 # the command line

@@ -260,8 +260,8 @@ def axis(
 
     refuse_foreign(output)
     reader = console.load_reader(model, quantization, device, dtype)
-    from demeanor.model.generation import Sampling
     from demeanor.extraction.axis import assistant_axis
+    from demeanor.model.generation import Sampling
 
     with console.stages() as stage:
         made = assistant_axis(reader, questions, Sampling(max_new_tokens=max_tokens), stage)

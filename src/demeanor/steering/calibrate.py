@@ -9,9 +9,9 @@ read back as its own effect. The layer is chosen by this behaviour, never by how
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from demeanor.conversation import Conversation, Message
 from demeanor.data.prompts import Prompt
 from demeanor.errors import SteeringError
 from demeanor.extraction.directions import mean_difference
-from demeanor.extraction.examples import read_trait
+from demeanor.extraction.examples import Stage, read_trait
 from demeanor.extraction.pipeline import STEERING_METHOD, caps
 from demeanor.measure.metrics import Array
 from demeanor.model.generation import Reply, Sampling, prompt_ids
@@ -38,7 +38,6 @@ from demeanor.traits.definition import TraitDefinition
 from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import VectorSet
 
-Stage: TypeAlias = Callable[[str, int], Callable[[int], None]]
 DOSES = (0.05, 0.1, 0.2, 0.4)
 PROMPTS = 24
 OF_THE_OLD_LAYER = ("layers", "layer_choice", "layer_curve")  # in a steering vector's metadata
