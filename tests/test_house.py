@@ -18,7 +18,6 @@ LONG = {
     "demeanor.cli.chat",
     "demeanor.cli.compare",
     "demeanor.cli.steer",
-    "demeanor.extraction.adaptation",
     "demeanor.monitor.decision",
     "demeanor.measure.drift",
     "demeanor.monitor.session",

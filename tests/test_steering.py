@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from demeanor import PersonaVector, Scorer, VectorSet
 from demeanor.conversation import Message
 from demeanor.errors import ExtractionError, OutputError, SteeringError, VectorSetError
-from demeanor.extraction.adaptation import without_prior
 from demeanor.extraction.axis import NAME, assistant_axis, principal
+from demeanor.extraction.from_labels import without_prior
 from demeanor.model.blocks import decoder_blocks
 from demeanor.model.contexts import Steering
 from demeanor.model.generation import Sampling, write_replies
