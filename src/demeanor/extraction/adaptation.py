@@ -20,8 +20,9 @@ from demeanor.keys import row_hash
 from demeanor.measure.calibration import fit_calibration
 from demeanor.measure.metrics import Array, Interval, auroc, brier, clustered_auroc_interval, expected_calibration_error
 from demeanor.model.reader import ActivationReader, Progress
+from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.persona_vector import PersonaVector
-from demeanor.vectors.vector_set import TraitEntry, VectorSet
+from demeanor.vectors.vector_set import VectorSet
 
 ALONE = "labels alone"  # where a trait comes from that no pack defines
 LEARNT_FROM = "learnt_from"

@@ -12,7 +12,8 @@ from torch import Tensor
 from demeanor.model.identity import identify
 from demeanor.model.pooling import Pooling
 from demeanor.model.reader import ActivationReader
-from demeanor.vectors.vector_set import TraitEntry, VectorSet
+from demeanor.vectors.entry import TraitEntry
+from demeanor.vectors.vector_set import VectorSet
 
 
 def assembled(

@@ -32,8 +32,9 @@ from demeanor.measure.metrics import auroc
 from demeanor.model.generation import Sampling, write_replies
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
+from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.persona_vector import PersonaVector
-from demeanor.vectors.vector_set import TraitEntry, VectorSet
+from demeanor.vectors.vector_set import VectorSet
 
 NAME = "assistant_axis"
 

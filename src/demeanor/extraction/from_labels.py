@@ -11,8 +11,9 @@ from demeanor.extraction.adaptation import ALONE, refuse_adapted
 from demeanor.measure.calibration import Calibration
 from demeanor.measure.poles import Pole
 from demeanor.traits.definition import NAME
+from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.persona_vector import PersonaVector
-from demeanor.vectors.vector_set import TraitEntry, VectorSet
+from demeanor.vectors.vector_set import VectorSet
 
 
 def without_prior(vectors: VectorSet, trait: str, safe_pole: Pole) -> VectorSet:

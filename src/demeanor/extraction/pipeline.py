@@ -33,8 +33,9 @@ from demeanor.scoring.scorer import Scorer
 from demeanor.traits.definition import TraitDefinition
 from demeanor.traits.ordinary import FILE, ordinary_conversations
 from demeanor.traits.packs import fingerprint
+from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.persona_vector import PersonaVector
-from demeanor.vectors.vector_set import TraitEntry, VectorSet
+from demeanor.vectors.vector_set import VectorSet
 
 READING_METHOD = "logistic"
 READING_WIDTH = 5  # adjacent layers; see docs/directions.md for the comparison that these defaults rest on

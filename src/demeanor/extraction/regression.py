@@ -25,7 +25,8 @@ from demeanor.data.labelled import Labelled
 from demeanor.errors import ExtractionError
 from demeanor.extraction.folds import folds
 from demeanor.measure.metrics import Array, auroc
-from demeanor.vectors.vector_set import TraitEntry, VectorSet
+from demeanor.vectors.entry import TraitEntry
+from demeanor.vectors.vector_set import VectorSet
 
 PENALTIES = (np.inf, 3.0, 1.0, 0.3, 0.1)
 CURVE = (10, 20, 40, 80, 160, 320)

@@ -32,10 +32,11 @@ from safetensors import SafetensorError
 from demeanor.errors import DamagedVectorSetError, FormatVersionError, OutputError, VectorSetError
 from demeanor.model.identity import ModelIdentity
 from demeanor.vectors.card import card
+from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.format_1 import upgraded
 from demeanor.vectors.persona_vector import PersonaVector, check_direction
 from demeanor.vectors.schema import Manifest, VectorRecord, check_manifest, parse_json
-from demeanor.vectors.vector_set import TraitEntry, VectorSet
+from demeanor.vectors.vector_set import VectorSet
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
