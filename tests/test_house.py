@@ -11,9 +11,7 @@ import demeanor
 ROOT = Path(demeanor.__file__).parent
 LONGEST = 300  # lines
 ONE_THING = "one thing"
-CIRCLES = {
-    ("demeanor.vectors.storage", "demeanor.vectors.vector_set"),
-}
+CIRCLES: set[tuple[str, ...]] = set()
 LONG = {
     "demeanor.cli.chat",
     "demeanor.cli.compare",
@@ -24,7 +22,6 @@ LONG = {
     "demeanor.scoring.scorer",
     "demeanor.spelling",
     "demeanor.steering.calibrate",
-    "demeanor.vectors.storage",
 }
 
 

@@ -1,9 +1,11 @@
 """Doses, steered replies, sweeps, ways out to other engines: against planted answers on tiny models, and on the real one."""
 
+import errno
 import json
 import math
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import gguf
@@ -481,6 +483,30 @@ def test_a_folder_that_holds_something_is_not_baked_over(reader, tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(OutputError, match="is not empty"):
         save_baked(reader, plan(), tmp_path)
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["nothing there", "an empty folder there"])
+def test_a_baked_model_is_written_whole_or_not_at_all(reader, tmp_path, monkeypatch, there):
+    def full(folder):
+        assert any(path.suffix == ".safetensors" for path in folder.iterdir())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if there:
+        (tmp_path / "baked").mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(reader.tokenizer, "save_pretrained", full)
+        with pytest.raises(OutputError, match=r"cannot write the model to .*: No space left on device; nothing was kept"):
+            save_baked(reader, plan(), tmp_path / "baked")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == (["baked"] if there else [])
+    save_baked(reader, plan(), tmp_path / "baked")
+    assert [path.name for path in tmp_path.iterdir()] == ["baked"]
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "baked").config.num_hidden_layers == reader.n_layers
+
+
+def test_the_folder_that_one_is_in_cannot_become_a_baked_model(reader, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="the folder that you are in"):
+        save_baked(reader, plan(), Path())
 
 
 # training

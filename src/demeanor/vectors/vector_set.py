@@ -20,6 +20,7 @@ from demeanor.errors import CutError, VectorSetError, WrongModelError, nearest
 from demeanor.measure.cuts import Condition, find_cut
 from demeanor.model.identity import ModelIdentity
 from demeanor.model.pooling import Pooling
+from demeanor.vectors import storage
 from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.persona_vector import layer_words
 
@@ -164,13 +165,9 @@ class VectorSet:
 
     def save(self, folder: str | Path) -> Path:
         """Write the set to a folder; see storage.save."""
-        from demeanor.vectors import storage
-
         return storage.save(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> VectorSet:
         """Read a set from a folder, checked; see storage.load."""
-        from demeanor.vectors import storage
-
-        return storage.load(Path(folder))
+        return cls(**storage.load(Path(folder)))
