@@ -14,7 +14,6 @@ ONE_THING = "one thing"
 CIRCLES: set[tuple[str, ...]] = set()
 LONG = {
     "demeanor.cli.chat",
-    "demeanor.cli.compare",
     "demeanor.cli.steer",
     "demeanor.monitor.decision",
     "demeanor.measure.drift",
