@@ -14,13 +14,11 @@ ONE_THING = "one thing"
 CIRCLES: set[tuple[str, ...]] = set()
 LONG = {
     "demeanor.cli.chat",
-    "demeanor.cli.steer",
     "demeanor.monitor.decision",
     "demeanor.measure.drift",
     "demeanor.monitor.session",
     "demeanor.scoring.scorer",
     "demeanor.spelling",
-    "demeanor.steering.calibrate",
 }
 
 

@@ -29,13 +29,16 @@ from demeanor.model.operators import Intervention
 from demeanor.model.pretrained import cast
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
+from demeanor.scoring import NotScored, Reading
 from demeanor.steering import Plan, plan_doses, plan_projection, steered_replies, steering_hooks
 from demeanor.steering.bake import bake, save_baked
-from demeanor.steering.calibrate import Bounds, Point, Shift, Sweep, default_prompts, keep, paired, perplexity_ratio, sweep
+from demeanor.steering.calibrate import default_prompts, keep, paired, perplexity_ratio, sweep
 from demeanor.steering.capability import ITEMS, accuracy
 from demeanor.steering.coherence import early_kl, log_likelihoods, perplexities, repetition
 from demeanor.steering.dose import REFUSE, WARN, wall
 from demeanor.steering.engines import write_control_vector, write_lm_eval
+from demeanor.steering.side_by_side import side_by_side
+from demeanor.steering.sweeps import Bounds, Point, Shift, Sweep
 from demeanor.steering.words import WordReader
 from demeanor.traits import ContrastPair, TraitDefinition
 
@@ -573,6 +576,25 @@ def test_what_is_open_around_a_batch_knows_whose_rows_it_is_and_changes_no_draw(
     assert written == write_replies(reader, asked, Sampling(3, seed=2))
     assert sorted(i for places in seen for i in places) == list(range(40))
     assert [len(places) for places in seen] == [32, 8]
+
+
+def test_side_by_side_is_the_plain_reply_and_each_plan_s_with_its_reading(reader):
+    class Stub:
+        def __init__(self):
+            self.reader = reader
+
+        def score_many(self, talks):
+            for i, talk in enumerate(talks):
+                assert [m.role for m in talk.messages] == ["user", "assistant"]
+                yield NotScored("silent") if i == 1 else Reading({}, {}, "tiny-chat")
+
+    found = side_by_side(Stub(), "I cannot sleep.", [plan(), Plan()], Sampling(6, seed=4))
+    assert found.not_scored == 1
+    record = found.to_record()
+    assert record["prompt"] == "I cannot sleep."
+    assert [set(row) for row in record["replies"]] == [{"reply", "applied", "demeanor"}] * 3
+    together = steered_replies(reader, PROMPTS[:1] * 3, [Plan(), plan(), Plan()], Sampling(6, seed=4))
+    assert [r.text for r in found.replies] == [r.text for r in together]
 
 
 # the axis

@@ -148,7 +148,7 @@ class Chat:
 
     def steer(self, words: tuple[str, ...]) -> None:
         """Set the steering, end it, or say what it is. Raises SteeringError."""
-        from demeanor.cli.steer import parse_doses
+        from demeanor.cli.doses import parse_doses
         from demeanor.steering import plan_doses
 
         scorer = self.monitor.scorer
