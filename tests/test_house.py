@@ -13,7 +13,6 @@ LONGEST = 300  # lines
 ONE_THING = "one thing"
 CIRCLES: set[tuple[str, ...]] = set()
 LONG = {
-    "demeanor.cli.chat",
     "demeanor.monitor.decision",
     "demeanor.measure.drift",
     "demeanor.monitor.session",
