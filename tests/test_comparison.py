@@ -596,6 +596,30 @@ def test_an_experiment_is_carried_out_from_python_as_from_the_command_line(run, 
     assert json.loads(out) == json.loads(json.dumps(made.to_record()))
 
 
+def test_models_of_an_experiment_are_loaded_once_each_and_what_they_write_is_saved_before_it_is_read(scorer, monkeypatch, tmp_path):
+    loaded, saved, drawn = [], [], []
+    scorer.reader = "the observer's own"
+
+    def write_replies(reader, asked, sampling, *_):
+        drawn.append((reader, sampling.seed))
+        return [SimpleNamespace(text=f"z {i}") for i in range(len(asked))]
+
+    def keep(path, replies):
+        assert not scorer.seen
+        saved.append((path.name, replies, len(read_replies(path))))
+
+    monkeypatch.setattr("demeanor.model.generation.write_replies", write_replies)
+    write(tmp_path / "p.jsonl", [{"prompt": f"risk {i}"} for i in range(3)])
+    versions = [version_of("tiny-chat"), version_of("new/model"), version_of("new/model", "Be brief.")]
+    asked = Experiment(versions, prompts=tmp_path / "p.jsonl", samples=2, seed=1, save_replies=tmp_path / "kept")
+    made = experiment.run(asked, Loading(lambda _: scorer, lambda name: loaded.append(name) or name), Shown(saved=keep))
+    assert loaded == ["new/model"]
+    assert [reader for reader, _ in drawn] == ["the observer's own", "new/model", "new/model"]
+    assert len({seed for _, seed in drawn}) == 3
+    assert saved == [("1-tiny-chat.jsonl", 6, 6), ("2-new-model.jsonl", 6, 6), ("3-new-model-system.jsonl", 6, 6)]
+    assert [len(replies) for replies in made.replies.values()] == [6, 6, 6]
+
+
 @pytest.mark.usefixtures("files")
 def test_what_an_experiment_cannot_do_is_refused_before_anything_is_loaded(tmp_path):
     a, worse, model = version_of("a.jsonl"), version_of("worse.jsonl"), version_of("some/model", "Be brief.")

@@ -692,6 +692,16 @@ def test_what_is_written_for_elsewhere_warns_of_a_large_dose_too(command, reader
     assert (tmp_path / "warm.gguf").exists()
 
 
+def test_the_axis_of_a_model_is_saved_and_told(command, reader, monkeypatch, tmp_path, capsys):
+    from demeanor.cli import console
+
+    monkeypatch.setattr(console, "load_reader", lambda *_: reader)
+    found = command("axis", "--questions", "4", "--max-tokens", "3", "--output", tmp_path / "axis")
+    assert found.exception is None
+    assert list(VectorSet.load(tmp_path / "axis").traits) == [NAME]
+    assert "default against roles on questions that it has not seen" in found.stdout + capsys.readouterr().out
+
+
 def test_help_shows_the_options_and_the_commands(command):
     shown = command("--help").output
     for word in ("--trait", "--dose", "--sweep", "calibrate", "export", "bake", "axis"):
