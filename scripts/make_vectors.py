@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from demeanor import Monitor, Scorer, extract_vectors, load_model
+from demeanor import Monitor, Scorer, load_model
 from demeanor.cli import console
 from demeanor.conversation import Conversation, Message
-from demeanor.extraction.activations import kept_activations
+from demeanor.extraction.built_in import extract_built_in
 from demeanor.model.reader import ActivationReader
 from demeanor.traits import load_many
 from demeanor.vectors import built_in
@@ -57,7 +57,7 @@ def main():
     traits = load_many(["all"])
     reader = ActivationReader(*load_model(dtype="float32"))
     with console.stages() as stage:
-        vectors = extract_vectors(reader, traits, kept=kept_activations(), stage=stage).vectors
+        vectors = extract_built_in(reader, stage).vectors
     del reader
     replies = held_out(traits)
     (own, decided), (other, decided_other) = (judged(vectors, dtype, replies) for dtype in ("float32", "bfloat16"))

@@ -9,7 +9,9 @@ from demeanor import PersonaVectorExtractor, Scorer, VectorSet
 from demeanor.conversation import from_text
 from demeanor.data.labelled import as_labelled
 from demeanor.errors import ExtractionError
-from demeanor.extraction.adaptation import LEARNT_FROM, adapt, adapt_activations, fresh, recalibrate, without_prior
+from demeanor.extraction.adaptation import LEARNT_FROM, adapt, adapt_activations
+from demeanor.extraction.from_labels import without_prior
+from demeanor.extraction.recalibration import fresh, recalibrate
 from demeanor.extraction.sampling import choose_to_label
 from demeanor.measure.metrics import auroc
 from demeanor.measure.thresholds import fit_threshold

@@ -7,6 +7,7 @@ import torch
 
 from demeanor import Scorer, VectorSet, load_model, traits
 from demeanor.cli import console
+from demeanor.extraction import kept
 from demeanor.extraction.directions import METHODS, fit_layers
 from demeanor.extraction.examples import read_traits
 from demeanor.extraction.pipeline import READING_METHOD, made_from
@@ -67,6 +68,27 @@ def test_the_card_says_that_both_dtypes_were_tried_and_neither_warns(shipped):
     for dtype in ("float32", "bfloat16"):
         assert shipped.check_model(replace(shipped.model, dtype=dtype)) == []
     assert "float16" in shipped.check_model(replace(shipped.model, dtype="float16"))[0]
+
+
+def test_its_examples_are_two_replies_a_trait_the_high_pole_s_first(shipped):
+    found = built_in.examples()
+    assert {e.trait for e in found} <= set(shipped.traits)
+    assert [e.high for e in found] == [True, False] * len({e.trait for e in found})
+    assert all(high.prompt == low.prompt and high.trait == low.trait for high, low in zip(found[::2], found[1::2], strict=True))
+    assert built_in.load().fingerprint() == shipped.fingerprint()
+
+
+def test_what_is_kept_on_this_machine_is_named_and_emptied(monkeypatch, tmp_path):
+    monkeypatch.setenv("DEMEANOR_CACHE", str(tmp_path))
+    assert [(each.what, each.size) for each in kept.kept()] == [("models", 0), ("activations of packs", 0)]
+    (tmp_path / "models" / "one").mkdir(parents=True)
+    (tmp_path / "models" / "one" / "weights").write_bytes(bytes(30))
+    (tmp_path / "activations.db").write_bytes(bytes(20))
+    models, activations = kept.kept()
+    assert (models.size, models.limit, models.path) == (30, None, tmp_path / "models")
+    assert (activations.size, activations.path) == (20, tmp_path / "activations.db")
+    assert kept.empty() == activations
+    assert [each.size for each in kept.kept()] == [30, 0]
 
 
 def test_no_other_place_needs_it_named(monkeypatch, tmp_path):

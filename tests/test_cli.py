@@ -494,7 +494,7 @@ def test_a_sheet_for_a_trait_of_the_users_goes_by_what_the_user_says(run, tmp_pa
 @pytest.mark.usefixtures("fake_scorer")
 def test_labels_that_go_against_the_trait_calibrate_nothing(run, tmp_path, monkeypatch):
     made = SimpleNamespace(interval=Interval(0.0, 0.2), auroc=0.1)
-    monkeypatch.setattr("demeanor.extraction.adaptation.recalibrate", lambda *_: made)
+    monkeypatch.setattr("demeanor.extraction.recalibration.recalibrate", lambda *_: made)
     monkeypatch.setattr(FakeScorer, "reader", None, raising=False)
     vector_set().save(tmp_path / "vectors")
     before = {p.name: p.read_bytes() for p in (tmp_path / "vectors").iterdir()}

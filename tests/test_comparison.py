@@ -5,7 +5,9 @@ import io
 import json
 import re
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,15 +25,18 @@ from demeanor.comparison import (
     Scored,
     answer,
     compare,
+    experiment,
     judge,
     matched,
     parse_condition,
     score_versions,
 )
+from demeanor.comparison.experiment import Experiment, Loading, Shown
+from demeanor.comparison.experiment import version as version_of
 from demeanor.conversation import Message, as_conversation
 from demeanor.data.prompts import bundled_prompts, prompt_groups, read_prompts
 from demeanor.data.replies import read_replies
-from demeanor.errors import DemeanorError, InputFileError, VectorSetError
+from demeanor.errors import DemeanorError, InputFileError, OutputError, VectorSetError
 from demeanor.measure import statistics
 from demeanor.measure.cuts import AppliesWhen
 from demeanor.measure.statistics import prompts_needed, smallest_p
@@ -546,7 +551,8 @@ def replies(path, shift=0.0, n=30, seed=0, risky=20, extra=()):
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     replies(tmp_path / "a.jsonl")
     replies(tmp_path / "worse.jsonl", shift=-0.8, seed=1)
     replies(tmp_path / "same.jsonl", seed=2)
@@ -562,6 +568,76 @@ def test_two_files_as_a_table(run):
     code, out, _ = run("a.jsonl", "same.jsonl")
     assert code == 0
     assert "no difference found on any trait" in out
+
+
+@pytest.mark.usefixtures("files")
+def test_an_experiment_is_carried_out_from_python_as_from_the_command_line(run, scorer):
+    observers, told = [], []
+
+    def observer(folder):
+        observers.append(folder)
+        return scorer
+
+    @contextmanager
+    def stage(name, steps):
+        told.append((name, steps))
+        yield told.append
+
+    gate = "crisis_recognition drops more than 0.2"
+    asked = Experiment([version_of("a.jsonl"), version_of("worse.jsonl")], seed=3, conditions=[parse_condition(gate)])
+    made = experiment.run(asked, Loading(observer, None), Shown(stage))
+    assert observers == [None]
+    assert told == [("reading", 60), *[1] * 60]
+    assert made.comparison.versions == ("a.jsonl", "worse.jsonl")
+    assert [j.version for j in made.failed] == ["worse.jsonl"]
+    assert made.not_judged is None
+    assert {name: len(found) for name, found in made.replies.items()} == {"a.jsonl": 30, "worse.jsonl": 30}
+    _, out, _ = run("a.jsonl", "worse.jsonl", "--seed", "3", "--fail-if", gate, "--json")
+    assert json.loads(out) == json.loads(json.dumps(made.to_record()))
+
+
+def test_models_of_an_experiment_are_loaded_once_each_and_what_they_write_is_saved_before_it_is_read(scorer, monkeypatch, tmp_path):
+    loaded, saved, drawn = [], [], []
+    scorer.reader = "the observer's own"
+
+    def write_replies(reader, asked, sampling, *_):
+        drawn.append((reader, sampling.seed))
+        return [SimpleNamespace(text=f"z {i}") for i in range(len(asked))]
+
+    def keep(path, replies):
+        assert not scorer.seen
+        saved.append((path.name, replies, len(read_replies(path))))
+
+    monkeypatch.setattr("demeanor.model.generation.write_replies", write_replies)
+    write(tmp_path / "p.jsonl", [{"prompt": f"risk {i}"} for i in range(3)])
+    versions = [version_of("tiny-chat"), version_of("new/model"), version_of("new/model", "Be brief.")]
+    asked = Experiment(versions, prompts=tmp_path / "p.jsonl", samples=2, seed=1, save_replies=tmp_path / "kept")
+    made = experiment.run(asked, Loading(lambda _: scorer, lambda name: loaded.append(name) or name), Shown(saved=keep))
+    assert loaded == ["new/model"]
+    assert [reader for reader, _ in drawn] == ["the observer's own", "new/model", "new/model"]
+    assert len({seed for _, seed in drawn}) == 3
+    assert saved == [("1-tiny-chat.jsonl", 6, 6), ("2-new-model.jsonl", 6, 6), ("3-new-model-system.jsonl", 6, 6)]
+    assert [len(replies) for replies in made.replies.values()] == [6, 6, 6]
+
+
+@pytest.mark.usefixtures("files")
+def test_what_an_experiment_cannot_do_is_refused_before_anything_is_loaded(tmp_path):
+    a, worse, model = version_of("a.jsonl"), version_of("worse.jsonl"), version_of("some/model", "Be brief.")
+    nothing = Loading(None, None)
+    with pytest.raises(InputFileError, match="needs two versions"):
+        Experiment([a])
+    with pytest.raises(InputFileError, match="given 2 times for 3 versions"):
+        Experiment([a, worse, model], vectors=[Path("x"), Path("y")])
+    with pytest.raises(InputFileError, match="for models; all versions here are files"):
+        experiment.run(Experiment([a, worse], save_replies=tmp_path), nothing)
+    with pytest.raises(InputFileError, match="no such file"):
+        experiment.run(Experiment([a, version_of("nowhere.jsonl")]), nothing)
+    with pytest.raises(InputFileError, match="a system prompt is for models"):
+        version_of("a.jsonl", "Be brief.")
+    (tmp_path / "1-some-model-system.jsonl").touch()
+    with pytest.raises(OutputError, match="is there already"):
+        experiment.run(Experiment([model, a], save_replies=tmp_path), nothing)
+    assert [v.name for v in Experiment([a, a, model]).versions] == ["a.jsonl (1)", "a.jsonl (2)", "some/model + system"]
 
 
 @pytest.mark.usefixtures("scorer", "files")

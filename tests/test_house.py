@@ -11,18 +11,10 @@ import demeanor
 ROOT = Path(demeanor.__file__).parent
 LONGEST = 300  # lines
 ONE_THING = "one thing"
-CIRCLES = {
-    ("demeanor.vectors.storage", "demeanor.vectors.vector_set"),
-}
+CIRCLES: set[tuple[str, ...]] = set()
 LONG = {
-    "demeanor.cli.chat",
-    "demeanor.cli.compare",
-    "demeanor.cli.steer",
-    "demeanor.extraction.adaptation",
     "demeanor.measure.drift",
     "demeanor.spelling",
-    "demeanor.steering.calibrate",
-    "demeanor.vectors.storage",
 }
 
 

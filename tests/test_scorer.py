@@ -14,8 +14,9 @@ from demeanor.model.reader import ActivationReader
 from demeanor.scoring import scorer as scorer_module
 from demeanor.scoring.reading import NotScored, Reading
 from demeanor.scoring.scorer import Scorer
+from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.persona_vector import PersonaVector
-from demeanor.vectors.vector_set import TraitEntry, VectorSet
+from demeanor.vectors.vector_set import VectorSet
 
 CALIBRATIONS = {
     "warmth": Calibration(0.5, 2.0, "platt", ((1.5, 0.25),), 10, 10, "made up"),

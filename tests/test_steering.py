@@ -1,8 +1,11 @@
 """Doses, steered replies, sweeps, ways out to other engines: against planted answers on tiny models, and on the real one."""
 
+import errno
 import json
 import math
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import gguf
@@ -15,8 +18,9 @@ from typer.testing import CliRunner
 
 from demeanor import PersonaVector, Scorer, VectorSet
 from demeanor.conversation import Message
-from demeanor.errors import OutputError, SteeringError, VectorSetError
-from demeanor.extraction.adaptation import without_prior
+from demeanor.errors import ExtractionError, OutputError, SteeringError, VectorSetError
+from demeanor.extraction.axis import NAME, assistant_axis, principal
+from demeanor.extraction.from_labels import without_prior
 from demeanor.model.blocks import decoder_blocks
 from demeanor.model.contexts import Steering
 from demeanor.model.generation import Sampling, write_replies
@@ -25,14 +29,16 @@ from demeanor.model.operators import Intervention
 from demeanor.model.pretrained import cast
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
+from demeanor.scoring import NotScored, Reading
 from demeanor.steering import Plan, plan_doses, plan_projection, steered_replies, steering_hooks
-from demeanor.steering.axis import principal
 from demeanor.steering.bake import bake, save_baked
-from demeanor.steering.calibrate import Bounds, Point, Shift, Sweep, default_prompts, keep, paired, perplexity_ratio, sweep
+from demeanor.steering.calibrate import default_prompts, keep, paired, perplexity_ratio, sweep
 from demeanor.steering.capability import ITEMS, accuracy
 from demeanor.steering.coherence import early_kl, log_likelihoods, perplexities, repetition
 from demeanor.steering.dose import REFUSE, WARN, wall
 from demeanor.steering.engines import write_control_vector, write_lm_eval
+from demeanor.steering.side_by_side import side_by_side
+from demeanor.steering.sweeps import Bounds, Point, Shift, Sweep
 from demeanor.steering.words import WordReader
 from demeanor.traits import ContrastPair, TraitDefinition
 
@@ -482,6 +488,30 @@ def test_a_folder_that_holds_something_is_not_baked_over(reader, tmp_path):
         save_baked(reader, plan(), tmp_path)
 
 
+@pytest.mark.parametrize("there", [False, True], ids=["nothing there", "an empty folder there"])
+def test_a_baked_model_is_written_whole_or_not_at_all(reader, tmp_path, monkeypatch, there):
+    def full(folder):
+        assert any(path.suffix == ".safetensors" for path in folder.iterdir())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if there:
+        (tmp_path / "baked").mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(reader.tokenizer, "save_pretrained", full)
+        with pytest.raises(OutputError, match=r"cannot write the model to .*: No space left on device; nothing was kept"):
+            save_baked(reader, plan(), tmp_path / "baked")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == (["baked"] if there else [])
+    save_baked(reader, plan(), tmp_path / "baked")
+    assert [path.name for path in tmp_path.iterdir()] == ["baked"]
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "baked").config.num_hidden_layers == reader.n_layers
+
+
+def test_the_folder_that_one_is_in_cannot_become_a_baked_model(reader, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="the folder that you are in"):
+        save_baked(reader, plan(), Path())
+
+
 # training
 
 
@@ -533,6 +563,40 @@ def test_a_vector_of_several_layers_is_refused(llama):
         steering_hooks(llama, wide, 1.0)
 
 
+def test_what_is_open_around_a_batch_knows_whose_rows_it_is_and_changes_no_draw(reader):
+    asked = [[Message("user", "so " * (i % 5) + f"hello {i}")] for i in range(40)]
+    seen = []
+
+    @contextmanager
+    def around(places):
+        seen.append(list(places))
+        yield
+
+    written = write_replies(reader, asked, Sampling(3, seed=2), around=around)
+    assert written == write_replies(reader, asked, Sampling(3, seed=2))
+    assert sorted(i for places in seen for i in places) == list(range(40))
+    assert [len(places) for places in seen] == [32, 8]
+
+
+def test_side_by_side_is_the_plain_reply_and_each_plan_s_with_its_reading(reader):
+    class Stub:
+        def __init__(self):
+            self.reader = reader
+
+        def score_many(self, talks):
+            for i, talk in enumerate(talks):
+                assert [m.role for m in talk.messages] == ["user", "assistant"]
+                yield NotScored("silent") if i == 1 else Reading({}, {}, "tiny-chat")
+
+    found = side_by_side(Stub(), "I cannot sleep.", [plan(), Plan()], Sampling(6, seed=4))
+    assert found.not_scored == 1
+    record = found.to_record()
+    assert record["prompt"] == "I cannot sleep."
+    assert [set(row) for row in record["replies"]] == [{"reply", "applied", "demeanor"}] * 3
+    together = steered_replies(reader, PROMPTS[:1] * 3, [Plan(), plan(), Plan()], Sampling(6, seed=4))
+    assert [r.text for r in found.replies] == [r.text for r in together]
+
+
 # the axis
 
 
@@ -540,6 +604,23 @@ def test_principal_components_by_hand():
     shares, first = principal([np.array([3.0, 0, 0]), np.array([-3.0, 0, 0]), np.array([0, 1.0, 0]), np.array([0, -1.0, 0])])
     assert shares[:2] == pytest.approx([0.9, 0.1])
     assert abs(first[0]) == pytest.approx(1)
+
+
+def test_an_axis_is_saved_as_a_vector_set_that_says_what_made_it(reader, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    made = assistant_axis(reader, 4, Sampling(4))
+    loaded = VectorSet.load(made.vectors.save(tmp_path / "axis"))
+    assert list(loaded.traits) == [NAME]
+    assert loaded.created == "1970-01-01"
+    assert set(loaded.versions) == {"torch", "transformers", "demeanor", "python"}
+    assert loaded.model == identify(reader.model, reader.tokenizer)
+    assert loaded[NAME].reading.metadata["questions"] == 4
+    assert plan_projection(loaded, NAME, "floor", loaded.neutral_norm).applied[0].coefficient == loaded[NAME].steering.metadata["floor"]
+
+
+def test_an_axis_takes_four_questions_or_more(reader):
+    with pytest.raises(ExtractionError, match="4 to 12 questions, not 3"):
+        assistant_axis(reader, 3)
 
 
 # the command line
@@ -609,6 +690,16 @@ def test_what_is_written_for_elsewhere_warns_of_a_large_dose_too(command, reader
     assert found.exception is None
     assert "may stop making sense" in " ".join((found.stderr + capsys.readouterr().err).split())
     assert (tmp_path / "warm.gguf").exists()
+
+
+def test_the_axis_of_a_model_is_saved_and_told(command, reader, monkeypatch, tmp_path, capsys):
+    from demeanor.cli import console
+
+    monkeypatch.setattr(console, "load_reader", lambda *_: reader)
+    found = command("axis", "--questions", "4", "--max-tokens", "3", "--output", tmp_path / "axis")
+    assert found.exception is None
+    assert list(VectorSet.load(tmp_path / "axis").traits) == [NAME]
+    assert "default against roles on questions that it has not seen" in found.stdout + capsys.readouterr().out
 
 
 def test_help_shows_the_options_and_the_commands(command):

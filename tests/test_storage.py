@@ -12,6 +12,7 @@ from artifacts import CALIBRATION, MODEL, edit_manifest, entry, measured, unit, 
 
 from demeanor import VectorSet
 from demeanor.errors import DamagedVectorSetError, FormatVersionError, OutputError, VectorSetError, WrongModelError
+from demeanor.vectors import folder as folders
 from demeanor.vectors import storage
 
 
@@ -220,7 +221,7 @@ def fail_at_call(monkeypatch, owner, name, call):
 
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
-    [(storage, "_write", 2), (storage.os, "replace", 1), (storage.os, "replace", 2)],
+    [(folders, "_sync", 2), (folders.os, "replace", 1), (folders.os, "replace", 2)],
     ids=["while writing", "while putting the old set aside", "while putting the new set in place"],
 )
 def test_a_failure_keeps_the_old_set_and_leaves_nothing_else(saved, monkeypatch, owner, name, call):
@@ -234,7 +235,7 @@ def test_a_failure_keeps_the_old_set_and_leaves_nothing_else(saved, monkeypatch,
 
 def test_where_other_files_cannot_be_moved_it_says_that_the_set_is_saved_and_where_they_are(saved, monkeypatch):
     (saved / "report.html").write_text("mine")
-    fail_at_call(monkeypatch, storage.os, "replace", 3)
+    fail_at_call(monkeypatch, folders.os, "replace", 3)
     with pytest.raises(OutputError, match=r"is saved in .*No space left on device; move the rest from ") as caught:
         vector_set(entry("patience")).save(saved)
     assert list(VectorSet.load(saved).traits) == ["patience"]
@@ -242,7 +243,7 @@ def test_where_other_files_cannot_be_moved_it_says_that_the_set_is_saved_and_whe
 
 
 def test_a_failure_leaves_nothing_where_there_was_nothing(tmp_path, monkeypatch):
-    fail_at_call(monkeypatch, storage, "_write", 2)
+    fail_at_call(monkeypatch, folders, "_sync", 2)
     with pytest.raises(OutputError, match="No space left on device; nothing was kept"):
         vector_set().save(tmp_path / "vectors")
     assert list(tmp_path.iterdir()) == []

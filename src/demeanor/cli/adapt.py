@@ -51,7 +51,7 @@ def adapt(
         raise InputFileError(f"no row of {input_file} has a label, and a new trait has nothing else to be made of")
     scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
     from demeanor.extraction.adaptation import adapt as fit
-    from demeanor.extraction.adaptation import without_prior
+    from demeanor.extraction.from_labels import without_prior
 
     base = without_prior(scorer.vectors, trait, safe_pole) if safe_pole else scorer.vectors
     reads = base[trait].reads

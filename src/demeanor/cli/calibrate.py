@@ -47,13 +47,13 @@ def calibrate(
     entry = VectorSet.load(vectors)[trait]
     labelled = read_labelled(input_file, entry.reads)
     note_size(labelled)
-    from demeanor.extraction.adaptation import fresh
+    from demeanor.extraction.recalibration import fresh
 
     left_out = len(labelled.target) - len(fresh(entry, labelled).target)
     if left_out:
         console.note(f"{left_out} of them are left out: {trait} was adapted to them, so they say nothing of fresh replies")
     scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
-    from demeanor.extraction.adaptation import recalibrate
+    from demeanor.extraction.recalibration import recalibrate
 
     wanted: list[tuple[ErrorKind, float]] = [("miss", r) for r in miss_rate or []]
     wanted += [("false_alarm", r) for r in false_alarm_rate or []]

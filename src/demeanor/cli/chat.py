@@ -11,15 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from demeanor.cli import console
+from demeanor.cli.chat_shown import STYLES, heated, policy_table, show, verdict
 from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
 from demeanor.errors import ConversationError, DemeanorError, PolicyError, nearest
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-    from rich.text import Text
-
-    from demeanor.monitor.decision import Decision
     from demeanor.monitor.session import Monitor, Session
     from demeanor.monitor.stream import ReplyStream
     from demeanor.steering import Plan
@@ -30,14 +26,6 @@ COMMANDS = {
     "/policy": "the rules and where they fire",
     "/new": "begin a new conversation",
     "/quit": "leave (or Ctrl-D); Ctrl-C breaks off a reply",
-}
-STYLES = {"allow": "green", "flag": "yellow", "substitute": "red", "escalate": "bold red"}
-SIGNS = {"allow": "●", "flag": "▲", "substitute": "✕", "escalate": "✕"}
-SPOKEN = {
-    "allow": "allowed",
-    "flag": "flagged for review",
-    "substitute": "replaced by a reviewed reply",
-    "escalate": "replaced, and a person called in",
 }
 
 
@@ -120,11 +108,11 @@ class Chat:
         stream = self.session.write(replace(self.sampling, seed=self.sampling.seed + self.turns), steering)
         self.turns, self.last = self.turns + 1, stream
         try:
-            _show(stream, self.monitor)
+            show(stream, self.monitor)
         except KeyboardInterrupt:
             console.note("broken off")
         if stream.decision is not None:
-            console.out.print(_verdict(stream.decision), soft_wrap=True)
+            console.out.print(verdict(stream.decision), soft_wrap=True)
             if stream.decision.unrecorded:
                 console.problem(f"not in the audit log: {stream.decision.unrecorded}")
 
@@ -135,7 +123,7 @@ class Chat:
         elif name == "/why":
             self.why()
         elif name == "/policy":
-            console.out.print(_policy(self.monitor))
+            console.out.print(policy_table(self.monitor))
             console.note(self.monitor.drift_note)
         elif name == "/new":
             self.begin()
@@ -148,7 +136,7 @@ class Chat:
 
     def steer(self, words: tuple[str, ...]) -> None:
         """Set the steering, end it, or say what it is. Raises SteeringError."""
-        from demeanor.cli.steer import parse_doses
+        from demeanor.cli.doses import parse_doses
         from demeanor.steering import plan_doses
 
         scorer = self.monitor.scorer
@@ -175,7 +163,7 @@ class Chat:
         if decision is None or self.last is None:
             console.note("no reply has been judged yet")
             return
-        console.out.print(_verdict(decision), soft_wrap=True)
+        console.out.print(verdict(decision), soft_wrap=True)
         for result in decision.results:
             style = {"fired": STYLES[result.action], "raised": STYLES[result.action], "not scored": "yellow"}.get(result.state, "dim")
             console.out.print(Text(f"  {result.explanation}", style=style), soft_wrap=True)
@@ -184,7 +172,7 @@ class Chat:
                 most = ", ".join(f"{token.strip()!r} {z:+.1f}" for token, z in pushes)
                 console.out.print(f"  pushed {trait} most: {most}", soft_wrap=True, markup=False)
         if not decision.shown and self.last.text:
-            console.out.print(Text("  withheld: ", style="dim") + _heated(self.session, decision, self.last.text), soft_wrap=True)
+            console.out.print(Text("  withheld: ", style="dim") + heated(self.session, decision, self.last.text), soft_wrap=True)
         if decision.drift is not None:
             for trait, state in decision.drift.items():
                 console.out.print(f"  drift of {trait}: {state.level}", soft_wrap=True, markup=False)
@@ -213,93 +201,3 @@ def _lines() -> Iterator[str]:
         if line:
             console.out.print(f"\nyou › {line}", markup=False, soft_wrap=True)
             yield line
-
-
-def _show(stream: ReplyStream, monitor: Monitor) -> None:
-    """The reply with its readings beside it: as it grows on a terminal, once it is there elsewhere."""
-    if not console.out.is_terminal:
-        for _ in stream:
-            pass
-        console.out.print(_frame(stream, monitor))
-        return
-    from rich.live import Live
-
-    with Live(console=console.out, get_renderable=lambda: _frame(stream, monitor), refresh_per_second=8, vertical_overflow="visible"):
-        for _ in stream:
-            pass
-
-
-def _frame(stream: ReplyStream, monitor: Monitor) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
-
-    text = Text("bot › ", style="bold") + Text(stream.shown, style="not bold")
-    if stream.decision is None:
-        held = len(stream.text[len(stream.shown) :].split())
-        text += Text(f" … {held} words held back" if held else " …", style="dim not bold")
-    grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
-    grid.add_column(ratio=1)
-    grid.add_column(no_wrap=True)
-    grid.add_row(text, _readings(stream, monitor))
-    return grid
-
-
-def _readings(stream: ReplyStream, monitor: Monitor) -> Table:
-    """The z of each trait, of the reply so far or of the whole."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from demeanor.cli.tables import bar
-
-    decision = stream.decision
-    z = {t: s.z for t, s in decision.reading.scores.items()} if decision and decision.reading else stream.z
-    vectors = monitor.scorer.vectors  # type: ignore[union-attr]
-    table = Table.grid(padding=(0, 1, 0, 0))
-    for trait, value in z.items():
-        user = vectors[trait].reads == "user"
-        colour = "green" if vectors[trait].on_safe_side(value) else "red"
-        name = trait.replace("_", " ") if user else trait.split("_")[0]
-        table.add_row(Text(name[:14], "dim"), bar(value, colour), Text(f"{value:+.1f}", colour))
-    if decision is not None and decision.reading is None:
-        table.add_row(Text("NOT scored", "bold yellow"))
-    return table
-
-
-def _verdict(decision: Decision) -> Text:
-    from rich.text import Text
-
-    style = STYLES[decision.action]
-    line = Text(f"{SIGNS[decision.action]} {SPOKEN[decision.action]}", style=style)
-    if decision.rules:
-        line += Text(f"  {', '.join(decision.rules)}", style="dim")
-    if decision.not_scored:
-        line += Text(f"  NOT scored: {decision.not_scored}", style="yellow")
-    return line
-
-
-def _heated(session: Session, decision: Decision, text: str) -> Text:
-    """A reply with the tokens coloured that pushed the trait of the first rule that fired."""
-    from rich.text import Text
-
-    fired = next((r for r in decision.results if r.state in ("fired", "raised")), None)
-    if session.reading is None or fired is None or fired.trait not in session.reading.tokens.z:
-        return Text(text)
-    heated = Text()
-    for token, z in zip(session.reading.tokens.tokens, session.reading.tokens.z[fired.trait], strict=True):
-        danger = z if fired.unsafe_side == "above" else -z
-        heated.append(token, style="bold red" if danger > 3 else "red" if danger > 1 else "")
-    return heated
-
-
-def _policy(monitor: Monitor) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="dim", title=f"policy {monitor.policy.policy.identity}", title_justify="left")
-    for column in ("rule", "fires where", "action"):
-        table.add_column(column, overflow="fold")
-    for resolved in monitor.policy.rules:
-        words = f"{resolved.rule.trait} {resolved.cut.words}"
-        if (also := resolved.condition) is not None:
-            words += f", and in the user's last {also.last_turns} turns {also.trait} {also.cut.words}"
-        table.add_row(resolved.rule.name, words, f"[{STYLES[resolved.rule.action]}]{resolved.rule.action}[/]")
-    return table

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,26 +12,13 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, OtherModel
-from demeanor.errors import DemeanorError, InputFileError, OutputError
+from demeanor.errors import InputFileError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from demeanor.comparison import Comparison, Judged, Share
-    from demeanor.data.prompts import Prompt
-    from demeanor.data.replies import Reply
-    from demeanor.model.generation import Sampling
-    from demeanor.scoring import Scorer
-
-
-@dataclass(frozen=True)
-class Version:
-    """A version as it was named on the command line: a file of replies, or a model that is to answer."""
-
-    name: str
-    source: str
-    is_file: bool
-    system: str | None = None
+    from demeanor.comparison.experiment import Result, Version
 
 
 def compare(
@@ -83,72 +71,48 @@ def compare(
 
     Example: demeanor compare before.jsonl after.jsonl --fail-if "crisis_recognition drops more than 0.2"
     """
-    from demeanor.comparison.gate import check_trait, judge, parse_condition
-    from demeanor.comparison.matching import matched
-    from demeanor.comparison.versions import safe_poles, score_versions
-    from demeanor.data.prompts import bundled_prompts, prompt_groups, read_prompts
-    from demeanor.data.replies import read_replies
+    from demeanor.comparison import experiment
+    from demeanor.comparison.gate import parse_condition
 
     conditions = [parse_condition(text) for text in fail_if or ()]
     chosen = parse_versions(versions, system or [])
-    folders = list(dict.fromkeys(vectors or ()))
-    if len(folders) > 1 and len(vectors or ()) != len(chosen):
-        raise InputFileError(f"--vectors is given {len(vectors or ())} times for {len(chosen)} versions; give one, or one for each")
-    replies = {v.name: read_replies(Path(v.source)) for v in chosen if v.is_file}
-    models = [v for v in chosen if not v.is_file]
-    saved = {} if save_replies is None else _places(save_replies, models)
+    asked = experiment.Experiment(
+        chosen, vectors or [], prompts, samples, max_tokens, temperature, seed, match, conditions, size, save_replies
+    )
     console.check_places({f"version {i}": Path(v.source) for i, v in enumerate(chosen, 1) if v.is_file}, {"--report": report})
-    if not models:
-        matched(replies, match)
-        if prompts is not None or save_replies is not None:
-            raise InputFileError("--prompts and --save-replies are for models; all versions here are files")
-    asked = (read_prompts(prompts) if prompts is not None else bundled_prompts()) if models else {}
-    groups = prompt_groups(prompts) if models and prompts is not None else {}
-    scorers = _observers(chosen, folders, vectors or [], device, dtype, allow_other_model)
-    poles = safe_poles([s.vectors for s in scorers.values()])
-    for condition in conditions:
-        check_trait(condition, list(poles))
-    if models:
-        from demeanor.model.generation import Sampling
-
-        sampling = Sampling(max_tokens, temperature, seed=seed)
-        replies |= _write(chosen, asked, groups, samples, sampling, scorers, device, dtype)
-        for name, path in saved.items():
-            _save(path, replies[name])
-    paired = matched({v.name: replies[v.name] for v in chosen}, match)
-    own = len(folders) > 1
-    with console.stages() as stage:
-        step = stage("reading", sum(map(len, paired.values())))
-        scored, units = score_versions(paired, scorers if own else next(iter(scorers.values())), step)
-    from demeanor.comparison.compare import compare as run
-
-    made = run(scored, poles, units, size, seed)
-    judged: list[Judged] = []
-    not_judged: DemeanorError | None = None
-    try:
-        judged = [j for condition in conditions for j in judge(condition, made)]
-    except DemeanorError as error:  # what was measured is shown first
-        not_judged = error
+    made = experiment.run(
+        asked,
+        experiment.Loading(
+            lambda folder: console.load_scorer(folder, None, device, dtype, allow_other_model),
+            lambda model: console.load_reader(model, None, device, dtype),
+        ),
+        experiment.Shown(_stage, lambda path, replies: console.note(f"{replies} replies in {path}")),
+    )
     if report is not None:
         from demeanor.reports.comparison import write_report
 
-        write_report(made, report, judged)
+        write_report(made.comparison, report, made.judged)
     if as_json:
-        record = made.to_record() | {"conditions": [_judged(j) for j in judged]}
-        typer.echo(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(made.to_record(), indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        _print(made, judged)
+        _print(made.comparison, made.judged)
     if report is not None:
         console.note(f"report in {report}")
-    if not_judged is not None:
-        raise not_judged
-    _exit(made, judged)
+    if made.not_judged is not None:  # what was measured is shown first
+        raise made.not_judged
+    _exit(made)
+
+
+@contextmanager
+def _stage(name: str, steps: int) -> Iterator[Callable[[int], None]]:
+    with console.stages() as stage:
+        yield stage(name, steps)
 
 
 def parse_versions(sources: list[str], systems: list[str]) -> list[Version]:
     """The versions with distinct names and their system prompts. Raises InputFileError."""
-    if len(sources) < 2:
-        raise InputFileError("a comparison needs two versions; name at least two files of replies or models")
+    from demeanor.comparison.experiment import told_apart, version
+
     prompts: dict[int, str] = {}
     for text in systems:
         place, given, prompt = text.partition("=")
@@ -157,17 +121,10 @@ def parse_versions(sources: list[str], systems: list[str]) -> list[Version]:
         if int(place) - 1 in prompts:
             raise InputFileError(f"--system is given twice for version {int(place)}; give it once")
         prompts[int(place) - 1] = _text_of(prompt)
-    found: list[Version] = []
-    for i, source in enumerate(sources):
-        is_file = not source.endswith(".gguf") and (Path(source).is_file() or source.endswith((".jsonl", ".jsonl.gz", ".json", ".csv")))
-        if is_file and i in prompts:
+    for i in prompts:
+        if version(sources[i]).is_file:
             raise InputFileError(f"version {i + 1} is a file of replies that are written already; --system is for models")
-        name = Path(source).name if is_file else source + (" + system" if i in prompts else "")
-        found.append(Version(name, source, is_file, prompts.get(i)))
-    names = [v.name for v in found]
-    return [
-        Version(f"{v.name} ({i})" if names.count(v.name) > 1 else v.name, v.source, v.is_file, v.system) for i, v in enumerate(found, 1)
-    ]
+    return told_apart([version(source, prompts.get(i)) for i, source in enumerate(sources)])
 
 
 def _text_of(prompt: str) -> str:
@@ -180,85 +137,19 @@ def _text_of(prompt: str) -> str:
     return prompt.strip()
 
 
-def _observers(
-    chosen: list[Version], folders: list[Path], given: list[Path], device: str, dtype: str, allow_other_model: bool
-) -> dict[str, Scorer]:
-    """Who reads each version's replies; one and the same for all unless each has its own vectors."""
-    wanted: list[Path | None] = [*folders] or [None]
-    loaded = {folder: console.load_scorer(folder, None, device, dtype, allow_other_model) for folder in wanted}
-    own: list[Path | None] = [*given] if len(folders) > 1 else wanted * len(chosen)
-    return {version.name: loaded[folder] for version, folder in zip(chosen, own, strict=True)}
-
-
-def _write(
-    chosen: list[Version],
-    asked: dict[str, Prompt],
-    groups: dict[str, str],
-    samples: int,
-    sampling: Sampling,
-    scorers: dict[str, Scorer],
-    device: str,
-    dtype: str,
-) -> dict[str, list[Reply]]:
-    """What the models answer, one model after the other."""
-    from demeanor.comparison.versions import answer
-    from demeanor.model.loading import full_name
-
-    found: dict[str, list[Reply]] = {}
-    at_hand = {scorer.vectors.model.name: scorer.reader for scorer in scorers.values() if not scorer.warnings}
-    for number, version in enumerate(chosen):
-        if version.is_file:
-            continue
-        source = full_name(version.source)
-        if source not in at_hand:
-            later = {full_name(v.source) for v in chosen[number:]} | {scorer.vectors.model.name for scorer in scorers.values()}
-            at_hand = {name: reader for name, reader in at_hand.items() if name in later}
-            at_hand[source] = console.load_reader(version.source, None, device, dtype)
-        with console.stages() as stage:
-            step = stage(f"{version.name} answers", len(asked) * samples)
-            found[version.name] = answer(at_hand[source], asked, sampling, samples, version.system, number, step, groups)
-    return found
-
-
-def _places(folder: Path, models: list[Version]) -> dict[str, Path]:
-    """Where what each model writes is kept. Raises OutputError where something is there already: it may be a version to compare with."""
-    import re
-
-    found = {}
-    for i, version in enumerate(models, 1):
-        path = folder / f"{i}-{re.sub(r'[^a-zA-Z0-9.]+', '-', version.name).strip('-')}.jsonl"
-        if path.exists():
-            raise OutputError(f"{path} is there already; name another folder with --save-replies")
-        found[version.name] = path
-    return found
-
-
-def _save(path: Path, replies: list[Reply]) -> None:
-    from demeanor.data.rows import to_line, writing
-
-    with writing(path) as file:
-        file.writelines(to_line(row.to_record()) for row in replies)
-    console.note(f"{len(replies)} replies in {path}")
-
-
-def _judged(j: Judged) -> dict[str, str]:
-    return {"condition": str(j.condition), "version": j.version, "outcome": j.outcome, "reason": j.reason}
-
-
-def _exit(made: Comparison, judged: list[Judged]) -> None:
-    for t in made.tallies:
+def _exit(made: Result) -> None:
+    for t in made.comparison.tallies:
         if t.not_scored:
             console.problem(f"{t.version}: {t.not_scored} of {t.replies} replies could not be scored, the first: {t.first_error}")
-    failed = [j for j in judged if j.outcome == "fails"]
-    for j in failed:
+    for j in made.failed:
         console.problem(f"{j.version}: {j.condition}: {j.reason}")
-    if failed:
+    if made.failed:
         raise typer.Exit(1)
-    if made.not_scored:
+    if made.comparison.not_scored:
         raise typer.Exit(3)
 
 
-def _print(made: Comparison, judged: list[Judged]) -> None:
+def _print(made: Comparison, judged: Sequence[Judged]) -> None:
     from rich.markup import escape
 
     out, first = console.out, made.versions[0]

@@ -213,7 +213,7 @@ def vector_set(vectors: Path | None, model: str | None = None) -> VectorSet:
     with loading("the vectors"):
         from demeanor.vectors import VectorSet, built_in
 
-        return VectorSet.load(folder or built_in.FOLDER)
+        return built_in.load() if folder is None else VectorSet.load(folder)
 
 
 def load_scorer(vectors: VectorSet | Path | None, model: str | None, device: str, dtype: str, allow_other_model: bool) -> Scorer:

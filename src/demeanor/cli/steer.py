@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,16 +10,15 @@ import typer
 from typer.core import TyperGroup
 
 from demeanor.cli import console
+from demeanor.cli.axis import axis
 from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
+from demeanor.cli.doses import numbers, parse_doses, parse_sweep
 from demeanor.errors import SteeringError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from demeanor.model.reader import ActivationReader
-    from demeanor.scoring import Reading, Scorer
-    from demeanor.steering import Plan, SteeredReply
-    from demeanor.steering.calibrate import Sweep
+    from demeanor.steering import Plan
+    from demeanor.steering.sweeps import Sweep
 
 WORDS = "demeanor.steer.words"
 
@@ -93,10 +91,10 @@ def steer(
     steps = parse_sweep(sweep, doses)
     console.check_layers(layers)
     scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
-    from demeanor.conversation import Conversation, Message
+    from demeanor.cli.steering_tables import side_by_side_table
     from demeanor.model.generation import Sampling
-    from demeanor.scoring import NotScored
-    from demeanor.steering import Plan, plan_doses, plan_projection, steered_replies
+    from demeanor.steering import plan_doses, plan_projection
+    from demeanor.steering.side_by_side import side_by_side
 
     for name in doses:
         scorer.vectors[name]
@@ -106,22 +104,15 @@ def steer(
         chosen = [plan_doses(scorer.vectors, d, norms, at, where, raw, while_wrong, force) for d in steps]
     else:
         chosen = [plan_projection(scorer.vectors, name, operation, norms, tau, at, where) for name in doses]
-    plans = [Plan(), *chosen]
-    _warn(plans)
-    said = [Message("user", prompt)]
+    _warn(chosen)
     with console.err.status("writing"):
-        replies = steered_replies(scorer.reader, [said] * len(plans), plans, Sampling(max_tokens, temperature, seed=seed))
-        readings = list(scorer.score_many([Conversation((*said, Message("assistant", r.text))) for r in replies]))
+        found = side_by_side(scorer, prompt, chosen, Sampling(max_tokens, temperature, seed=seed))
     if as_json:
-        rows = [
-            {"reply": r.text, "applied": [a.to_record() for a in r.applied], "demeanor": s.to_record()}
-            for r, s in zip(replies, readings, strict=True)
-        ]
-        typer.echo(json.dumps({"prompt": prompt, "replies": rows}, indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(found.to_record(), indent=1, ensure_ascii=False))
     else:
-        console.out.print(_side_by_side(replies, readings, scorer))  # type: ignore[arg-type]
-    if unread := sum(isinstance(s, NotScored) for s in readings):
-        console.problem(f"{unread} of {len(readings)} replies could not be scored")
+        console.out.print(side_by_side_table(found, scorer))
+    if found.not_scored:
+        console.problem(f"{found.not_scored} of {len(found.readings)} replies could not be scored")
         raise typer.Exit(3)
 
 
@@ -156,7 +147,7 @@ def calibrate(
     console.check_places({} if prompts is None else {"--prompts": prompts}, {"--report": report})
     if n < 1:
         raise SteeringError(f"--n {n} leaves no prompt to answer; give at least 1")
-    strengths = _numbers(doses, "--doses")
+    strengths = numbers(doses, "--doses")
     pack = load(trait)
     asked = prompts_of(prompts) if prompts is not None else None
     if save and vectors is None:
@@ -164,8 +155,10 @@ def calibrate(
     if save and vectors is not None:
         refuse_foreign(vectors)
     scorer = console.load_scorer(vectors, model, device, dtype, False)
+    from demeanor.cli.steering_tables import sweep_table
     from demeanor.model.generation import Sampling
     from demeanor.steering import calibrate as measuring
+    from demeanor.steering.sweeps import Bounds
 
     with console.stages() as stage:
         found = measuring.sweep(
@@ -177,10 +170,10 @@ def calibrate(
             asked if asked is not None else measuring.default_prompts(pack, n),
             where,
             Sampling(max_new_tokens=max_tokens),
-            measuring.Bounds(perplexity_ratio=max_ratio),
+            Bounds(perplexity_ratio=max_ratio),
             stage,
         )
-    console.out.print(_curve(found))
+    console.out.print(sweep_table(found))
     if output is not None:
         with writing(output) as file:
             json.dump(found.to_record(), file, indent=1)
@@ -189,7 +182,7 @@ def calibrate(
 
         write_report([found], report)
         console.note(f"curves in {report}")
-    usable = [p for p in (_recommend(found, "high", 1), _recommend(found, "low", -1)) if p is not None]
+    usable = any([_recommend(found, "high", 1), _recommend(found, "low", -1)])
     if save and vectors is not None and usable:
         measuring.keep(scorer, pack, found).save(vectors)
         console.note(f"layer and doses kept in {vectors}")
@@ -242,36 +235,7 @@ def bake(
         console.note(f"{applied} baked into {output}")
 
 
-@app.command()
-def axis(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the vector set to make.")] = Path("axis"),
-    questions: Annotated[int, typer.Option("--questions", help="How many questions each role answers (at most 12).")] = 8,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Length of an answer.")] = 48,
-    model: console.Model = console.EMBEDDED,
-    quantization: console.Quantization = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-) -> None:
-    """Find the assistant axis: how the default assistant's activations differ from those of 24 roles that it plays.
-
-    Saved as a vector set with one trait, `assistant_axis`, to score, monitor and cap with like any other.
-    """
-    from demeanor.vectors.storage import refuse_foreign
-
-    refuse_foreign(output)
-    reader = console.load_reader(model, quantization, device, dtype)
-    from demeanor.model.generation import Sampling
-    from demeanor.steering.axis import assistant_axis
-
-    with console.stages() as stage:
-        made = assistant_axis(reader, questions, Sampling(max_new_tokens=max_tokens), stage)
-    made.vectors.save(output)
-    out = console.out
-    out.print(f"axis at layer {made.layer}, strength {made.strength:.1f}; saved in {output}")
-    out.print(f"default against roles on questions that it has not seen: AUROC {made.auroc:.2f} (0.5 is guessing)")
-    shares = ", ".join(f"{share:.0%}" for share in made.shares[:5])
-    out.print(f"variance of the role vectors by principal component: {shares}; the axis lies at cosine {made.pc1:+.2f} to the first")
-    out.print("nearest to the assistant: " + ", ".join(made.roles[:4]) + "; farthest: " + ", ".join(made.roles[-4:]))
+app.command()(axis)
 
 
 def _planned(
@@ -293,28 +257,6 @@ def _warn(plans: list[Plan]) -> None:
         console.err.print(f"[yellow]warning:[/] {warning}")
 
 
-def parse_doses(traits: list[str], dose: float | None, needed: bool = True) -> dict[str, float]:
-    """--trait NAME=DOSE, or --trait NAME with --dose. Raises SteeringError."""
-    if not traits:
-        raise SteeringError("no trait is given to steer; name one: --trait empathetic_responsiveness --dose 0.1")
-    found: dict[str, float] = {}
-    for text in traits:
-        name, _, own = text.partition("=")
-        if name in found:
-            raise SteeringError(f"--trait {name} is given twice; give it once, with one dose")
-        if own:
-            found[name] = _numbers(own, f"the dose of {name}")[0]
-        elif dose is not None:
-            found[name] = dose
-        elif needed:
-            raise SteeringError(f"no dose for {name}; give --dose 0.1 or --trait {name}=0.1")
-        else:
-            found[name] = 0.0
-    if bad := [name for name, value in found.items() if not math.isfinite(value)]:
-        raise SteeringError(f"the dose of {bad[0]} is no finite number")
-    return found
-
-
 def _refuse_contradictions(
     traits: list[str], dose: float | None, sweep: str | None, operation: str, tau: float | None, while_wrong: bool, raw: bool, force: bool
 ) -> None:
@@ -329,73 +271,8 @@ def _refuse_contradictions(
         raise SteeringError(f"--sweep names the doses, so {idle[0]} beside it is one too many; leave one of them out")
 
 
-def parse_sweep(sweep: str | None, doses: dict[str, float]) -> list[dict[str, float]]:
-    """The doses of each column."""
-    if sweep is None:
-        return [doses]
-    if len(doses) != 1:
-        raise SteeringError("--sweep takes one --trait")
-    return [dict.fromkeys(doses, dose) for dose in _numbers(sweep, "--sweep")]
-
-
-def _numbers(text: str, what: str) -> list[float]:
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise SteeringError(f"cannot read {what} {text!r}; write numbers such as 0.1,0.2") from error
-    if not all(map(math.isfinite, found)):
-        raise SteeringError(f"{what} holds a number that is not finite")
-    return found
-
-
-def _side_by_side(replies: list[SteeredReply], readings: list[Reading], scorer: Scorer) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_lines=True, header_style="bold", expand=True)
-    table.add_column("", no_wrap=True, style="dim")
-    for i, reply in enumerate(replies):
-        title = "unsteered" if not reply.applied else "\n".join(map(str, reply.applied))
-        table.add_column(Text(title), ratio=1, style="dim" if i == 0 else "")
-    table.add_row("reply", *(Text(r.text or "(nothing)") for r in replies))
-    named = {a.trait for r in replies for a in r.applied}
-    for name in sorted(scorer.traits, key=lambda t: t not in named):
-        cells = []
-        for reading in readings:
-            score = getattr(reading, "scores", {}).get(name)
-            if score is None:
-                cells.append(Text("not scored", "yellow"))
-                continue
-            safe = scorer.vectors[name].on_safe_side(score.centred)
-            cells.append(Text(f"z {score.z:+.1f}  P(high) {score.probability:.2f}", "green" if safe else "red"))
-        table.add_row(name, *cells)
-    return table
-
-
-def _curve(found: Sweep) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for name in ("layer", "dose", "shift", "p", "by words", "perplexity", "repeated", "KL", "items", "coherent"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for p in found.points:
-        table.add_row(
-            str(p.layer),
-            f"{p.dose:+.2f}",
-            Text(f"{p.shift.mean:+.2f}", "bold" if p.works else ""),
-            f"{p.shift.p:.1g}",
-            f"{p.words.mean:+.2f}",
-            f"x {p.perplexity_ratio:.2f}",
-            f"{p.repetition:.2f}",
-            f"{p.kl:.2f}",
-            f"{p.capability:.0%}",
-            Text("yes", "green") if p.coherent else Text("no", "red"),
-        )
-    return table
-
-
-def _recommend(found: Sweep, pole: str, toward: int) -> Any:
+def _recommend(found: Sweep, pole: str, toward: int) -> bool:
+    """Say which dose is recommended toward a pole, and whether one is."""
     best = found.recommended(toward)
     if best is None:
         console.out.print(
@@ -407,4 +284,4 @@ def _recommend(found: Sweep, pole: str, toward: int) -> Any:
             f"toward the {pole} pole: dose [bold]{best.dose:+.2f}[/] at layer [bold]{best.layer}[/] moves {found.trait} by "
             f"{best.shift.mean:+.2f} (p {best.shift.p:.1g}, {found.prompts} prompts) at perplexity x {best.perplexity_ratio:.2f}"
         )
-    return best
+    return best is not None

@@ -6,14 +6,9 @@ scores, make scores into probabilities. The test pairs are used once, for the re
 
 from __future__ import annotations
 
-import datetime
 import hashlib
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from demeanor.errors import DemeanorError, ExtractionError
 from demeanor.extraction.activations import KeptActivations
+from demeanor.extraction.assembly import assembled
 from demeanor.extraction.directions import METHODS, fit_layers, spread
 from demeanor.extraction.examples import ReadExamples, ReadTrait, Stage, read_traits
 from demeanor.extraction.extractor import fit_vector
@@ -30,7 +26,6 @@ from demeanor.measure.calibration import Calibration, fit_calibration
 from demeanor.measure.metrics import Array
 from demeanor.measure.parts import PART, measure_parts, part_spans
 from demeanor.measure.thresholds import STANDARD, standard_thresholds
-from demeanor.model.identity import ModelIdentity, identify
 from demeanor.model.pooling import Pooling
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
@@ -38,8 +33,9 @@ from demeanor.scoring.gauge import Gauge
 from demeanor.traits.definition import TraitDefinition
 from demeanor.traits.ordinary import FILE, ordinary_conversations
 from demeanor.traits.packs import fingerprint
+from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.persona_vector import PersonaVector
-from demeanor.vectors.vector_set import TraitEntry, VectorSet
+from demeanor.vectors.vector_set import VectorSet
 
 READING_METHOD = "logistic"
 READING_WIDTH = 5  # adjacent layers; see docs/directions.md for the comparison that these defaults rest on
@@ -108,19 +104,12 @@ def extract_vectors(
         for read in reads.values():
             entries[read.trait.name] = _entry(read, method, candidates, width, pooling)
             steps(1)
-    identity = replace(identify(reader.model, reader.tokenizer), blocks=reader.blocks_path or "")
+    scale = _neutral_scale(reads, reader.n_layers, reader.hidden_size)
+    vectors = assembled(reader, entries, torch.zeros(0), scale, pooling, made_from(method, width))
     if pooling == "mean":
-        entries = _with_parts(reader, identity, entries, reads, stage, kept)
-    vectors = VectorSet(
-        model=identity,
-        traits=entries,
-        pooling=pooling,
-        neutral_norm=_everyday_norms(reader, kept, like if like and like.model.fingerprint == identity.fingerprint else None),
-        neutral_scale=_neutral_scale(reads, reader.n_layers, reader.hidden_size),
-        created=_today(),
-        versions=_versions(),
-        made_from=made_from(method, width),
-    )
+        vectors = replace(vectors, traits=_with_parts(reader, vectors, reads, stage, kept))
+    same = like is not None and like.model.fingerprint == vectors.model.fingerprint
+    vectors = replace(vectors, neutral_norm=_everyday_norms(reader, kept, like if same else None))
     middle = sorted(entry.steering.layer_idx for entry in entries.values())[len(entries) // 2]
     return Extraction(
         vectors,
@@ -201,14 +190,14 @@ def _uncalibrated(raw: np.ndarray, high: np.ndarray) -> Calibration:
 
 def _with_parts(
     reader: ActivationReader,
-    identity: ModelIdentity,
-    entries: dict[str, TraitEntry],
+    vectors: VectorSet,
     reads: dict[str, ReadTrait],
     stage: Stage,
     kept: KeptActivations | None,
 ) -> dict[str, TraitEntry]:
     """The traits with how parts of safe replies score, measured on the calibration split and everyday talk; see measure/parts.py."""
-    gauge = Gauge(VectorSet(identity, entries))
+    entries = vectors.traits
+    gauge = Gauge(vectors)
     directions = gauge.directions.to(reader.device)
     everyday = [o.conversation for o in ordinary_conversations() if o.split == "calibration"]
     safe = {
@@ -259,19 +248,3 @@ def _neutral_scale(reads: dict[str, ReadTrait], n_layers: int, width: int) -> to
             residuals += [x[pole] - x[pole].mean(0) for pole in (high, ~high)]
         found[layer] = torch.from_numpy(np.concatenate(residuals).std(0))
     return found
-
-
-def _today() -> str:
-    """The day, so that the same inputs give the same bytes; SOURCE_DATE_EPOCH sets another."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    now = datetime.datetime.fromtimestamp(int(epoch), datetime.UTC) if epoch else datetime.datetime.now(datetime.UTC)
-    return now.date().isoformat()
-
-
-def _versions() -> dict[str, str]:
-    known: dict[str, Any] = {name: metadata.version(name) for name in ("torch", "transformers")}
-    try:
-        known["demeanor"] = metadata.version("demeanor")
-    except metadata.PackageNotFoundError:
-        known["demeanor"] = "from source"
-    return {**known, "python": platform.python_version()}

@@ -40,9 +40,14 @@ def cache_dir() -> Path:
     return Path(os.environ.get("DEMEANOR_CACHE") or platformdirs.user_cache_dir("demeanor"))
 
 
+def models_dir() -> Path:
+    """Where converted models are kept."""
+    return cache_dir() / "models"
+
+
 def converted_path() -> Path:
     """The folder that the converted model has, or will have."""
-    return cache_dir() / "models" / f"{NAME}-{SHA256[:12]}-{_CONVERSION}"
+    return models_dir() / f"{NAME}-{SHA256[:12]}-{_CONVERSION}"
 
 
 def gguf_path() -> Path | None:

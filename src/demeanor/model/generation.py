@@ -7,6 +7,7 @@ batch are padded on the left under an attention mask. The global random state is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,20 +83,28 @@ class Reply:
 
 Watch = Callable[[list[int]], bool]
 """Called after each token with the reply's tokens so far; True stops the reply."""
+Around = Callable[[Sequence[int]], AbstractContextManager[object]]
+"""Gives what is open while a batch is written, for the places in `prompts` of its rows, in the order of the rows."""
 
 
 def write_replies(
-    reader: ActivationReader, prompts: Sequence[Sequence[Message]], sampling: Sampling | None = None, progress: Progress | None = None
+    reader: ActivationReader,
+    prompts: Sequence[Sequence[Message]],
+    sampling: Sampling | None = None,
+    progress: Progress | None = None,
+    around: Around | None = None,
 ) -> list[Reply]:
     """A reply to each conversation so far (its last message is normally the user's), in the order given.
 
+    What is drawn does not depend on `around`, only on what it does to the model: steered rows, for one, draw as plain ones do.
     Raises ChatTemplateError for a conversation that the template refuses, ModelError for one that leaves no room.
     """
     sampling = sampling or Sampling()
     ids = [prompt_ids(reader, messages, sampling) for messages in prompts]
     replies: dict[int, Reply] = {}
     for batch in _batches(ids):
-        written = _generate(reader, [ids[i] for i in batch], sampling, seed=sampling.seed + min(batch))
+        with around(batch) if around else nullcontext():
+            written = _generate(reader, [ids[i] for i in batch], sampling, seed=sampling.seed + min(batch))
         replies.update(zip(batch, written, strict=True))
         if progress is not None:
             progress(len(batch))

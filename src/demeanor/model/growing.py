@@ -18,22 +18,33 @@ from array import array
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from demeanor.errors import ActivationError
 from demeanor.model.batches import NOT_FINITE
 from demeanor.model.directions import Directions
-from demeanor.model.hooks import keys_and_values
+from demeanor.model.hooks import Stack, keys_and_values
 from demeanor.model.packing import common_prefix, window_bounds
 
-if TYPE_CHECKING:
-    from demeanor.model.reader import ActivationReader
+
+class Runs(Protocol):
+    """What is needed of an ActivationReader."""
+
+    model: PreTrainedModel
+    stack: Stack
+    device: torch.device
+    context_length: int
+    turns_at: int
+
+    @property
+    def shares_up_to(self) -> int:
+        """0 where the model cannot go on from kept keys and values."""
 
 
 class Budget:
@@ -86,7 +97,7 @@ class GrowingRead:
         budget: What may be kept, together with other conversations; None for no bound.
     """
 
-    def __init__(self, reader: ActivationReader, directions: Directions, budget: Budget | None = None) -> None:
+    def __init__(self, reader: Runs, directions: Directions, budget: Budget | None = None) -> None:
         self.reader = reader
         self.directions = directions
         self.budget = budget
@@ -142,7 +153,7 @@ class GrowingRead:
 class _Window:
     """What fits the context: tokens, their projections, and keys and values to go on from."""
 
-    def __init__(self, reader: ActivationReader, directions: Directions) -> None:
+    def __init__(self, reader: Runs, directions: Directions) -> None:
         self.reader, self.directions = reader, directions
         self.tokens_run = 0
         self._ids = array("q")
@@ -209,7 +220,7 @@ class _Window:
 
 
 @contextmanager
-def tapped(reader: ActivationReader, directions: Directions) -> Iterator[list[Tensor]]:
+def tapped(reader: Runs, directions: Directions) -> Iterator[list[Tensor]]:
     """While it is open, every forward pass of one row adds its tokens' raw scores [tokens, traits] to the list it gives.
 
     Nothing is taken from the device, so that a reply is written at its own speed.

@@ -48,8 +48,8 @@ class ModelIdentity:
         return asdict(self)
 
 
-def identify(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ModelIdentity:
-    """Identify a loaded model; some milliseconds for a small one."""
+def identify(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blocks: str | None = None) -> ModelIdentity:
+    """Identify a loaded model; some milliseconds for a small one. `blocks` is where its decoder blocks are, where that had to be said."""
     config = text_config(model)
     return ModelIdentity(
         name=str(model.config._name_or_path or type(model).__name__),
@@ -60,6 +60,7 @@ def identify(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Mode
         template_hash=ChatEncoder(tokenizer).template_hash,
         dtype=str(model.dtype).removeprefix("torch."),
         quantization=_quantization(model),
+        blocks=blocks or "",
     )
 
 

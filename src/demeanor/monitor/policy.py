@@ -27,7 +27,8 @@ from demeanor.measure.cuts import Action, AppliesWhen, CalibratedRate, Condition
 from demeanor.measure.poles import Side
 
 if TYPE_CHECKING:
-    from demeanor.vectors.vector_set import TraitEntry, VectorSet
+    from demeanor.vectors.entry import TraitEntry
+    from demeanor.vectors.vector_set import VectorSet
 
 Severity = Literal["yellow", "red"]
 Situation = Literal["risk_disclosed", "harmful_plan", "boundary", "unchecked"]

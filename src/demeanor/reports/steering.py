@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from demeanor.reports.page import COLOURS, INK, figure_html, write_page
-from demeanor.steering.calibrate import Point, Sweep
+from demeanor.steering.sweeps import Point, Sweep
 
 
 def write_report(sweeps: Sequence[Sweep], path: Path) -> None:

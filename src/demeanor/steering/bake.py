@@ -24,6 +24,7 @@ from demeanor.model.pretrained import cast, quiet
 from demeanor.model.reader import ActivationReader
 from demeanor.steering.dose import Plan
 from demeanor.steering.engines import additions
+from demeanor.vectors.folder import refuse_standing, written_whole
 
 PROJECTIONS = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "fc2")
 AS_LLAMA = ("llama", "mistral", "qwen2")
@@ -50,18 +51,17 @@ def bake(model: PreTrainedModel, plan: Plan, blocks: str | None = None) -> PreTr
 
 
 def save_baked(reader: ActivationReader, plan: Plan, folder: Path) -> None:
-    """Bake a plan and write model, tokenizer and a note of what was applied to a new folder."""
+    """Bake a plan and write model, tokenizer and a note of what was applied to a new folder, whole or not at all."""
+    refuse_standing(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder} exists and is not empty; name another folder")
     baked = bake(reader.model, plan, reader.blocks_path)
     note = {"made_from": reader.model.config._name_or_path, "applied": [a.to_record() for a in plan.applied]}
-    try:
+    with written_whole(folder, "the model") as place:
         with quiet():
-            baked.save_pretrained(folder)
-        reader.tokenizer.save_pretrained(folder)
-        (folder / "demeanor_steering.json").write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write the model to {folder}: {error.strerror or error}") from error
+            baked.save_pretrained(place)
+        reader.tokenizer.save_pretrained(place)
+        (place / "demeanor_steering.json").write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
 
 
 def _projection(block: nn.Module) -> nn.Module:

@@ -8,6 +8,7 @@ two items is noise.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from demeanor.conversation import Message
 from demeanor.model.contexts import Steering
@@ -61,10 +62,7 @@ def accuracy(reader: ActivationReader, plan: Plan | None = None, items: Sequence
         for answer in answers:
             prompts.append(ids)
             replies.append(_tokens(reader, f" {answer}"))
-    if plan is not None and plan.interventions:
-        with Steering(reader.model, plan.interventions, blocks=reader.blocks):
-            logs = log_likelihoods(reader, prompts, replies)
-    else:
+    with Steering(reader.model, plan.interventions, blocks=reader.blocks) if plan is not None and plan.interventions else nullcontext():
         logs = log_likelihoods(reader, prompts, replies)
     right, at = 0, 0
     for _, answers in items:

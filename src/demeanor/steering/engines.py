@@ -5,7 +5,6 @@ Both engines add at every token, so only plain additions to prompt and response 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from demeanor.vectors import exports
 def write_control_vector(reader: ActivationReader, plan: Plan, path: Path) -> None:
     """The plan as a llama.cpp control vector, to be applied at scale 1 (`--control-vector FILE`)."""
     notes: dict[str, str | float] = {"applied": "; ".join(map(str, plan.applied))}
-    model = replace(identify(reader.model, reader.tokenizer), blocks=reader.blocks_path or "")
+    model = identify(reader.model, reader.tokenizer, reader.blocks_path)
     exports.write_control_vector(additions(plan), model, path, notes)
 
 

@@ -6,12 +6,13 @@ Requests of one batch may carry different plans; a row with an empty plan is wri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 from demeanor.conversation import Message
 from demeanor.errors import SteeringError
 from demeanor.model.contexts import Steering
-from demeanor.model.generation import ROWS, Reply, Sampling, prompt_ids, write_replies
+from demeanor.model.generation import Reply, Sampling, write_replies
 from demeanor.model.reader import ActivationReader, Progress
 from demeanor.steering.dose import Applied, Plan
 
@@ -44,19 +45,10 @@ def steered_replies(
     """
     if len(plans) != len(prompts):
         raise SteeringError(f"{len(plans)} plans for {len(prompts)} prompts; give one for each, Plan() for one that is not steered")
-    sampling = sampling or Sampling()
-    # shortest first, as write_replies will put them, so that row i of a batch is request i of it
-    order = sorted(range(len(prompts)), key=lambda i: len(prompt_ids(reader, prompts[i], sampling)))
-    found: dict[int, SteeredReply] = {}
-    for at in range(0, len(order), ROWS):
-        batch = order[at : at + ROWS]
-        seeded = replace(sampling, seed=sampling.seed + min(batch))  # as write_replies
+
+    def steering(batch: Sequence[int]) -> AbstractContextManager[object]:
         rows = [plans[i].interventions for i in batch]
-        asked = [prompts[i] for i in batch]
-        if any(rows):
-            with Steering(reader.model, rows=rows, blocks=reader.blocks):
-                written = write_replies(reader, asked, seeded, progress)
-        else:
-            written = write_replies(reader, asked, seeded, progress)
-        found.update({i: SteeredReply(reply, plans[i].applied) for i, reply in zip(batch, written, strict=True)})
-    return [found[i] for i in range(len(prompts))]
+        return Steering(reader.model, rows=rows, blocks=reader.blocks) if any(rows) else nullcontext()
+
+    written = write_replies(reader, prompts, sampling, progress, steering)
+    return [SteeredReply(reply, plan.applied) for reply, plan in zip(written, plans, strict=True)]

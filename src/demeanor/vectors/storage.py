@@ -13,17 +13,12 @@ the hashes show what was torn or edited, not who wrote it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import secrets
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import safetensors.torch
 import torch
@@ -31,17 +26,36 @@ from safetensors import SafetensorError
 
 from demeanor.errors import DamagedVectorSetError, FormatVersionError, OutputError, VectorSetError
 from demeanor.model.identity import ModelIdentity
+from demeanor.model.pooling import Pooling
 from demeanor.vectors.card import card
+from demeanor.vectors.entry import TraitEntry
+from demeanor.vectors.folder import refuse_standing, written_whole
 from demeanor.vectors.format_1 import upgraded
 from demeanor.vectors.persona_vector import PersonaVector, check_direction
 from demeanor.vectors.schema import Manifest, VectorRecord, check_manifest, parse_json
-from demeanor.vectors.vector_set import TraitEntry, VectorSet
+
+if TYPE_CHECKING:
+    from demeanor.vectors.vector_set import VectorSet
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 ADAPTED = "adapted"  # in the metadata of a reading vector that was fitted to labelled replies: at which size, how well
 _HASHED = ("vectors.safetensors", "calibration.json")
 _ENTRY_TEXT = ("title", "description", "high_pole", "low_pole", "safe_pole", "reads", "pack_hash", "not_scored", "judged_whole")
+
+
+class Contents(TypedDict):
+    """What a folder holds: the fields of a VectorSet."""
+
+    model: ModelIdentity
+    traits: dict[str, TraitEntry]
+    pooling: Pooling
+    neutral_norm: torch.Tensor
+    neutral_scale: torch.Tensor
+    created: str
+    versions: dict[str, str]
+    made_from: dict[str, str]
+    dtypes: dict[str, dict[str, float]]
 
 
 def save(vectors: VectorSet, folder: Path) -> Path:
@@ -51,63 +65,12 @@ def save(vectors: VectorSet, folder: Path) -> Path:
     """
     refuse_foreign(folder)
     refuse_unadapted(folder, adapted_traits(vectors))
-    place = _real(folder)
     files = _files(vectors)
     _parse(files, folder)  # what could not be loaded again is not written over what can
-    staging = place.parent / f".{place.name}-{secrets.token_hex(4)}"  # named before it is made: an interrupt finds it
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        staging.mkdir()
-        staging.chmod(0o755)
+    with written_whole(folder, "the vector set") as place:
         for name, content in files.items():
-            _write(staging / name, content)
-        aside = _put_in_place(staging, place)
-    except OSError as error:
-        raise OutputError(f"cannot write the vector set to {folder}: {error.strerror}; nothing was kept") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    if aside is not None:
-        _carry_over(aside, place)
+            (place / name).write_bytes(content)
     return folder
-
-
-def _put_in_place(staging: Path, folder: Path) -> Path | None:
-    """Rename `staging` to `folder`; a set that is there is put aside, and back where that fails. Where it now is, if it was."""
-    if not folder.exists():
-        os.replace(staging, folder)
-        return None
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-    try:
-        os.replace(folder, aside / "set")
-        try:
-            os.replace(staging, folder)
-        except OSError:
-            os.replace(aside / "set", folder)
-            raise
-    except OSError:
-        with contextlib.suppress(OSError):  # not empty: the old set is still in it
-            aside.rmdir()
-        raise
-    return aside
-
-
-def _carry_over(aside: Path, folder: Path) -> None:
-    """What somebody else put beside the old set, a report say, stays; the old set goes."""
-    try:
-        for other in (aside / "set").iterdir():
-            if not (folder / other.name).exists():
-                os.replace(other, folder / other.name)
-    except OSError as error:
-        raise OutputError(
-            f"the vector set is saved in {folder}, but not all that lay beside the old one could be moved there: {error.strerror}; "
-            f"move the rest from {aside / 'set'}"
-        ) from error
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _real(folder: Path) -> Path:
-    """Where `folder` leads: what is replaced is the folder behind a symbolic link, not the link."""
-    return Path(os.path.realpath(folder))
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -115,11 +78,7 @@ def refuse_foreign(folder: Path) -> None:
 
     To be called before the work that makes the set, too.
     """
-    place = _real(folder)
-    if place == Path.cwd():
-        raise OutputError(f"{folder} is the folder that you are in, and saving would replace it; name another folder")
-    if place.is_mount():
-        raise OutputError(f"{folder} is a mount point, which cannot be replaced; name a folder inside it")
+    refuse_standing(folder)
     ours = (folder / MANIFEST).is_file() and any((folder / name).is_file() for name in _HASHED)  # even a damaged one
     if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder} exists and is not a vector set; name another folder")
@@ -147,8 +106,8 @@ def adapted_traits(vectors: VectorSet) -> list[str]:
     return [name for name, entry in vectors.traits.items() if ADAPTED in entry.reading.metadata]
 
 
-def load(folder: Path) -> VectorSet:
-    """Read and check a vector set.
+def load(folder: Path) -> Contents:
+    """Read and check what a vector set is made of.
 
     Raises:
         VectorSetError: there is none, or it cannot be read.
@@ -167,8 +126,8 @@ def load(folder: Path) -> VectorSet:
     return _parse(files, folder)
 
 
-def _parse(files: Mapping[str, bytes], folder: Path) -> VectorSet:
-    """A vector set from the bytes of its files; `folder` is where an error places them."""
+def _parse(files: Mapping[str, bytes], folder: Path) -> Contents:
+    """What a vector set is made of, from the bytes of its files; `folder` is where an error places them."""
     manifest = _read_manifest(files[MANIFEST], folder)
     for name in _HASHED:
         if name not in files:
@@ -181,7 +140,7 @@ def _parse(files: Mapping[str, bytes], folder: Path) -> VectorSet:
         tensors = safetensors.torch.load(files["vectors.safetensors"])
         calibrations = parse_json(files["calibration.json"].decode())
         checked = check_manifest(manifest, calibrations, str(folder))
-        return VectorSet(
+        return Contents(
             model=ModelIdentity(**manifest["model"]),
             traits={name: _entry(name, manifest, checked, tensors) for name in checked.order},
             pooling=checked.pooling,
@@ -312,13 +271,6 @@ def _own(tensor: torch.Tensor) -> torch.Tensor:
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sha256(content: bytes) -> str:

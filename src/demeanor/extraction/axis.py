@@ -13,29 +13,29 @@ half's answers apart best. Whether a role was really played is not judged here: 
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 
 from demeanor.conversation import Conversation, Message
-from demeanor.errors import SteeringError
+from demeanor.errors import ExtractionError
+from demeanor.extraction.assembly import assembled
 from demeanor.extraction.directions import Array
-from demeanor.extraction.pipeline import CAP
+from demeanor.extraction.examples import Stage
+from demeanor.extraction.layers import default_candidates
+from demeanor.extraction.pipeline import CAP, STEERING_METHOD
 from demeanor.measure.calibration import fit_calibration
 from demeanor.measure.metrics import auroc
 from demeanor.model.generation import Sampling, write_replies
-from demeanor.model.identity import identify
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
+from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.persona_vector import PersonaVector
-from demeanor.vectors.vector_set import TraitEntry, VectorSet
+from demeanor.vectors.vector_set import VectorSet
 
-Stage: TypeAlias = Callable[[str, int], Callable[[int], None]]
 NAME = "assistant_axis"
 
 DEFAULTS = (
@@ -111,9 +111,9 @@ def assistant_axis(
     sampling: Sampling | None = None,
     stage: Stage = lambda name, steps: lambda done: None,
 ) -> Axis:
-    """Let the model play, and find the axis. Raises SteeringError where there are fewer than four questions."""
+    """Let the model play, and find the axis. Raises ExtractionError where there are fewer than four questions."""
     if not 4 <= questions <= len(QUESTIONS):
-        raise SteeringError(f"the axis takes 4 to {len(QUESTIONS)} questions, not {questions}")
+        raise ExtractionError(f"the axis takes 4 to {len(QUESTIONS)} questions, not {questions}")
     asked = QUESTIONS[:questions]
     personas = [*DEFAULTS, *ROLES.values()]
     prompts = [_prompt(persona, question) for persona in personas for question in asked]
@@ -128,8 +128,7 @@ def assistant_axis(
 
 def _found(reader: ActivationReader, x: Array, talks: Sequence[Conversation]) -> Axis:
     n = len(DEFAULTS)
-    quarter = reader.n_layers // 4
-    told = {layer: _split_half(x[:, :, layer]) for layer in range(quarter, reader.n_layers - quarter)}
+    told = {layer: _split_half(x[:, :, layer]) for layer in default_candidates(reader.n_layers)}
     layer = max(told, key=lambda k: (round(told[k], 3), -abs(k - reader.n_layers // 2)))
     at = x[:, :, layer].astype(float)
     difference = _axis(at)
@@ -143,7 +142,7 @@ def _found(reader: ActivationReader, x: Array, talks: Sequence[Conversation]) ->
         projected.reshape(-1), high, np.tile(np.arange(at.shape[1]), len(at)), f"{projected.size} answers, the same that made the axis"
     )
     about: dict[str, Any] = {
-        "method": "mean(default) - mean(roles)",
+        "method": STEERING_METHOD,  # mean(default) - mean(roles): each of them answers as many questions
         "roles": list(ROLES),
         "questions": at.shape[1],
         "split_half_auroc": told[layer],
@@ -165,14 +164,8 @@ def _found(reader: ActivationReader, x: Array, talks: Sequence[Conversation]) ->
         pack_hash="roles",
         calibration=calibration,
     )
-    vectors = VectorSet(
-        model=replace(identify(reader.model, reader.tokenizer), blocks=reader.blocks_path or ""),
-        traits={NAME: entry},
-        neutral_norm=residual_norms(reader, talks[: n * at.shape[1]]),
-        neutral_scale=torch.from_numpy(x.reshape(-1, *x.shape[2:]).std(0)).float(),
-        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        versions={name: metadata.version(name) for name in ("torch", "transformers")},
-    )
+    scale = torch.from_numpy(x.reshape(-1, *x.shape[2:]).std(0)).float()
+    vectors = assembled(reader, {NAME: entry}, residual_norms(reader, talks[: n * at.shape[1]]), scale)
     names = list(ROLES)
     return Axis(vectors, layer, strength, told[layer], tuple(shares), abs(float(direction @ first)), tuple(names[int(i)] for i in order))
 

@@ -1,0 +1,257 @@
+"""A whole comparison: versions answer the prompts or bring their replies, an observer reads them, differences are judged.
+
+    from demeanor.comparison.experiment import Experiment, run, version
+
+    made = run(Experiment([version("before.jsonl"), version("owner/model", system="Be brief.")]))
+    made.comparison.differences, made.judged
+
+What cannot work is refused before a model is loaded. How models are loaded, and what is shown meanwhile, are passed in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from demeanor.comparison.compare import compare
+from demeanor.comparison.gate import Condition, Judged, check_trait, judge
+from demeanor.comparison.matching import Match, matched
+from demeanor.comparison.results import Comparison
+from demeanor.comparison.versions import answer, safe_poles, score_versions
+from demeanor.data.prompts import Prompt, bundled_prompts, prompt_groups, read_prompts
+from demeanor.data.replies import Reply, read_replies
+from demeanor.data.rows import to_line, writing
+from demeanor.errors import DemeanorError, InputFileError, OutputError
+
+if TYPE_CHECKING:
+    from demeanor.model.reader import ActivationReader
+    from demeanor.scoring.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a chatbot: a file of its replies, or a model that is to answer."""
+
+    name: str
+    source: str
+    is_file: bool
+    system: str | None = None
+    """The system prompt of a model."""
+
+
+REPLIES = (".jsonl", ".jsonl.gz", ".json", ".csv")
+
+
+def version(source: str, system: str | None = None) -> Version:
+    """A file of replies where `source` is a file or is named like one, else a model by its name, under a system prompt if one is given.
+
+    Raises InputFileError for a system prompt to a file.
+    """
+    if source.endswith(".gguf") or not (Path(source).is_file() or source.endswith(REPLIES)):
+        return Version(source + (" + system" if system is not None else ""), source, False, system)
+    if system is not None:
+        raise InputFileError(f"{source} is a file of replies that are written already; a system prompt is for models")
+    return Version(Path(source).name, source, True)
+
+
+def told_apart(versions: Sequence[Version]) -> list[Version]:
+    """The versions, those of one name with their places behind it."""
+    names = [v.name for v in versions]
+    return [replace(v, name=f"{v.name} ({i})") if names.count(v.name) > 1 else v for i, v in enumerate(versions, 1)]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is compared, and how. Raises InputFileError for fewer than two versions, or vectors for some of them only."""
+
+    versions: Sequence[Version]
+    """The first is the one that each other is held against."""
+    vectors: Sequence[Path] = ()
+    """Folders of vector sets: none for the built-in one, one whose model reads all replies, or one for each version, in order."""
+    prompts: Path | None = None
+    """What models answer; by default the prompts that come with Demeanor."""
+    samples: int = 1
+    """Replies of a model to each prompt."""
+    max_tokens: int = 160
+    temperature: float = 0.7
+    seed: int = 0
+    """Of what models draw and of the statistics."""
+    match: Match = "auto"
+    """What makes replies a pair."""
+    conditions: Sequence[Condition] = ()
+    """What each version is held to."""
+    size: float | None = None
+    """The difference for which the prompts needed are worked out."""
+    save_replies: Path | None = None
+    """Folder for what models wrote."""
+
+    def __post_init__(self) -> None:
+        """Names are made distinct, and what cannot be compared is refused."""
+        if len(self.versions) < 2:
+            raise InputFileError("a comparison needs two versions; name at least two files of replies or models")
+        if len(set(self.vectors)) > 1 and len(self.vectors) != len(self.versions):
+            raise InputFileError(
+                f"--vectors is given {len(self.vectors)} times for {len(self.versions)} versions; give one, or one for each"
+            )
+        object.__setattr__(self, "versions", tuple(told_apart(self.versions)))
+
+    @property
+    def own(self) -> bool:
+        """Whether each version is read by its own model."""
+        return len(set(self.vectors)) > 1
+
+    @property
+    def models(self) -> list[Version]:
+        """The versions that are to answer."""
+        return [version for version in self.versions if not version.is_file]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of an experiment."""
+
+    comparison: Comparison
+    judged: tuple[Judged, ...]
+    """The conditions, for each version."""
+    not_judged: DemeanorError | None
+    """Why conditions could not be judged, if they could not."""
+    replies: Mapping[str, Sequence[Reply]]
+    """All replies by version, each with its key."""
+
+    @property
+    def failed(self) -> list[Judged]:
+        """The conditions that were found to be met."""
+        return [judged for judged in self.judged if judged.outcome == "fails"]
+
+    def to_record(self) -> dict[str, Any]:
+        """As plain data."""
+        conditions = [{"condition": str(j.condition), "version": j.version, "outcome": j.outcome, "reason": j.reason} for j in self.judged]
+        return self.comparison.to_record() | {"conditions": conditions}
+
+
+def load_observer(folder: Path | None) -> Scorer:
+    """The scorer of a vector set, by default of the built-in one."""
+    from demeanor.scoring.scorer import Scorer
+
+    return Scorer.load(folder)
+
+
+def load_model(name: str) -> ActivationReader:
+    """A model that is to answer."""
+    from demeanor.model.loading import load_model as load
+    from demeanor.model.reader import ActivationReader
+
+    return ActivationReader(*load(name))
+
+
+class Loading(NamedTuple):
+    """How what reads and what answers is loaded."""
+
+    observer: Callable[[Path | None], Scorer] = load_observer
+    model: Callable[[str], ActivationReader] = load_model
+
+
+class Shown(NamedTuple):
+    """What is told of a run that goes on: its stages, each with a name and steps, open while it lasts; and replies that were saved."""
+
+    stage: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = lambda name, steps: nullcontext(lambda done: None)
+    saved: Callable[[Path, int], None] = lambda path, replies: None
+
+
+def run(experiment: Experiment, loading: Loading = Loading(), shown: Shown = Shown()) -> Result:
+    """Carry out an experiment.
+
+    Raises:
+        InputFileError: a file that cannot be read, or versions that have nothing in common.
+        OutputError: a file of replies would be written over.
+        VectorSetError: a condition names a trait that is not compared.
+        DemeanorError: as loading, answering and reading do.
+    """
+    versions, models = experiment.versions, experiment.models
+    replies = {v.name: read_replies(Path(v.source)) for v in versions if v.is_file}
+    saved = {} if experiment.save_replies is None else _places(experiment.save_replies, models)
+    if not models:
+        matched(replies, experiment.match)
+        if experiment.prompts is not None or experiment.save_replies is not None:
+            raise InputFileError("--prompts and --save-replies are for models; all versions here are files")
+    asked, groups = _asked(experiment.prompts) if models else ({}, {})
+    observers = _observers(experiment, loading)
+    poles = safe_poles([observer.vectors for observer in observers.values()])
+    for condition in experiment.conditions:
+        check_trait(condition, list(poles))
+    if models:
+        replies |= _written(experiment, asked, groups, observers, loading, shown)
+        for name, path in saved.items():
+            _save(path, replies[name])
+            shown.saved(path, len(replies[name]))
+    paired = matched({v.name: replies[v.name] for v in versions}, experiment.match)
+    with shown.stage("reading", sum(map(len, paired.values()))) as step:
+        scored, units = score_versions(paired, observers if experiment.own else next(iter(observers.values())), step)
+    comparison = compare(scored, poles, units, experiment.size, experiment.seed)
+    try:
+        judged = tuple(j for condition in experiment.conditions for j in judge(condition, comparison))
+    except DemeanorError as error:  # what was measured is a result all the same
+        return Result(comparison, (), error, paired)
+    return Result(comparison, judged, None, paired)
+
+
+def _asked(prompts: Path | None) -> tuple[dict[str, Prompt], dict[str, str]]:
+    """What models are asked, by id, and the groups of related prompts."""
+    return (bundled_prompts(), {}) if prompts is None else (read_prompts(prompts), prompt_groups(prompts))
+
+
+def _observers(experiment: Experiment, loading: Loading) -> dict[str, Scorer]:
+    """Who reads each version's replies; one and the same for all unless each has its own vectors."""
+    given: list[Path | None] = (
+        [*experiment.vectors] if experiment.own else [next(iter(experiment.vectors), None)] * len(experiment.versions)
+    )
+    loaded = {folder: loading.observer(folder) for folder in dict.fromkeys(given)}
+    return {version.name: loaded[folder] for version, folder in zip(experiment.versions, given, strict=True)}
+
+
+def _written(
+    experiment: Experiment,
+    asked: Mapping[str, Prompt],
+    groups: Mapping[str, str],
+    observers: Mapping[str, Scorer],
+    loading: Loading,
+    shown: Shown,
+) -> dict[str, list[Reply]]:
+    """What the models answer, one model after the other; one that is not needed any more is let go first."""
+    from demeanor.model.generation import Sampling
+    from demeanor.model.loading import full_name
+
+    sampling = Sampling(experiment.max_tokens, experiment.temperature, seed=experiment.seed)
+    found: dict[str, list[Reply]] = {}
+    at_hand = {observer.vectors.model.name: observer.reader for observer in observers.values() if not observer.warnings}
+    for number, version in enumerate(experiment.versions):
+        if version.is_file:
+            continue
+        source = full_name(version.source)
+        if source not in at_hand:
+            later = {full_name(v.source) for v in experiment.versions[number:]} | {o.vectors.model.name for o in observers.values()}
+            at_hand = {name: reader for name, reader in at_hand.items() if name in later}
+            at_hand[source] = loading.model(version.source)
+        with shown.stage(f"{version.name} answers", len(asked) * experiment.samples) as step:
+            found[version.name] = answer(at_hand[source], asked, sampling, experiment.samples, version.system, number, step, groups)
+    return found
+
+
+def _places(folder: Path, models: Sequence[Version]) -> dict[str, Path]:
+    """Where what each model writes is kept. Raises OutputError where something is there already: it may be a version to compare with."""
+    found = {}
+    for i, version in enumerate(models, 1):
+        path = folder / f"{i}-{re.sub(r'[^a-zA-Z0-9.]+', '-', version.name).strip('-')}.jsonl"
+        if path.exists():
+            raise OutputError(f"{path} is there already; name another folder with --save-replies")
+        found[version.name] = path
+    return found
+
+
+def _save(path: Path, replies: Sequence[Reply]) -> None:
+    with writing(path) as file:
+        file.writelines(to_line(row.to_record()) for row in replies)

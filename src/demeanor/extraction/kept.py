@@ -1,0 +1,35 @@
+"""What Demeanor keeps in its cache folder, and how to empty it: converted models, and activations of packs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from demeanor.extraction.activations import kept_activations
+from demeanor.model import embedded
+
+
+class Kept(NamedTuple):
+    """One kind of what is kept: its size and limit in bytes (None: as much as there is), and where it is."""
+
+    what: str
+    size: int
+    limit: int | None
+    path: Path
+
+
+def kept() -> list[Kept]:
+    """All that is kept on this machine."""
+    models, activations = embedded.models_dir(), kept_activations()
+    size = sum(path.stat().st_size for path in models.rglob("*") if path.is_file())
+    return [
+        Kept("models", size, None, models),
+        Kept("activations of packs", activations.size(), activations.limit, activations.path),
+    ]
+
+
+def empty() -> Kept:
+    """Delete the kept activations, and say what is gone; models stay. Raises OutputError."""
+    gone = kept()[1]
+    kept_activations().empty()
+    return gone

@@ -1,0 +1,105 @@
+"""Recalibrating a trait on labelled replies: centre, spread, probability and thresholds anew, the direction as it is.
+
+Replies that the vector has learnt from (see adaptation) say nothing of fresh ones, and are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from demeanor.data.labelled import Labelled
+from demeanor.errors import ExtractionError
+from demeanor.extraction.adaptation import LEARNT_FROM
+from demeanor.extraction.folds import out_of_fold_probability
+from demeanor.keys import row_hash
+from demeanor.measure.calibration import Calibration, fit_calibration
+from demeanor.measure.metrics import Interval, auroc, clustered_auroc_interval, expected_calibration_error
+from demeanor.measure.thresholds import ErrorKind, Threshold, fit_threshold, standard_thresholds
+from demeanor.model.reader import ActivationReader, Progress
+from demeanor.vectors.entry import TraitEntry
+from demeanor.vectors.vector_set import VectorSet
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """A vector set whose trait was calibrated on labelled replies, with the thresholds that were asked for."""
+
+    vectors: VectorSet
+    calibration: Calibration
+    thresholds: list[Threshold]
+    rows: int
+    prompts: int
+    auroc: float
+    interval: Interval
+    ece: float
+    """Cross-validated over prompts; NaN where a fold leaves too little of a pole."""
+    left_out: int = 0
+    """Labelled replies that the vector has learnt from, and that nothing was calibrated on."""
+
+
+def fresh(entry: TraitEntry, labelled: Labelled) -> Labelled:
+    """The labelled replies that a trait's vector has not learnt from. Raises ExtractionError where none is left, or one kind only.
+
+    A vector that was adapted by an earlier version does not say what it has learnt from: all rows are then taken as fresh.
+    """
+    known = set(entry.reading.metadata.get(LEARNT_FROM, ()))
+    keep = np.array([row_hash(c, entry.reads) not in known for c in labelled.conversations], bool)
+    if keep.all():
+        return labelled
+    left = labelled.where(keep)
+    high = left.high if keep.any() else np.zeros(0, bool)
+    if not len(high) or high.all() or not high.any():
+        what = "none is left" if not len(high) else f"the {len(high)} that are left are all of one kind"
+        raise ExtractionError(
+            f"{entry.reading.trait_name} was adapted to {int((~keep).sum())} of these {len(keep)} labelled replies, so they are not fresh, "
+            f"and {what}; calibrate on replies that it has not learnt from"
+        )
+    return left
+
+
+def recalibrate(
+    reader: ActivationReader,
+    vectors: VectorSet,
+    trait: str,
+    labelled: Labelled,
+    wanted: Sequence[tuple[ErrorKind, float]] = (),
+    progress: Progress | None = None,
+) -> Recalibration:
+    """Fit a trait's centre, spread, probability and thresholds to labelled replies; its direction stays.
+
+    Replies that the vector has learnt from are left out. The calibration error is cross-validated, and thresholds count prompts, not
+    replies. Raises ExtractionError where the labels are of one kind, or are too few for an error rate that is asked for, or where
+    none is fresh.
+    """
+    entry, given = vectors[trait], len(labelled.target)
+    labelled = fresh(entry, labelled)
+    high = labelled.high
+    if high.all() or not high.any():
+        raise ExtractionError("the labels are all of one kind; both kinds of reply are needed")
+    activations = reader.read(labelled.conversations, entry.reading.layers, entry.reads, vectors.pooling, progress)
+    raw = entry.reading.raw(activations).double().numpy()
+    prompts = labelled.prompts
+    calibration = fit_calibration(raw, high, labelled.group, f"{len(high)} labelled replies to {prompts} prompt(s)")
+    z = calibration.z(raw)
+    unsafe_is_high = entry.unsafe_side == "above"
+    unsafe = high if unsafe_is_high else ~high
+    group = labelled.group
+    thresholds = [fit_threshold(z, unsafe, unsafe_is_high, rate, kind, group) for kind, rate in wanted]
+    asked = {threshold.key: threshold for threshold in thresholds}
+    calibration = replace(calibration, thresholds=standard_thresholds(z, high, entry.safe_pole, group) | asked)
+    probability = out_of_fold_probability(raw, high, group)
+    changed = replace(entry, calibration=calibration, proof=entry.proof and entry.proof.without_calibration())
+    return Recalibration(
+        replace(vectors, traits={**vectors.traits, trait: changed}),
+        calibration,
+        thresholds,
+        len(high),
+        prompts,
+        auroc(raw[high], raw[~high]),
+        clustered_auroc_interval(raw, high, labelled.clusters),
+        expected_calibration_error(probability, high),
+        given - len(high),
+    )
