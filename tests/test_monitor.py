@@ -506,7 +506,7 @@ sys.path.insert(0, {tests!r})
 import conftest
 from monitor_tools import CALM, FINE, planted, policy
 
-monitor = Monitor(planted(conftest._build, conftest._chatml_tokenizer()), policy(), audit={log!r})
+monitor = Monitor(planted(conftest._build, conftest.tiny_tokenizer()), policy(), audit={log!r})
 session = monitor.session("c")
 session.user(CALM)
 while True:

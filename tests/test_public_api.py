@@ -133,7 +133,9 @@ def test_the_tutorials_imports_work():
 HEAVY = "('torch', 'transformers', 'sklearn')"
 
 
-@pytest.mark.parametrize("first", ["import demeanor", "from demeanor import traits; traits.load('user_risk')", "from demeanor import errors"])
+@pytest.mark.parametrize(
+    "first", ["import demeanor", "from demeanor import traits; traits.load('user_risk')", "from demeanor import errors"]
+)
 def test_importing_loads_neither_torch_nor_transformers(first):
     code = f"{first}; import sys; print([m for m in {HEAVY} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
