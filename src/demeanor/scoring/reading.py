@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demeanor.measure.calibration import Score, chance_in_words
+from demeanor.notebook import table
 from demeanor.signs import Sign
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ class Reading:
         lines = [f"  {trait:<{width}}  z {s.z:+.2f}, probability {chance_in_words(s.probability)}" for trait, s in self.scores.items()]
         windows = f", in {self.windows} windows" if self.windows > 1 else ""
         return "\n".join([f"Reading by {self.model}{windows}", *lines])
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook. Nothing is marked as safe: a reading does not hold which pole of a trait is."""
+        rows = [(trait, f"{s.z:+.2f}", chance_in_words(s.probability)) for trait, s in self.scores.items()]
+        note = "z above 0: more of the trait; the probability is that of its high pole"
+        return table(repr(self).split("\n", 1)[0], rows, ("trait", "z", "probability"), note)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a trait: raw, centred, z and probability. Needs pandas."""
