@@ -17,6 +17,7 @@ import torch
 from transformers import BitsAndBytesConfig, MistralConfig, MistralForCausalLM
 
 from demeanor import ActivationReader, load_model, traits
+from demeanor.errors import sound
 from demeanor.model import batches as batches_module
 from demeanor.model.hooks import capture
 from demeanor.model.packing import Job
@@ -29,7 +30,7 @@ def random_mistral(layers, width, vocabulary, device, quantization):
         num_attention_heads=max(4, width // 128), num_key_value_heads=max(4, width // 512), sliding_window=None, dtype=torch.bfloat16,
     )  # fmt: skip
     with torch.device(device):
-        model = MistralForCausalLM(config).to(torch.bfloat16)
+        model = MistralForCausalLM(config).bfloat16()
     if quantization == "8bit":
         import tempfile
 
@@ -82,7 +83,8 @@ def main():
     reader = ActivationReader(model, tokenizer)
     reads = list(range(arguments.layers // 2, arguments.layers // 2 + min(5, arguments.layers // 2)))
     conversations = [e.conversation for t in traits.load_many(["all"]) if t.reads == "response" for e in t.examples()][: arguments.rows]
-    jobs = [Job(e.ids, [reader.span(e, c, "response")]) for e, c in zip(reader.encoder.encode(conversations), conversations, strict=True)]
+    encoded = map(sound, reader.encoder.encode(conversations))
+    jobs = [Job(e.ids, [reader.span(e, c, "response")]) for e, c in zip(encoded, conversations, strict=True)]
     tokens = sum(len(job.ids) for job in jobs)
     directions = torch.randn(len(reads) * reader.hidden_size, 5, device=device)
     shape = (64, 512) if device.type == "cuda" else (8, 128)

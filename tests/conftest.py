@@ -82,16 +82,18 @@ def embedded_scorer(embedded: Any) -> Any:
     from demeanor import Scorer, VectorSet
     from demeanor.vectors import built_in
 
-    return Scorer(*embedded, VectorSet.load(built_in.FOLDER))
+    model, tokenizer = embedded
+    return Scorer(model, tokenizer, VectorSet.load(built_in.FOLDER))
 
 
 @pytest.fixture
 def loaded_once(embedded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands take the embedded model that is loaded already, where they ask for it as it comes."""
     from demeanor.model import loading
+    from demeanor.model.embedded import NAME
 
-    def load(name: Any = loading.embedded.NAME, quantization: Any = None, device: str = "auto", dtype: Any = "auto") -> Any:
-        own = (name, quantization, device, dtype) == (loading.embedded.NAME, None, "auto", "auto")
+    def load(name: Any = NAME, quantization: Any = None, device: str = "auto", dtype: Any = "auto") -> Any:
+        own = (name, quantization, device, dtype) == (NAME, None, "auto", "auto")
         return embedded if own else load_model(name, quantization, device, dtype)
 
     load_model = loading.load_model
@@ -124,7 +126,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Do
             with pytest.raises(SystemExit) as ended:
                 main()
         code = ended.value.code
-        return Done(code if isinstance(code, int) else 0 if code is None else 1, *(f.buffer.getvalue().decode() for f in (out, err)))  # type: ignore[attr-defined]
+        return Done(code if isinstance(code, int) else 0 if code is None else 1, *(f.buffer.getvalue().decode() for f in (out, err)))
 
     return call
 
@@ -240,14 +242,9 @@ def _config(name: str, changes: dict[str, Any]) -> Any:
         settings.pop("num_key_value_heads")
     if name == "gemma3-multimodal":  # its vision tower has as many layers as its decoder, to tempt the search for blocks
         vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": LAYERS, "num_attention_heads": 2}
-        return transformers.Gemma3Config(
-            text_config=settings,
-            vision_config=vision | {"image_size": 28, "patch_size": 14},
-            mm_tokens_per_image=4,
-            image_token_id=VOCABULARY - 1,
-            boi_token_id=VOCABULARY - 2,
-            eoi_token_id=VOCABULARY - 3,
-        )
+        tokens: dict[str, Any] = {"image_token_id": VOCABULARY - 1, "boi_token_id": VOCABULARY - 2, "eoi_token_id": VOCABULARY - 3}
+        images: dict[str, Any] = {"vision_config": vision | {"image_size": 28, "patch_size": 14}, "mm_tokens_per_image": 4}
+        return transformers.Gemma3Config(text_config=settings, **images, **tokens)
     return getattr(transformers, kind)(**settings)
 
 

@@ -36,6 +36,7 @@ def for_type_checkers(source):
         if isinstance(node, ast.AnnAssign):
             found[ast.unparse(node.target)] = "demeanor"
             continue
+        assert isinstance(node, ast.ImportFrom)
         for alias in node.names:
             assert alias.asname == alias.name, f"'import {alias.name} as {alias.name}' tells a type checker that it is public"
             found[alias.name] = node.module

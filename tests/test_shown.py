@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 import torch
@@ -121,7 +122,7 @@ def test_reprs_of_what_holds_a_model_are_one_line_and_print_no_weights(llama, to
     reading = PersonaVector(name, torch.ones(32) / math.sqrt(32), 1, 1.0)
     vectors = vector_set(entry(name, reading=reading, steering=reading), model=identify(llama, tokenizer))
     assert repr(Scorer(llama, tokenizer, vectors)) == f"Scorer({about}; traits: warmth)"
-    vectors.model = vector_set().model.__class__(**{**vectors.model.to_record(), "dtype": "bfloat16"})
+    vectors.model = replace(vectors.model, dtype="bfloat16")
     assert "\n  warning: made in bfloat16, read in float32" in repr(Scorer(llama, tokenizer, vectors))
 
 
@@ -130,7 +131,8 @@ def test_fields_and_equality_are_what_they_were():
     assert Score._fields == ("raw", "centred", "z", "probability")
     assert reading(warmth=WARM) == reading(warmth=Score(*WARM)) != reading(warmth=COLD)
     assert vector() != vector()
-    model, other = object(), object()
+    model: Any = object()
+    other: Any = object()
     assert LoadedModel(model, other) == (model, other)
 
 
@@ -176,7 +178,8 @@ def test_a_reading_as_a_frame_has_a_row_a_trait():
 
 
 def test_readings_as_a_frame_keep_their_places_and_what_was_not_scored_is_nan_with_its_error():
-    frame = to_frame(iter([reading(warmth=WARM), NotScored("no reply"), reading(warmth=COLD, risk=WARM)]))
+    rows: list[Reading | NotScored] = [reading(warmth=WARM), NotScored("no reply"), reading(warmth=COLD, risk=WARM)]
+    frame = to_frame(iter(rows))
     assert list(frame.columns) == ["warmth_raw", "warmth_z", "warmth_probability", "risk_raw", "risk_z", "risk_probability", "error"]
     assert len(frame) == 3
     assert frame["warmth_z"].tolist()[::2] == [1.25, -1.75]
@@ -310,12 +313,6 @@ def test_only_a_reply_that_was_scored_and_allowed_is_marked_as_safe(made, colour
 
 def test_a_long_reply_is_cut_where_it_is_shown():
     assert len(decision("word " * 10_000)._repr_html_()) < 5000
-
-
-def test_the_reports_colours_are_the_notebook_s():
-    from demeanor.reports import screening, vectors
-
-    assert (vectors.SAFE, vectors.UNSAFE) == (screening.SAFE, screening.UNSAFE) == (SAFE, UNSAFE)
 
 
 def test_readings_become_a_table_from_the_top_level():
