@@ -53,9 +53,13 @@ class Adaptation:
 
     vectors: VectorSet
     rows: int
+    """Labelled replies that it was fitted to."""
     prompts: int
+    """Groups that these belong to."""
     auroc: float
+    """Chance that a reply of the high pole scores above one of the low pole: 0.5 is a coin, 1 is perfect."""
     interval: Interval
+    """95 %, whole prompts drawn with replacement."""
     pack_auroc: float
     """The pack's own vector on the same rows, for comparison."""
     penalty: float
@@ -89,10 +93,20 @@ class Adaptation:
 
 
 def adapt(reader: ActivationReader, vectors: VectorSet, trait: str, labelled: Labelled, progress: Progress | None = None) -> Adaptation:
-    """A vector set whose `trait` is fitted to its pack and to labelled replies.
+    """A vector set whose `trait` is fitted to its pack and to labelled replies, by a logistic regression with the pack as its prior.
 
-    Raises ExtractionError where the labels cannot be used (one kind only, too few rows), or the trait was adapted already: a
-    prior that has learnt from some of these rows would make their cross-validated figures too good.
+    Args:
+        reader: Of the model that the vectors were made with.
+        vectors: The vector set; it stays as it is.
+        trait: Which of its traits to fit.
+        labelled: Replies with targets between 0 and 1; 1 is the high pole, more of the trait.
+        progress: Told how many replies have just been read.
+
+    Raises:
+        ExtractionError: the labels cannot be used (one kind only, too few rows), or the trait was adapted already: a prior that
+            has learnt from some of these rows would make their cross-validated figures too good.
+        VectorSetError: the set holds no such trait.
+        ConversationError, ModelError: a reply cannot be read.
     """
     entry = vectors[trait]
     _refuse_adapted(entry)
@@ -332,11 +346,18 @@ class Recalibration:
     calibration: Calibration
     thresholds: list[Threshold]
     rows: int
+    """Labelled replies that it rests on."""
     prompts: int
+    """Groups that these belong to."""
     auroc: float
+    """Chance that a reply of the high pole scores above one of the low pole: 0.5 is a coin, 1 is perfect."""
     interval: Interval
+    """95 %, whole prompts drawn with replacement."""
     ece: float
-    """Cross-validated over prompts; NaN where a fold leaves too little of a pole."""
+    """Expected calibration error, the mean gap between stated and observed frequency.
+
+    Cross-validated over prompts; NaN where a fold leaves too little of a pole.
+    """
     left_out: int = 0
     """Labelled replies that the vector has learnt from, and that nothing was calibrated on."""
 
@@ -371,9 +392,21 @@ def recalibrate(
 ) -> Recalibration:
     """Fit a trait's centre, spread, probability and thresholds to labelled replies; its direction stays.
 
-    Replies that the vector has learnt from are left out. The calibration error is cross-validated, and thresholds count prompts, not
-    replies. Raises ExtractionError where the labels are of one kind, or are too few for an error rate that is asked for, or where
-    none is fresh.
+    Replies that the vector has learnt from are left out. The calibration error is cross-validated, and thresholds (split conformal, see
+    measure/thresholds.py) count prompts, not replies.
+
+    Args:
+        reader: Of the model that the vectors were made with.
+        vectors: The vector set; it stays as it is.
+        trait: Which of its traits to calibrate.
+        labelled: Replies with targets between 0 and 1; 1 is the high pole, more of the trait.
+        wanted: Errors to keep beyond the usual ones: ("miss", 0.05) or ("false_alarm", 0.02).
+        progress: Told how many replies have just been read.
+
+    Raises:
+        ExtractionError: the labels are of one kind, or too few for an error rate that is asked for, or none is fresh.
+        VectorSetError: the set holds no such trait.
+        ConversationError, ModelError: a reply cannot be read.
     """
     entry, given = vectors[trait], len(labelled.target)
     labelled = fresh(entry, labelled)

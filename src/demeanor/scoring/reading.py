@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reading:
-    """The scores of one response for all traits, with where they came from."""
+    """The scores of one response for all traits, with where they came from. Higher is more of the trait on every scale; see Score."""
 
     scores: dict[str, Score]
     layers: dict[str, tuple[int, ...]]
@@ -131,6 +131,7 @@ def to_frame(readings: Iterable[Reading | NotScored]) -> pd.DataFrame:
 
     For each trait T there are T_raw, T_z and T_probability, as `demeanor screen` names them; `error` says why a response was not
     scored and is missing where it was. Numbers of a response that was not scored, or of a trait that was not read in it, are NaN.
+    z is in units of the spread within a pole and probability the chance of the high pole; higher is more of the trait. Needs pandas.
     NaN is beyond no threshold: keep rows by what is safe (`T_z > 0`), never by what is not unsafe, and look at `error`.
     """
     import pandas as pd

@@ -118,7 +118,13 @@ class Scorer:
         allow_other_model: bool = False,
         reasoning_hidden: bool = False,
     ) -> Scorer:
-        """Load a vector set, by default the built-in one, and the model that it names (or `model`)."""
+        """Load a vector set, by default the built-in one, and the model that it names (or `model`).
+
+        Raises:
+            VectorSetError: the folder holds no vector set, or a damaged one.
+            WrongModelError: `model` is another than the vectors were made with, and `allow_other_model` is not set.
+            ModelNotFoundError: the model is not here, and could not be fetched.
+        """
         from demeanor.model.loading import load_model
 
         vectors = VectorSet.load(folder or built_in.FOLDER)
@@ -126,7 +132,10 @@ class Scorer:
         return cls(*loaded, vectors, allow_other_model, reasoning_hidden=reasoning_hidden)
 
     def score(self, conversation: ConversationLike) -> Reading:
-        """The reading of one conversation's last reply. Raises DemeanorError where it cannot be scored."""
+        """The reading of one conversation's last reply: for each trait raw, centred, z and probability, higher is more of it.
+
+        Raises DemeanorError where it cannot be scored: ConversationError for what is no conversation, ActivationError for NaN.
+        """
         (result,) = self._score(self._prepare([conversation]))
         if isinstance(result, DemeanorError):
             raise result
@@ -155,7 +164,10 @@ class Scorer:
             raise failed
 
     def score_turns(self, conversation: ConversationLike) -> list[Reading | NotScored]:
-        """A reading for each assistant message, each with what came before it, from a single pass over the whole."""
+        """A reading for each assistant message, each with what came before it, from a single pass over the whole.
+
+        Raises ConversationError where there is no assistant message, ChatTemplateError where the template cannot render them.
+        """
         whole = as_conversation(conversation)
         turns = [i for i, m in enumerate(whole.messages) if m.role == "assistant"]
         if not turns:
@@ -199,7 +211,10 @@ class Scorer:
         return SetApart(len(reply_of(reasoning)), found)
 
     def score_tokens(self, conversation: ConversationLike) -> TokenScores:
-        """How each token of the response pushes each trait that is read on responses."""
+        """How each token of the response pushes each trait that is read on responses, in z; their mean is the reply's z by mean pooling.
+
+        Raises DemeanorError where it cannot be scored.
+        """
         tokens, activations = self.reader.read_tokens(conversation, self.layers)
         return TokenScores(tokens, self.token_z(self.project(activations.to(self.reader.device))))
 
