@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -34,6 +34,8 @@ from demeanor.errors import VectorSetError
 from demeanor.measure.thresholds import Threshold
 from demeanor.model.identity import identify
 from demeanor.monitor.decision import RuleResult
+from demeanor.monitor.policy import Situation
+from demeanor.monitor.replies import load_replies
 from demeanor.notebook import SAFE, UNSAFE
 from demeanor.reports.vectors import _curves
 from demeanor.scoring import to_frame
@@ -309,6 +311,13 @@ def test_only_a_reply_that_was_scored_and_allowed_is_marked_as_safe(made, colour
     assert made.action in texts
     assert "cold: fired: z -1.75." in texts
     assert ("I am here." in texts, "trial run" in texts) == (made.instead is not None,) * 2
+
+
+def test_every_reviewed_reply_is_shown_whole():
+    replies = load_replies()
+    for situation in get_args(Situation):
+        text = replies.reply(situation, "US", 0).text
+        assert text.split() == " ".join(_Page(decision(text)._repr_html_()).texts).partition("shown ")[2].partition(" why ")[0].split()
 
 
 def test_a_long_reply_is_cut_where_it_is_shown():

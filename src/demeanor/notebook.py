@@ -11,7 +11,7 @@ from html import escape
 from typing import NamedTuple, TypeAlias
 
 SAFE, UNSAFE = "#1b9e77", "#d95f02"  # told apart by colour-blind readers too
-LONGEST = 600  # characters of a cell
+LONGEST = 1500  # characters of a cell; a reviewed reply is shown whole
 
 CELL = "text-align: left; vertical-align: top; padding: 0.1em 1em 0.1em 0; white-space: pre-wrap"
 
