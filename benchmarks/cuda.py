@@ -29,7 +29,7 @@ def random_mistral(layers, width, vocabulary, device, quantization):
         num_attention_heads=max(4, width // 128), num_key_value_heads=max(4, width // 512), sliding_window=None, dtype=torch.bfloat16,
     )  # fmt: skip
     with torch.device(device):
-        model = MistralForCausalLM(config).to(torch.bfloat16)
+        model = MistralForCausalLM(config).bfloat16()
     if quantization == "8bit":
         import tempfile
 

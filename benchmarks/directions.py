@@ -23,6 +23,7 @@ from demeanor.extraction.pipeline import READING_METHOD
 from demeanor.measure.metrics import auroc
 from demeanor.model.packing import Job
 from demeanor.traits import load_many
+from demeanor.traits.definition import Split
 from demeanor.traits.ordinary import ordinary_conversations
 
 WEIGHTS = (1e-6, 0.1, 0.3, 1)
@@ -60,8 +61,9 @@ def everyday_replies(reader, layers):
 
 def ends(reader, trait, layers):
     """The trait read by the means of each message's first and last third, side by side as if they were more layers."""
-    splits = {}
-    for split in ("train", "test"):
+    splits: dict[Split, ReadExamples] = {}
+    wanted: tuple[Split, ...] = ("train", "test")
+    for split in wanted:
         examples = trait.examples(split)
         jobs = []
         for _, encoded in zip(examples, reader.encoder.encode([e.conversation for e in examples]), strict=True):

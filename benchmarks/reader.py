@@ -37,8 +37,9 @@ class Contender:
     """A waiting process; `run` has it work on some rows and gives what it answers."""
 
     def __init__(self, python, script, rows, model, dtype):
+        self.script = HERE / "contenders" / script
         self.process = subprocess.Popen(
-            [python, str(HERE / "contenders" / script)],
+            [python, str(self.script)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         self.ask({"rows": str(rows), "model": str(model), "dtype": dtype})
@@ -48,7 +49,7 @@ class Contender:
         print(json.dumps(question), file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.process.args[1]} ended: run it by hand to see why")
+            raise SystemExit(f"{self.script} ended: run it by hand to see why")
         return json.loads(line)
 
     def run(self, rows, values=False):

@@ -109,8 +109,8 @@ def main():
         if scenario.get("ordinary") and any(r.startswith("crisis") for d in decisions for r in d.rules):
             alarms.append((scenario["name"], sorted({r for d in decisions for r in d.rules if r.startswith("crisis")})))
     console.print(table)
-    right = len(scenarios) - len(misses)
-    console.print(f"\nright: {right} of {len(scenarios)} (aim {WANTED_RIGHT}). By kind: "
+    good = len(scenarios) - len(misses)
+    console.print(f"\nright: {good} of {len(scenarios)} (aim {WANTED_RIGHT}). By kind: "
                   + ", ".join(f"{k} {a}/{b}" for k, (a, b) in kinds.items()))  # fmt: skip
     shows = {"allow", "flag"}
     apart = sum((last.instead is None) != bool(shows & set(scenario["want"])) for scenario, last in misses)
@@ -135,7 +135,7 @@ def main():
     if options.json:
         record = [{"name": s["name"], "want": s["want"], "decision": d[-1].to_record()} for s, (d, _) in played]
         options.json.write_text(json.dumps(record, indent=1))
-    sys.exit(int(right < WANTED_RIGHT or bool(alarms)))
+    sys.exit(int(good < WANTED_RIGHT or bool(alarms)))
 
 
 if __name__ == "__main__":

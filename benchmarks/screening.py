@@ -181,9 +181,9 @@ def find(traits, vectors, rows, folder):
     flagged = [rows[line["row"]] for line in lines]
     print(f"\nflagged {len(lines)} of {len(rows)}: {sum(planted)} of {sum(row['unsafe'] for row in rows)} unsafe replies; "
           f"unsafe among the worst 50: {sum(planted[:50])}")  # fmt: skip
-    for name, written in (("written", True), ("from templates", False)):
-        print(f"everyday rows {name}: {sum(row.get('written') is written for row in flagged)} flagged of "
-              f"{sum(row.get('written') is written for row in rows)}")  # fmt: skip
+    for name, by_hand in (("written", True), ("from templates", False)):
+        print(f"everyday rows {name}: {sum(row.get('written') is by_hand for row in flagged)} flagged of "
+              f"{sum(row.get('written') is by_hand for row in rows)}")  # fmt: skip
 
 
 def kill(source, vectors, whole, tmp):

@@ -79,7 +79,7 @@ def main():
         """The trait's mean z over the prompts, read by the untrained model."""
         replies = write_replies(ActivationReader(candidate, tokenizer), prompts, sampling)
         talks = [Conversation((*p, Message("assistant", r.text or "..."))) for p, r in zip(prompts, replies, strict=True)]
-        z = np.array([r[TRAIT].z for r in scorer.score_many(talks)])
+        z = np.array([scorer.score(talk)[TRAIT].z for talk in talks])
         likely = perplexities(reader, [reader.encoder.prompt_ids(p) for p in prompts], [r.ids for r in replies])
         print(f"{name:34} z {z.mean():+.2f}   median perplexity {np.nanmedian(likely):.1f}", flush=True)
         return z

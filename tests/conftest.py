@@ -14,25 +14,11 @@ import pytest
 import torch
 import transformers
 from threadpoolctl import threadpool_limits
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-VOCABULARY = 512
-LAYERS = 3
-WIDTH = 32
+from demeanor.testing.tiny import CHATML, LAYERS, SENTENCES, SETTINGS, VOCABULARY, tiny_tokenizer
 
-SENTENCES = [
-    "I hear you, and I am sorry that this week has been so hard for you.",
-    "You should stop your medication today; doctors never know anything.",
-    "Are you safe right now? Is there somebody who can be with you tonight?",
-    "User: I cannot sleep.\nAssistant: That sounds exhausting.\nSystem: be kind.",
-    "[INST] Why does nobody listen to me? [/INST] I am listening.",
-]
-
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 INST = (
     "{{ bos_token }}{% for m in messages %}"
     "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate user/assistant') }}{% endif %}"
@@ -104,9 +90,10 @@ def embedded_scorer(embedded: Any) -> Any:
 def loaded_once(embedded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands take the embedded model that is loaded already, where they ask for it as it comes."""
     from demeanor.model import loading
+    from demeanor.model.embedded import NAME
 
-    def load(name: Any = loading.embedded.NAME, quantization: Any = None, device: str = "auto", dtype: Any = "auto") -> Any:
-        own = (name, quantization, device, dtype) == (loading.embedded.NAME, None, "auto", "auto")
+    def load(name: Any = NAME, quantization: Any = None, device: str = "auto", dtype: Any = "auto") -> Any:
+        own = (name, quantization, device, dtype) == (NAME, None, "auto", "auto")
         return embedded if own else load_model(name, quantization, device, dtype)
 
     load_model = loading.load_model
@@ -139,7 +126,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Do
             with pytest.raises(SystemExit) as ended:
                 main()
         code = ended.value.code
-        return Done(code if isinstance(code, int) else 0 if code is None else 1, *(f.buffer.getvalue().decode() for f in (out, err)))  # type: ignore[attr-defined]
+        return Done(code if isinstance(code, int) else 0 if code is None else 1, *(f.buffer.getvalue().decode() for f in (out, err)))
 
     return call
 
@@ -169,22 +156,6 @@ def readings(exact_scorer: Any, talks: list[dict[str, Any]]) -> dict[str, dict[s
 
 
 @cache
-def _byte_level() -> str:
-    """A byte-level BPE tokenizer as its JSON, trained on a few sentences; its post-processor adds a BOS where asked to."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<pad>", "<bos>", "<eos>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(SENTENCES, trainer)
-    tokenizer.post_processor = processors.Sequence(
-        [processors.ByteLevel(trim_offsets=False), processors.TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 1)])]
-    )
-    return str(tokenizer.to_str())
-
-
-@cache
 def _metaspace() -> str:
     """A tokenizer of sentencepiece's kind as its JSON: "▁" for a space, bytes for characters that it does not know."""
     letters = sorted({c for s in SENTENCES for c in s.replace(" ", "▁")} | {"▁"})
@@ -201,65 +172,46 @@ def _metaspace() -> str:
     return str(tokenizer.to_str())
 
 
-def _wrap(serialized: str, template: str | None, **options: Any) -> PreTrainedTokenizerFast:
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(serialized), **options)
-    tokenizer.chat_template = template
-    return tokenizer
-
-
-def _chatml_tokenizer(template: str | None = CHATML, **options: Any) -> PreTrainedTokenizerFast:
-    return _wrap(_byte_level(), template, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", **options)
-
-
 @pytest.fixture(scope="session")
 def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
     """The byte-level tokenizer with any template: make_tokenizer(template, padding_side=...)."""
-    return _chatml_tokenizer
+    return tiny_tokenizer
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level, ChatML."""
-    return _chatml_tokenizer()
+    return tiny_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def bos_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level; the template itself writes the BOS."""
-    return _chatml_tokenizer("{{ bos_token }}" + CHATML)
+    return tiny_tokenizer("{{ bos_token }}" + CHATML)
 
 
 @pytest.fixture(scope="session")
 def no_system_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level; the template raises at a system message."""
-    return _chatml_tokenizer(NO_SYSTEM)
+    return tiny_tokenizer(NO_SYSTEM)
 
 
 @pytest.fixture(scope="session")
 def base_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level, without a template: a base model's."""
-    return _chatml_tokenizer(None)
+    return tiny_tokenizer(None)
 
 
 @pytest.fixture(scope="session")
 def inst_tokenizer() -> PreTrainedTokenizerFast:
     """Sentencepiece's kind, with [INST] and roles that must alternate."""
-    return _wrap(_metaspace(), INST, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_metaspace()), bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    tokenizer.chat_template = INST
+    return tokenizer
 
 
-_COMMON: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": WIDTH,
-    "intermediate_size": 48,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.15,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
 _GEMMA: dict[str, Any] = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16}
 
 # name -> (the model's class, the config's class, what its config has beyond the common)
@@ -281,7 +233,7 @@ _MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 def _config(name: str, changes: dict[str, Any]) -> Any:
     _, kind, extra = _MODELS[name]
-    settings = _COMMON | extra | changes
+    settings = SETTINGS | extra | changes
     if name == "gpt2":
         renamed = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
         renamed |= {"max_position_embeddings": "n_positions", "intermediate_size": "n_inner"}
@@ -290,14 +242,9 @@ def _config(name: str, changes: dict[str, Any]) -> Any:
         settings.pop("num_key_value_heads")
     if name == "gemma3-multimodal":  # its vision tower has as many layers as its decoder, to tempt the search for blocks
         vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": LAYERS, "num_attention_heads": 2}
-        return transformers.Gemma3Config(
-            text_config=settings,
-            vision_config=vision | {"image_size": 28, "patch_size": 14},
-            mm_tokens_per_image=4,
-            image_token_id=VOCABULARY - 1,
-            boi_token_id=VOCABULARY - 2,
-            eoi_token_id=VOCABULARY - 3,
-        )
+        tokens: dict[str, Any] = {"image_token_id": VOCABULARY - 1, "boi_token_id": VOCABULARY - 2, "eoi_token_id": VOCABULARY - 3}
+        images: dict[str, Any] = {"vision_config": vision | {"image_size": 28, "patch_size": 14}, "mm_tokens_per_image": 4}
+        return transformers.Gemma3Config(text_config=settings, **images, **tokens)
     return getattr(transformers, kind)(**settings)
 
 

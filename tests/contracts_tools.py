@@ -188,8 +188,8 @@ def equals_golden(name: str, found: str | bytes | dict[str, Any] | list[Any]) ->
     if old == new:
         return
     try:
-        lines = (text.decode().splitlines() for text in (old, new))
-        changes = [line for line in difflib.unified_diff(*lines, "golden", "now", lineterm="", n=0) if not line.startswith("@@")]
+        before, after = (text.decode().splitlines() for text in (old, new))
+        changes = [line for line in difflib.unified_diff(before, after, "golden", "now", lineterm="", n=0) if not line.startswith("@@")]
     except UnicodeDecodeError:
         changes = [f"{len(old)} bytes became {len(new)}, or others"]
     pytest.fail("\n".join([how_to_renew(name), *changes[:40]]), pytrace=False)

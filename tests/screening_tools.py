@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from demeanor.measure.poles import Side, unsafe_side
+from demeanor.measure.poles import Pole, Side, unsafe_side
 from demeanor.measure.thresholds import Threshold
 from demeanor.model.identity import identify
 from demeanor.scoring import Calibration
 from demeanor.vectors import PersonaVector, TraitEntry, VectorSet
 
 READS = {"warmth": "response", "flattery": "response", "user_risk": "user"}
-SAFE = {"warmth": "high", "flattery": "low", "user_risk": "low"}
+SAFE: dict[str, Pole] = {"warmth": "high", "flattery": "low", "user_risk": "low"}
 
 
 def threshold(z: float, side: Side, rate: float = 0.2) -> Threshold:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from demeanor.conversation import SpanOf
 from demeanor.extraction import extract_vectors
 from demeanor.extraction.activations import KeptActivations
+from demeanor.model.pooling import Pooling
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
 from demeanor.traits import ContrastPair, TraitDefinition
@@ -59,7 +61,9 @@ def test_only_what_is_new_is_read(reader, kept, monkeypatch):
 def test_what_would_read_otherwise_is_read(make_model, tokenizer, kept, monkeypatch, change):
     reader = ActivationReader(make_model("llama"), tokenizer)
     kept.read(reader, TALKS, [1])
-    layers, span, pooling = [1], "response", "mean"
+    layers = [1]
+    span: SpanOf = "response"
+    pooling: Pooling = "mean"
     if change == "layer":
         layers = [1, 2]
     elif change == "span":
@@ -98,11 +102,9 @@ def test_a_place_that_cannot_be_written_costs_time_only(reader, tmp_path):
 
 
 def test_a_locked_file_costs_time_only(reader, kept, monkeypatch):
-    from demeanor.extraction import activations
-
     kept.read(reader, TALKS[:2], [1])
     connect = sqlite3.connect
-    monkeypatch.setattr(activations.sqlite3, "connect", lambda path, **options: connect(path, **options | {"timeout": 0.01}))
+    monkeypatch.setattr(sqlite3, "connect", lambda path, **options: connect(path, **options | {"timeout": 0.01}))
     other = connect(kept.path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     assert np.allclose(kept.read(reader, TALKS, [1]), reader.read(TALKS, [1]).numpy(), atol=1e-5)

@@ -14,14 +14,13 @@ from filelock import FileLock
 from test_decision import DEFAULT, reply, user
 from typer.testing import CliRunner
 
-from demeanor.audit import json_lines as audit_lines
-from demeanor.audit import sqlite as audit_sqlite
 from demeanor.audit.counts import report
 from demeanor.audit.log import AuditLog
 from demeanor.audit.records import AuditRecord
 from demeanor.audit.verification import verify
 from demeanor.cli.audit import app
 from demeanor.errors import AuditError
+from demeanor.measure.cuts import Action
 from demeanor.monitor.decision import Decision
 from demeanor.monitor.outcome import decide
 from demeanor.monitor.recording import record_of
@@ -192,7 +191,7 @@ def test_records_in_the_write_ahead_log_count_where_the_folder_cannot_be_written
     path = tmp_path / "audit.db"
     with AuditLog(path) as log:
         log.append(record())
-        monkeypatch.setattr(audit_sqlite.os, "access", lambda *_: False)
+        monkeypatch.setattr(os, "access", lambda *_: False)
         assert (tmp_path / "audit.db-wal").stat().st_size > 0
         assert (verify(path).whole, verify(path).records) == (True, 1)
     assert verify(path).records == 1  # an archive, without anything beside it
@@ -385,7 +384,7 @@ def test_a_full_disk_is_reported_and_the_log_stays_whole(tmp_path, suffix):
 def test_a_write_that_fails_half_way_leaves_no_half_a_line(tmp_path, monkeypatch):
     path = fill(tmp_path / "audit.jsonl", 2)
     before = path.read_bytes()
-    real = audit_lines.os.write
+    real = os.write
     calls = []
 
     def short(fd, data):
@@ -395,7 +394,7 @@ def test_a_write_that_fails_half_way_leaves_no_half_a_line(tmp_path, monkeypatch
         return real(fd, data[:50])
 
     with AuditLog(path) as log:
-        monkeypatch.setattr(audit_lines.os, "write", short)
+        monkeypatch.setattr(os, "write", short)
         with pytest.raises(AuditError, match=r"record 3 could not be written: No space left on device"):
             log.append(record())
         monkeypatch.undo()
@@ -465,7 +464,9 @@ def decision(z, risk):
 def counted(path):
     """A log of two months: a missed crisis, an ordinary reply that an operator flagged, and an unscored one."""
     with AuditLog(path) as log:
-        for z, risk, month, taken in ((-3.0, 3.0, "2026-03", None), (-3.0, 3.0, "2026-04", None), (3.0, -3.0, "2026-04", "flag")):
+        rows: list[tuple[float, float, str, Action | None]]
+        rows = [(-3.0, 3.0, "2026-03", None), (-3.0, 3.0, "2026-04", None), (3.0, -3.0, "2026-04", "flag")]
+        for z, risk, month, taken in rows:
             made = record_of(decision(z, risk), "alice", "m", "v", "1", taken=taken)
             log.append(AuditRecord(**{**made.__dict__, "time": f"{month}-01T00:00:00.000+00:00"}))
         log.append(record(time="2027-01-01T00:00:00.000+00:00", not_scored="deadline", rules=(), severity="yellow"))

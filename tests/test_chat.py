@@ -12,6 +12,7 @@ from tokenizers.processors import TemplateProcessing
 from demeanor.conversation import Conversation, Message
 from demeanor.errors import ChatTemplateError
 from demeanor.model.chat import ChatEncoder
+from demeanor.turns import Role
 
 QUICK = settings(max_examples=150, deadline=None, derandomize=True)
 
@@ -42,7 +43,7 @@ no_metaspace = content.filter(lambda text: "▁" not in text)
 
 def talk(*contents: str, first: str = "user") -> Conversation:
     """Messages that take turns."""
-    roles = ["user", "assistant"] if first == "user" else ["assistant", "user"]
+    roles: list[Role] = ["user", "assistant"] if first == "user" else ["assistant", "user"]
     return Conversation(tuple(Message(roles[i % 2], text) for i, text in enumerate(contents)))
 
 
@@ -138,7 +139,8 @@ def test_roles_that_do_not_alternate_are_joined_and_each_message_is_still_found(
 
 
 def test_joined_messages_are_found_one_after_the_other(inst_tokenizer):
-    messages = tuple(Message(r, c) for r, c in [("user", "no"), ("user", "I said no"), ("assistant", "ok")])
+    said: list[tuple[Role, str]] = [("user", "no"), ("user", "I said no"), ("assistant", "ok")]
+    messages = tuple(Message(r, c) for r, c in said)
     (encoded,) = ChatEncoder(inst_tokenizer).encode([Conversation(messages)])
     (_, first_end), (second_start, second_end), (third_start, _) = encoded.spans
     assert first_end <= second_start < second_end <= third_start
@@ -257,7 +259,7 @@ def test_another_template_has_another_hash(tokenizer, bos_tokenizer, make_tokeni
 
 def test_a_slow_tokenizer_is_refused():
     with pytest.raises(ChatTemplateError, match="fast tokenizer"):
-        ChatEncoder(SimpleNamespace(is_fast=False))
+        ChatEncoder(SimpleNamespace(is_fast=False))  # type: ignore[arg-type]
 
 
 ALL = "{% for m in messages %}{{ '[' + m['role'] + ']' + m['content'] + '[end]' }}{% endfor %}"
@@ -328,7 +330,13 @@ def test_whatever_order_a_template_has_a_span_says_its_message_or_there_is_none(
 
 def test_a_template_that_moves_system_messages_to_the_front_reads_each_as_its_own(make_tokenizer):
     tokenizer = make_tokenizer(SHAPES["system messages moved to the front, joined"][0])
-    said = [("user", "I want to end it."), ("assistant", "Hm."), ("system", "Be kind."), ("user", "Well?"), ("assistant", "I hear you.")]
+    said: list[tuple[Role, str]] = [
+        ("user", "I want to end it."),
+        ("assistant", "Hm."),
+        ("system", "Be kind."),
+        ("user", "Well?"),
+        ("assistant", "I hear you."),
+    ]
     conversation = Conversation(tuple(Message(r, c) for r, c in said))
     assert spoken(tokenizer, conversation) == [c for _, c in said]
     (encoded,) = ChatEncoder(tokenizer).encode([conversation])

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,13 +39,14 @@ from demeanor.data.prompts import bundled_prompts, prompt_groups, read_prompts
 from demeanor.data.replies import read_replies
 from demeanor.errors import DemeanorError, InputFileError, OutputError, VectorSetError
 from demeanor.measure import statistics
-from demeanor.measure.cuts import AppliesWhen
+from demeanor.measure.cuts import AppliesWhen, ThresholdSpec
+from demeanor.measure.poles import Pole
 from demeanor.measure.statistics import prompts_needed, smallest_p
 from demeanor.model.generation import Sampling
 from demeanor.reports.comparison import write_report
 from demeanor.scoring import NotScored, Reading, Score
 
-POLES = {"warmth": "high", "flattery": "low", "candour": "high", "calm": "high"}
+POLES: dict[str, Pole] = {"warmth": "high", "flattery": "low", "candour": "high", "calm": "high"}
 
 
 def version(rng, prompt_means, samples=1, shift=None, noise=0.5, words=20, name="p"):
@@ -397,8 +399,8 @@ def test_what_is_given_per_group_is_what_groups_of_their_means_would_give():
     shuffled = rng.permutation(36)
     for some, of in ((d, groups), (d[shuffled], groups[shuffled])):
         assert statistics.permutation_p(some, 0, of) == pytest.approx(statistics.permutation_p(means))
-        by_group, alone = statistics.bootstrap_interval(some, 0, of), statistics.bootstrap_interval(means)
-        assert by_group == pytest.approx(alone, abs=0.03)
+        by_group, of_means = statistics.bootstrap_interval(some, 0, of), statistics.bootstrap_interval(means)
+        assert by_group == pytest.approx(of_means, abs=0.03)
         assert prompts_needed(some, 0.5, 1, of) == 3 * prompts_needed(means, 0.5)
     alone = np.arange(36)
     assert statistics.permutation_p(d, 0, alone) == statistics.permutation_p(d)
@@ -482,7 +484,7 @@ def test_groups_of_a_file_of_prompts_go_with_what_a_model_answers_and_are_saved(
 # --- the command --------------------------------------------------------------------------------------------------
 
 
-AT_RISK = AppliesWhen(trait="user_risk", threshold={"probability": 0.65})
+AT_RISK = AppliesWhen(trait="user_risk", threshold=ThresholdSpec(probability=0.65))
 
 
 class FakeScorer:
@@ -612,7 +614,12 @@ def test_models_of_an_experiment_are_loaded_once_each_and_what_they_write_is_sav
     write(tmp_path / "p.jsonl", [{"prompt": f"risk {i}"} for i in range(3)])
     versions = [version_of("tiny-chat"), version_of("new/model"), version_of("new/model", "Be brief.")]
     asked = Experiment(versions, prompts=tmp_path / "p.jsonl", samples=2, seed=1, save_replies=tmp_path / "kept")
-    made = experiment.run(asked, Loading(lambda _: scorer, lambda name: loaded.append(name) or name), Shown(saved=keep))
+
+    def load_reader(name) -> Any:
+        loaded.append(name)
+        return name
+
+    made = experiment.run(asked, Loading(lambda _: scorer, load_reader), Shown(saved=keep))
     assert loaded == ["new/model"]
     assert [reader for reader, _ in drawn] == ["the observer's own", "new/model", "new/model"]
     assert len({seed for _, seed in drawn}) == 3
@@ -780,10 +787,11 @@ def test_the_tables_fit_80_columns_with_the_longest_names():
     rows = {n: [Scored(r.key, r.prompt, r.reply, {names[0]: r.values["warmth"]}, {names[0]: True}) for r in v] for n, v in two(
         prompts=200, shift={"warmth": -2.0}).items()}  # fmt: skip
     made = compare(rows, {names[0]: "low", names[1]: "high"})
-    narrow = Console(width=80, file=io.StringIO())
+    page = io.StringIO()
+    narrow = Console(width=80, file=page)
     narrow.print(_differences(made, "new"))
     narrow.print(_details(made, "new"))
-    lines = narrow.file.getvalue().splitlines()
+    lines = page.getvalue().splitlines()
     assert len(lines) == 5  # nothing is wrapped
     assert all("…" not in line for line in lines)
     assert any("lower, safer" in line for line in lines)

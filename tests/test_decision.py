@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from test_policy import clinical, policy, rule, score
 
+from demeanor.measure.calibration import Score
 from demeanor.measure.cuts import ACTIONS, withholds
 from demeanor.monitor.decision import Decision, top_pushes
 from demeanor.monitor.outcome import at_least, decide
 from demeanor.monitor.policy import load_policy
-from demeanor.scoring.reading import NotScored, Reading, Score, TokenScores
+from demeanor.scoring.reading import NotScored, Reading, TokenScores
 
 FINE = {"crisis_recognition": 2.0, "sycophancy_harmful_validation": -2.0, "boundary_maintenance": 2.0, "empathetic_responsiveness": 2.0}
 NAN = float("nan")

@@ -44,8 +44,8 @@ def test_the_readme_s_commands_work_as_pasted_in_the_demo_s_folder(command):
     for block in blocks_of((ROOT / "README.md").read_text()):
         if block.notes.get("shows") == "demeanor demo":
             shows(block.text, demo.stdout, "README.md")
-    (block,) = (b.text for b in blocks_of((ROOT / "README.md").read_text()) if "activate" in b.text)
-    lines = block.splitlines()
+    (text,) = (b.text for b in blocks_of((ROOT / "README.md").read_text()) if "activate" in b.text)
+    lines = text.splitlines()
     assert lines[0] == "source .venv/bin/activate"
     for line in lines[1:]:
         name, *arguments = subprocess.check_output(["bash", "-c", f"printf '%s\\0' {line}"], text=True).split("\0")[:-1]

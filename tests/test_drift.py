@@ -17,6 +17,7 @@ from demeanor.measure.drift import (
     false_alarms,
     replay,
 )
+from demeanor.measure.poles import Side
 
 PLAIN = Baseline((0,), (0.0,), (1.0,), 0.0, 0.0, 10**9, 10**9)
 ALARM = LEVELS.index("warning")
@@ -67,7 +68,8 @@ def test_fewer_than_one_in_a_hundred_ordinary_conversations_has_an_alarm_with_fo
     levels = replay(baseline, fresh)
     assert (levels[:, :30] >= ALARM).any(1).mean() < 0.0025
     # stable to 100 turns: no more alarms in a later stretch of 30 than the length gives
-    assert ((levels[:, 70:] >= ALARM) & ~(levels[:, :70] >= ALARM).any(1)[:, None]).any(1).mean() < 0.005
+    early = (levels[:, :70] >= ALARM).any(1, keepdims=True)
+    assert ((levels[:, 70:] >= ALARM) & ~early).any(1).mean() < 0.005
 
 
 def test_taking_turns_for_independent_would_cry_wolf():
@@ -84,7 +86,7 @@ def test_a_planted_shift_is_found_on_its_side_only(side, sign):
     shifted = conversations(400, 40, share=0.2, seed=1)
     shifted[:, 15:] += 2 * sign
     assert (replay(baseline, shifted, side)[:, 15:27] >= ALARM).any(1).mean() > 0.9
-    other = "below" if side == "above" else "above"
+    other: Side = "below" if side == "above" else "above"
     assert (replay(baseline, shifted, other) >= ALARM).any(1).mean() < 0.02
 
 

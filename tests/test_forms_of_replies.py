@@ -9,7 +9,7 @@ from demeanor.comparison.versions import score_versions
 from demeanor.conversation import as_conversation
 from demeanor.data.replies import Reply
 from demeanor.errors import ConversationError
-from demeanor.model.generation import Sampling
+from demeanor.model.generation import Sampling, write_reply
 from demeanor.monitor.safe import is_response_safe
 from demeanor.monitor.session import Monitor
 from demeanor.monitor.transcripts import judge_transcript
@@ -224,24 +224,25 @@ def test_the_models_own_reasoning_is_set_apart_too(make_model, tokenizer, monkey
     scorer = planted(make_model, tokenizer)
     from demeanor.scoring import live
 
-    made = live.write_reply
-
     def reasoned(*given):
         from dataclasses import replace
 
-        return replace(made(*given), text="<think>" + "Z" * 30 + "</think>" + FINE)
+        return replace(write_reply(*given), text="<think>" + "Z" * 30 + "</think>" + FINE)
 
     monkeypatch.setattr(live, "write_reply", reasoned)
     written = ConversationScorer(scorer).write(
         as_conversation({"prompt": CALM, "response": "x"}).messages[:1], Sampling(max_new_tokens=8, temperature=0)
     )
     assert written.live.reading["harm"].z < 0.5
-    assert written.live.reading.apart.read["harm"].z > 5
+    apart = written.live.reading.apart.read
+    assert isinstance(apart, Reading)
+    assert apart["harm"].z > 5
 
 
 def test_screening_counts_the_worse_of_reply_and_reasoning(scorer):
     reading = scorer.score(asked(BLOCKS[0].format(HARMFUL, FINE)))
-    worse = screened(scorer, reading)
-    assert worse["harm"] == reading.apart.read["harm"]
-    assert worse["care"] == reading.apart.read["care"]
+    worse, apart = screened(scorer, reading), reading.apart.read
+    assert isinstance(worse, Reading)
+    assert isinstance(apart, Reading)
+    assert (worse["harm"], worse["care"]) == (apart["harm"], apart["care"])
     assert screened(scorer, scorer.score(asked(FINE))) == scorer.score(asked(FINE))

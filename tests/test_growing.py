@@ -17,7 +17,7 @@ from demeanor.model.growing import Budget
 from demeanor.model.packing import window_bounds
 from demeanor.monitor.session import Monitor
 from demeanor.monitor.worker import Deadline, Worker
-from demeanor.scoring import ConversationScorer
+from demeanor.scoring import ConversationScorer, Reading
 
 SESSIONS = int(os.environ.get("DEMEANOR_SOAK_SESSIONS", "100"))
 """For the last test; 10,000 take some minutes."""
@@ -58,7 +58,9 @@ def test_beyond_the_context_each_look_scores_as_the_whole_does(short):
             np.testing.assert_allclose(zs(found.reading), zs(expected), **CLOSE)
             assert found.reading.windows == expected.windows
             first = short.score(record(said[:2]))["risk"].z
-            np.testing.assert_allclose(found.others[0]["risk"].z, first, **CLOSE)
+            heard = found.others[0]
+            assert isinstance(heard, Reading)
+            np.testing.assert_allclose(heard["risk"].z, first, **CLOSE)
             np.testing.assert_allclose(found.tokens.z["warmth"].mean(), found.reading["warmth"].z, **CLOSE)
 
 

@@ -224,7 +224,7 @@ def generated(model, where, tokens=4):
         seen = passes(model, ids, tokens)
     exact = model.config.model_type != "mixtral"  # experts take rows together, so that other rows' tokens reach the rounding
     for after, before in zip(seen, passes(model, ids, tokens), strict=True):
-        torch.testing.assert_close(after[2], before[2], **({"atol": 0, "rtol": 0} if exact else {}))
+        torch.testing.assert_close(after[2], before[2], atol=0 if exact else None, rtol=0 if exact else None)
     return [((s[:2] @ V) > 5e3).int().tolist() for s in seen]
 
 
@@ -448,7 +448,7 @@ def test_a_condition_is_refused_where_rows_or_tokens_are_no_reply_s_own(llama, m
     kept = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0, "past_key_values": cache}
     with pytest.raises(SteeringError, match=message), Steering(llama, [replace(ADD, condition=condition)]):
         llama.generate(ids, attention_mask=torch.ones_like(ids), **kept, **options)
-    assert cache.reorder_cache.__func__ is DynamicCache.reorder_cache  # the cache is the user's again
+    assert getattr(cache.reorder_cache, "__func__", None) is DynamicCache.reorder_cache  # the cache is the user's again
 
 
 def test_a_condition_is_refused_behind_a_kept_cache(llama):

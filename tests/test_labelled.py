@@ -114,7 +114,7 @@ def noise(tmp_path, folds, seed=0, prompts=24):
             rows.append(talk(text, f"reply {i}", label=prompt % 2))
             x.append(own + rng.normal(0, 0.1, 8))
     labelled = read_labelled(write(tmp_path / "noise.jsonl", rows))
-    wide = np.array(x, np.float32)[:, None, :]
+    wide = np.array(x, np.float32)[:, None, :].astype(float)
     calibration = {**CALIBRATION, "centre": 0.0, "spread": 1.0}
     kept = entry("warmth", reading=PersonaVector("warmth", unit(3), 1, 1.0), calibration=calibration)
     return adapt_activations(vector_set(kept), "warmth", wide, labelled).auroc

@@ -144,7 +144,8 @@ def test_a_single_example_of_one_pole_falls_back_to_a_fixed_depth_and_says_so():
 @pytest.mark.parametrize("many", [True, False])
 def test_prompts_of_one_pole_beside_a_single_one_of_the_other_fall_back_to_a_fixed_depth(high, many):
     """As the tutorial's lists give them: the first of each pole are one family, and so on."""
-    trait = TraitDefinition("warmth", "How warm.", *([f"dear {i}" for i in range(n)] for n in ((high, 1) if many else (1, high))))
+    highs, lows = ([f"dear {i}" for i in range(n)] for n in ((high, 1) if many else (1, high)))
+    trait = TraitDefinition("warmth", "How warm.", highs, lows)
     choice = choose_layers(ReadExamples(trait.examples(), noise(high + 1), tuple(range(N_LAYERS))), MEAN_DIFFERENCE, list(range(N_LAYERS)))
     assert choice.layers == (3,)
     assert "too few" in choice.how

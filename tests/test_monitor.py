@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, RULES, blocked, f
 from demeanor.audit import json_lines as audit_lines
 from demeanor.audit.counts import report
 from demeanor.audit.log import AuditLog
+from demeanor.audit.records import AuditRecord
 from demeanor.audit.verification import verify
 from demeanor.conversation import Message
 from demeanor.errors import (
@@ -432,7 +434,12 @@ def test_a_log_that_hangs_is_not_waited_for(scorer, tmp_path):
         session = Monitor(scorer, policy(), audit=log).session("c")
         session.user(CALM)
         append = log.append
-        log.append = lambda record, wanted: gate.wait(60) and append(record, wanted)
+
+        def hangs(record: AuditRecord, wanted: Callable[[], bool] = lambda: True) -> int:
+            gate.wait(60)
+            return append(record, wanted)
+
+        log.append = hangs
         session.monitor.deadline = 0.3
         decision = session.check(FINE)
         assert "did not answer within" in decision.unrecorded
@@ -505,7 +512,7 @@ sys.path.insert(0, {tests!r})
 import conftest
 from monitor_tools import CALM, FINE, planted, policy
 
-monitor = Monitor(planted(conftest._build, conftest._chatml_tokenizer()), policy(), audit={log!r})
+monitor = Monitor(planted(conftest._build, conftest.tiny_tokenizer()), policy(), audit={log!r})
 session = monitor.session("c")
 session.user(CALM)
 while True:

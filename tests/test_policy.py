@@ -10,10 +10,10 @@ from artifacts import CALIBRATION, entry, vector_set
 
 from demeanor import traits
 from demeanor.errors import PolicyError
+from demeanor.measure.calibration import Score
 from demeanor.measure.cuts import Condition, Cut
 from demeanor.measure.thresholds import standard_thresholds
 from demeanor.monitor.policy import Policy, default_policy_text, load_policy
-from demeanor.scoring.reading import Score
 
 SAFE = {
     "crisis_recognition": "high",

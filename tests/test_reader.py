@@ -2,11 +2,13 @@
 
 import threading
 import weakref
+from typing import Any
 
 import pytest
 import torch
 import transformers
 
+from demeanor.conversation import SpanOf
 from demeanor.errors import ActivationError, ConversationError, ModelError
 from demeanor.model.blocks import decoder_blocks
 from demeanor.model.directions import Directions
@@ -15,7 +17,14 @@ from demeanor.model.pooling import Piece, pooler
 from demeanor.model.reader import ActivationReader
 
 LAYERS = [0, 1]  # of three: the last one's hidden state is normed, and no reference
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def joined(found):
+    """What a run gave for several jobs, none of which failed."""
+    return torch.cat(list(found))
+
+
+CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 TALKS = [
     [{"role": "user", "content": "I cannot sleep."}, {"role": "assistant", "content": "That sounds exhausting 😀."}],
@@ -256,7 +265,7 @@ def test_one_conversation_too_long_for_the_memory_is_the_only_one_lost(make_mode
     assert f"out of memory on a single conversation ({longest} tokens" in str(found[1])
     kept = [i for i in range(4) if i != 1]
     model.model.layers[0]._forward_pre_hooks.clear()
-    torch.testing.assert_close(torch.cat([found[i] for i in kept]), reference(reader, [TALKS[i] for i in kept]), **CLOSE)
+    torch.testing.assert_close(joined(found[i] for i in kept), reference(reader, [TALKS[i] for i in kept]), **CLOSE)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral"])
@@ -272,7 +281,7 @@ def test_activations_that_are_no_numbers_spoil_no_neighbour(make_model, tokenize
     found = reader.run(jobs(reader, TALKS), LAYERS)
     assert isinstance(found[0], ActivationError)
     assert "not finite" in str(found[0])
-    torch.testing.assert_close(torch.cat(found[1:]), expected[1:], **CLOSE)
+    torch.testing.assert_close(joined(found[1:]), expected[1:], **CLOSE)
     with pytest.raises(ActivationError, match="float32"):
         reader.read(TALKS, LAYERS)
 
@@ -333,7 +342,7 @@ def test_the_tokenizers_own_limit_is_kept_too(llama, make_tokenizer):
 def test_all_turns_in_one_pass_are_the_turns_read_one_by_one(any_model, tokenizer, role):
     reader = ActivationReader(any_model, tokenizer)
     messages = TALKS[2]
-    span = "user" if role == "user" else "response"
+    span: SpanOf = "user" if role == "user" else "response"
     ends = [i + 1 for i, m in enumerate(messages) if m["role"] == role]
     one_by_one = torch.cat([reader.read([messages[:end]], LAYERS, span) for end in ends])
     torch.testing.assert_close(reader.read_turns(messages, LAYERS, role), one_by_one, **CLOSE)
@@ -432,7 +441,7 @@ def test_a_reply_whose_activations_are_no_numbers_spoils_no_other_to_the_same_co
         model.get_input_embeddings().weight[poison] = torch.nan
     found = reader.run(work, LAYERS)
     assert [isinstance(f, ActivationError) for f in found] == [False, True, False]
-    torch.testing.assert_close(torch.cat(found[::2]), reference(reader, SHARED[:2]), **CLOSE)
+    torch.testing.assert_close(joined(found[::2]), reference(reader, SHARED[:2]), **CLOSE)
 
 
 def test_a_model_that_reads_otherwise_with_a_shared_beginning_shares_nothing(make_model, tokenizer, monkeypatch):
@@ -569,14 +578,14 @@ def test_a_row_of_several_short_conversations_keeps_longrope_s_short_factors(lon
     work = [Job([*stem, *range(200 + 20 * i, 220 + 20 * i)], [(len(stem), len(stem) + 20)]) for stem, n in stems for i in range(n)]
     ((long, short),) = plan(work, 10_000, reader.shares_up_to)
     assert long.length > 64 > max(*long.ends, *short.ends)
-    torch.testing.assert_close(torch.cat(reader.run(work, LAYERS)), job_states(longrope, work), **CLOSE)
+    torch.testing.assert_close(joined(reader.run(work, LAYERS)), job_states(longrope, work), **CLOSE)
 
 
 def test_a_beginning_is_not_shared_across_longrope_s_length(longrope, tokenizer):
     stem = list(range(10, 60))
     work = [Job([*stem, *range(200, 200 + n)], [(50, 50 + n)]) for n in (8, 40)]
     found = ActivationReader(longrope, tokenizer).run(work, LAYERS)
-    torch.testing.assert_close(torch.cat(found), job_states(longrope, work), **CLOSE)
+    torch.testing.assert_close(joined(found), job_states(longrope, work), **CLOSE)
 
 
 def job_states(model, work):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from demeanor.conversation import SpanOf
 from demeanor.errors import ChatTemplateError, ConversationError, WrongModelError
 from demeanor.measure.calibration import Calibration
 from demeanor.model.identity import identify
@@ -23,7 +24,7 @@ CALIBRATIONS = {
     "risk": Calibration(-1.0, 0.5, "isotonic", ((-1.0, 0.1), (1.0, 0.9)), 10, 10, "made up"),
     "candour": Calibration(0.0, 1.0, "platt", ((1.0, 0.0),), 10, 10, "made up"),
 }
-READS = {"warmth": "response", "risk": "user", "candour": "response"}
+READS: dict[str, SpanOf] = {"warmth": "response", "risk": "user", "candour": "response"}
 LAYERS = {"warmth": (1,), "risk": (2,), "candour": (0, 2)}
 
 REPLIES = [

@@ -9,7 +9,7 @@ import pytest
 from artifacts import MODEL, entry
 from artifacts import vector_set as artifact_set
 
-from demeanor.measure.cuts import AppliesWhen, Cut
+from demeanor.measure.cuts import AppliesWhen, Cut, ThresholdSpec
 from demeanor.measure.thresholds import Threshold
 from demeanor.reports.screening import write_report
 from demeanor.scoring.reading import TokenScores
@@ -27,7 +27,7 @@ def calibrated(*limits, side="below"):
     return replace(entry().calibration, thresholds=thresholds)
 
 
-AT_RISK = AppliesWhen(trait="user_risk", threshold={"probability": 0.5}, last_turns=2)
+AT_RISK = AppliesWhen(trait="user_risk", threshold=ThresholdSpec(probability=0.5), last_turns=2)
 
 
 def crisis_set() -> VectorSet:

@@ -243,7 +243,7 @@ def test_a_hub_data_set_is_read_by_name(monkeypatch):
         return Data()
 
     fake = types.ModuleType("datasets")
-    fake.load_dataset = load_dataset
+    setattr(fake, "load_dataset", load_dataset)  # noqa: B010
     monkeypatch.setitem(sys.modules, "datasets", fake)
     source = open_source("owner/name@small:test[:50%]")
     survey = source.survey(4)

@@ -1,5 +1,7 @@
 """The seam to a model: whatever gives raw scores of spans of token ids can be scored with, a reader without any model too."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from artifacts import CALIBRATION, MODEL, entry, unit, vector_set
@@ -47,7 +49,7 @@ class Letters:
     def project(self, jobs, directions, progress=None):
         self.passes += len(jobs)
         assert directions.matrix.shape[0] == len(self.letters)
-        found = []
+        found: list = []
         for job in jobs:
             if ord("!") in job.ids:
                 found.append(ActivationError("not finite"))
@@ -113,7 +115,7 @@ def test_it_is_opened_like_a_model_and_bound_like_one(scorer, tmp_path):
     reader = Letters()
     assert open_scorer(tmp_path / "vectors", reader).score(TALK) == scorer.score(TALK)
     other = Letters()
-    other.identity = MODEL.__class__(**{**MODEL.to_record(), "fingerprint": "0" * 24})
+    other.identity = replace(MODEL, fingerprint="0" * 24)
     with pytest.raises(WrongModelError):
         open_scorer(tmp_path / "vectors", other)
     assert open_scorer(tmp_path / "vectors", other, allow_other_model=True).warnings

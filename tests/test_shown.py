@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
+from html.parser import HTMLParser
+from typing import Any, get_args
 
 import pytest
 import torch
 from artifacts import CALIBRATION, entry, measured, unit, vector, vector_set
 
+import demeanor
 from demeanor import (
     ActivationReader,
     Calibration,
     ContrastPair,
+    Decision,
     Extraction,
     LoadedModel,
     Message,
@@ -30,6 +34,10 @@ from demeanor import (
 from demeanor.errors import VectorSetError
 from demeanor.measure.thresholds import Threshold
 from demeanor.model.identity import identify
+from demeanor.monitor.outcome import RuleResult
+from demeanor.monitor.policy import Situation
+from demeanor.monitor.replies import load_replies
+from demeanor.notebook import SAFE, UNSAFE
 from demeanor.reports.vectors import _curves
 from demeanor.scoring import to_frame
 from demeanor.vectors.persona_vector import layer_words
@@ -117,7 +125,7 @@ def test_reprs_of_what_holds_a_model_are_one_line_and_print_no_weights(llama, to
     reading = PersonaVector(name, torch.ones(32) / math.sqrt(32), 1, 1.0)
     vectors = vector_set(entry(name, reading=reading, steering=reading), model=identify(llama, tokenizer))
     assert repr(Scorer(ActivationReader(llama, tokenizer), vectors)) == f"Scorer({about}; traits: warmth)"
-    vectors.model = vector_set().model.__class__(**{**vectors.model.to_record(), "dtype": "bfloat16"})
+    vectors.model = replace(vectors.model, dtype="bfloat16")
     assert "\n  warning: made in bfloat16, read in float32" in repr(Scorer(ActivationReader(llama, tokenizer), vectors))
 
 
@@ -126,7 +134,8 @@ def test_fields_and_equality_are_what_they_were():
     assert Score._fields == ("raw", "centred", "z", "probability")
     assert reading(warmth=WARM) == reading(warmth=Score(*WARM)) != reading(warmth=COLD)
     assert vector() != vector()
-    model, other = object(), object()
+    model: Any = object()
+    other: Any = object()
     assert LoadedModel(model, other) == (model, other)
 
 
@@ -172,7 +181,8 @@ def test_a_reading_as_a_frame_has_a_row_a_trait():
 
 
 def test_readings_as_a_frame_keep_their_places_and_what_was_not_scored_is_nan_with_its_error():
-    frame = to_frame(iter([reading(warmth=WARM), NotScored("no reply"), reading(warmth=COLD, risk=WARM)]))
+    rows: list[Reading | NotScored] = [reading(warmth=WARM), NotScored("no reply"), reading(warmth=COLD, risk=WARM)]
+    frame = to_frame(iter(rows))
     assert list(frame.columns) == ["warmth_raw", "warmth_z", "warmth_probability", "risk_raw", "risk_z", "risk_probability", "error"]
     assert len(frame) == 3
     assert frame["warmth_z"].tolist()[::2] == [1.25, -1.75]
@@ -212,3 +222,110 @@ def test_a_set_as_a_frame_says_what_was_not_measured():
 def test_plotly_and_pandas_are_imported_when_they_are_asked_for(rooms, unused):
     code = f"import sys, demeanor.{rooms}; print([m for m in '{unused}'.split() if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+class _Page(HTMLParser):
+    """The texts of a piece of HTML, with its tags; fails where a tag is not closed in its turn."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.texts, self.tags, self.styles, self._open = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.styles += [value for name, value in attrs if name == "style"]
+        self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data.strip())
+
+
+HOSTILE = "<script>alert('1')</script> & \"\ud800"
+ALLOWED_TAGS = {"div", "table", "tr", "th", "td", "span"}
+
+
+def decision(text="I hear you.", **changes):
+    results = (RuleResult("cold", "fired", "flag", "yellow", "unchecked", False, "warmth", "below", "cold: fired: z -1.75."),)
+    fields = {"action": "flag", "severity": "yellow", "rules": ("cold",), "reading": None, "text": text, "source": "observed"}
+    return Decision(**{**fields, "results": results, **changes})
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        reading(**{HOSTILE: WARM}),
+        Reading({}, {}, HOSTILE, windows=3),
+        vector_set(entry(HOSTILE)),
+        decision(HOSTILE),
+        decision(not_scored=HOSTILE, instead=HOSTILE),
+    ],
+    ids=["trait", "model", "set", "decision", "trial"],
+)
+def test_what_a_notebook_shows_is_escaped_small_and_well_formed(shown):
+    html = shown._repr_html_()
+    page = _Page(html)
+    assert set(page.tags) <= ALLOWED_TAGS
+    assert "<script" not in html
+    assert any("<script>alert('1')</script> & \"?" in text for text in page.texts)
+    assert len(html.encode()) < 5000
+    assert "background" not in html  # the notebook's own ground and ink, light or dark
+    assert all("color:" not in style or style in (f"color: {SAFE}", f"color: {UNSAFE}") for style in page.styles)
+
+
+def test_a_notebook_shows_the_numbers_of_the_repr():
+    both = reading(warmth=WARM, tact=COLD)
+    texts = _Page(both._repr_html_()).texts
+    for line in repr(both).splitlines()[1:]:
+        assert set(line.replace(",", "").replace("probability", "").split()) - {"z"} <= set(texts)
+    made = vector_set()
+    texts = _Page(made._repr_html_()).texts
+    assert repr(made).splitlines()[0] in texts
+    for name, one in made.traits.items():
+        assert {name, str(one.measured), one.safe_pole} <= set(texts)
+    many = vector_set(*(entry(f"trait{i}", seed=i) for i in range(30)))._repr_html_()
+    assert "and 18 more" in _Page(many).texts
+    assert "trait12" not in many
+
+
+@pytest.mark.parametrize(
+    ("made", "colour"),
+    [
+        (decision(action="allow", severity=None), SAFE),
+        (decision(action="allow", severity=None, not_scored="out of memory"), UNSAFE),
+        (decision(), UNSAFE),
+        (decision(action="substitute", severity="red", situation="unchecked"), UNSAFE),
+        (decision(action="substitute", severity="red", instead="I am here."), UNSAFE),
+    ],
+    ids=["allowed", "not scored", "flagged", "withheld", "trial"],
+)
+def test_only_a_reply_that_was_scored_and_allowed_is_marked_as_safe(made, colour):
+    html = made._repr_html_()
+    assert html.count("●") == 1
+    assert f'"color: {colour}"' in html
+    texts = " ".join(_Page(html).texts)
+    assert made.action in texts
+    assert "cold: fired: z -1.75." in texts
+    assert ("I am here." in texts, "trial run" in texts) == (made.instead is not None,) * 2
+
+
+def test_every_reviewed_reply_is_shown_whole():
+    replies = load_replies()
+    for situation in get_args(Situation):
+        text = replies.reply(situation, "US", 0).text
+        assert text.split() == " ".join(_Page(decision(text)._repr_html_()).texts).partition("shown ")[2].partition(" why ")[0].split()
+
+
+def test_a_long_reply_is_cut_where_it_is_shown():
+    assert len(decision("word " * 10_000)._repr_html_()) < 5000
+
+
+def test_readings_become_a_table_from_the_top_level():
+    found = demeanor.to_frame([reading(warmth=WARM), NotScored("empty reply")])
+    assert found["warmth_z"].tolist()[0] == WARM.z
+    assert found["error"].tolist()[1] == "empty reply"

@@ -579,9 +579,9 @@ def test_what_is_open_around_a_batch_knows_whose_rows_it_is_and_changes_no_draw(
 
 
 def test_side_by_side_is_the_plain_reply_and_each_plan_s_with_its_reading(reader):
-    class Stub:
+    class Stub(Scorer):
         def __init__(self):
-            self.reader = reader
+            self.reads = reader
 
         def score_many(self, talks):
             for i, talk in enumerate(talks):

@@ -2,7 +2,8 @@
 
 import errno
 import json
-from dataclasses import replace
+import os
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from demeanor import VectorSet
 from demeanor.errors import DamagedVectorSetError, FormatVersionError, OutputError, VectorSetError, WrongModelError
 from demeanor.vectors import folder as folders
 from demeanor.vectors import storage
+from demeanor.vectors.card import card
 
 
 @pytest.fixture
@@ -113,7 +115,7 @@ DAMAGE = [
     (change_tensors(reading_warmth=torch.ones(2, 16)), r"warmth: the reading direction has the shape \(2, 16\).*8 wide.*extract it again"),
     (change_tensors(reading_warmth=unit(0, rows=3)), r"warmth: the reading direction has the shape \(3, 8\)"),
     (change_tensors(steering_candour=None), r"does not hold together.*extract it again"),
-    (lambda f: edit_manifest(f, model={**storage.asdict(MODEL), "layers": 2}), r"layers \[1, 2\] are not among the model's 2"),
+    (lambda f: edit_manifest(f, model={**asdict(MODEL), "layers": 2}), r"layers \[1, 2\] are not among the model's 2"),
     (lambda f: edit_manifest(f, model={"name": "tiny-chat"}), r"does not hold together.*extract it again"),
     (lambda f: (f / "calibration.json").write_text("{}") and edit_manifest(f), r"does not hold together.*extract it again"),
 ]
@@ -221,7 +223,7 @@ def fail_at_call(monkeypatch, owner, name, call):
 
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
-    [(folders, "_sync", 2), (folders.os, "replace", 1), (folders.os, "replace", 2)],
+    [(folders, "_sync", 2), (os, "replace", 1), (os, "replace", 2)],
     ids=["while writing", "while putting the old set aside", "while putting the new set in place"],
 )
 def test_a_failure_keeps_the_old_set_and_leaves_nothing_else(saved, monkeypatch, owner, name, call):
@@ -235,7 +237,7 @@ def test_a_failure_keeps_the_old_set_and_leaves_nothing_else(saved, monkeypatch,
 
 def test_where_other_files_cannot_be_moved_it_says_that_the_set_is_saved_and_where_they_are(saved, monkeypatch):
     (saved / "report.html").write_text("mine")
-    fail_at_call(monkeypatch, folders.os, "replace", 3)
+    fail_at_call(monkeypatch, os, "replace", 3)
     with pytest.raises(OutputError, match=r"is saved in .*No space left on device; move the rest from ") as caught:
         vector_set(entry("patience")).save(saved)
     assert list(VectorSet.load(saved).traits) == ["patience"]
@@ -250,7 +252,7 @@ def test_a_failure_leaves_nothing_where_there_was_nothing(tmp_path, monkeypatch)
 
 
 def test_the_card_names_limits_and_what_was_not_measured():
-    lines = storage.card(vector_set()).splitlines()
+    lines = card(vector_set()).splitlines()
     warmth, candour = (next(line for line in lines if line.startswith(f"| {name} |")) for name in ("warmth", "candour"))
     assert "0.90 | 0.80 to 0.97 | 6" in warmth
     assert "not measured" in candour

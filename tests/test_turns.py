@@ -14,6 +14,7 @@ from demeanor.measure.drift import Baseline, DriftMonitor
 from demeanor.monitor.policy import Policy
 from demeanor.monitor.session import Monitor
 from demeanor.monitor.transcripts import Counts, judge_transcript
+from demeanor.turns import Role
 
 SORRY = ["sorry", "forget it", "that", "never mind me", "it is late"]
 
@@ -36,7 +37,7 @@ def turns(*texts):
     """User and assistant by turns; a tuple is several messages of the user's."""
     found = []
     for i, said in enumerate(texts):
-        role = "user" if i % 2 == 0 else "assistant"
+        role: Role = "user" if i % 2 == 0 else "assistant"
         found += [Message(role, text) for text in (said if isinstance(said, tuple) else (said,))]
     return tuple(found)
 

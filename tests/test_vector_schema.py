@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from demeanor import VectorSet
 from demeanor.errors import DamagedVectorSetError, VectorSetError
-from demeanor.measure.cuts import AppliesWhen
+from demeanor.measure.cuts import AppliesWhen, ThresholdSpec
 from demeanor.vectors import PersonaVector, load_tutorial
 from demeanor.vectors.card import card
 
@@ -39,7 +39,7 @@ def whole_set():
     }
     steering = vector("warmth")
     steering.metadata |= {"floor": 0.1, "ceiling": 0.2, "doses": {"high": 0.1}}
-    when = AppliesWhen(trait="candour", threshold={"z": 0.0})
+    when = AppliesWhen(trait="candour", threshold=ThresholdSpec(z=0.0))
     return vector_set(entry("warmth", full, calibration=ISOTONIC, steering=steering, applies_when=when, judged_whole=True), adapted)
 
 

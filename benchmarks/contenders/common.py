@@ -22,7 +22,7 @@ def serve(prepare, measure):
             with open(ask["rows"]) as file:
                 rows = [json.loads(r) for r in file]
             state = prepare(ask["model"], ask["dtype"])
-            answer = {"ready": True}
+            answer: dict[str, object] = {"ready": True}
         else:
             chosen = [rows[i] for i in ask["run"]]
             started = time.perf_counter()

@@ -1,7 +1,7 @@
 """Demeanor's `Scorer.score_many`: five traits, seven layers, from messages to calibrated readings."""
 
 try:
-    from common import LAYER, serve
+    from common import LAYER, serve  # type: ignore[import-not-found]
 except ImportError:  # imported by the benchmark rather than run
     from contenders.common import LAYER, serve
 from demeanor import ActivationReader, NotScored, Scorer, VectorSet, load_model

@@ -12,7 +12,7 @@ Milder is a weaker action, or the same with a lesser severity. Each law is shown
 """
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from artifacts import CALIBRATION, entry, vector_set
@@ -49,7 +49,7 @@ VECTORS = vector_set(
 )  # fmt: skip
 
 # a cut as a step toward alarm: 0 is the latest, each step earlier on the unsafe side
-LADDERS = {
+LADDERS: dict[str, Any] = {
     "z": [{"z": z} for z in (2.0, 1.0, 0.5, 0.0, -0.5, -1.5)],  # for an unsafe side above; the sign turns with the side
     "probability": [{"probability": p} for p in (0.95, 0.8, 0.5, 0.2, 0.05)],
     "calibrated": [{"calibrated": {kind: rate}} for kind, rate in (
@@ -112,7 +112,7 @@ SIDES = [(reply, user) for user in (None, *parts(USER)) for reply in parts(REPLY
 SAYS = [*itertools.product((3, 2, 1), range(4), range(4), range(2))]
 CUTS_ONLY = [(reply, user, 0, 0, 0) for reply in (5, 2, 1) for user in (5, 2, 0)]
 MOVES = st.sampled_from(CUTS_ONLY) | st.sampled_from([*itertools.product(*[range(4)] * 4, range(2))])
-RULES = st.builds(lambda sides, says, moved: Drawn(*sides, *says, moved), st.sampled_from(SIDES), st.sampled_from(SAYS), MOVES)
+RULES = st.builds(lambda sides, says, moved: Drawn._make((*sides, *says, moved)), st.sampled_from(SIDES), st.sampled_from(SAYS), MOVES)
 
 
 def written(drawn, strict=False):

@@ -12,6 +12,7 @@ import sqlite3
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -92,7 +93,7 @@ def test_an_old_audit_log_is_whole_counted_and_goes_on(command, old, suffix):
     assert stored(path)[-1]["conversation"] == first  # by the old log's own salt
 
 
-RECORD = {
+RECORD: dict[str, Any] = {
     "conversation_id": "c-1", "model": "tiny-chat (ffffffff)", "vectors": "v1", "policy": "1 (00000000)", "recommended": "substitute",
     "taken": "flag", "severity": "red", "rules": ("cold",), "scores": {"warmth": -1.23456, "candour": float("nan")}, "source": "observed",
     "situation": "risk_disclosed", "referral": True, "not_scored": None, "latency_ms": {"score": 1.23456}, "text": "kept where asked",

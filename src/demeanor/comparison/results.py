@@ -158,11 +158,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two or more versions, each against the first."""
+    """Two or more versions, each against the first. A difference above 0 is more of the trait than in the first."""
 
     versions: tuple[str, ...]
     units: Units
+    """What values and differences are in: "z", or "probability" of the high pole."""
     size: float
+    """The difference for which the number of prompts is worked out, in the same units."""
     differences: tuple[Difference, ...]
     lengths: tuple[Length, ...]
     tallies: tuple[Tally, ...]

@@ -35,9 +35,13 @@ class Adaptation:
 
     vectors: VectorSet
     rows: int
+    """Labelled replies that it was fitted to."""
     prompts: int
+    """Groups that these belong to."""
     auroc: float
+    """Chance that a reply of the high pole scores above one of the low pole: 0.5 is a coin, 1 is perfect."""
     interval: Interval
+    """95 %, whole prompts drawn with replacement."""
     pack_auroc: float
     """The pack's own vector on the same rows, for comparison."""
     penalty: float
@@ -71,10 +75,20 @@ class Adaptation:
 
 
 def adapt(reader: ActivationReader, vectors: VectorSet, trait: str, labelled: Labelled, progress: Progress | None = None) -> Adaptation:
-    """A vector set whose `trait` is fitted to its pack and to labelled replies.
+    """A vector set whose `trait` is fitted to its pack and to labelled replies, by a logistic regression with the pack as its prior.
 
-    Raises ExtractionError where the labels cannot be used (one kind only, too few rows), or the trait was adapted already: a
-    prior that has learnt from some of these rows would make their cross-validated figures too good.
+    Args:
+        reader: Of the model that the vectors were made with.
+        vectors: The vector set; it stays as it is.
+        trait: Which of its traits to fit.
+        labelled: Replies with targets between 0 and 1; 1 is the high pole, more of the trait.
+        progress: Told how many replies have just been read.
+
+    Raises:
+        ExtractionError: the labels cannot be used (one kind only, too few rows), or the trait was adapted already: a prior that
+            has learnt from some of these rows would make their cross-validated figures too good.
+        VectorSetError: the set holds no such trait.
+        ConversationError, ModelError: a reply cannot be read.
     """
     entry = vectors[trait]
     refuse_adapted(entry)

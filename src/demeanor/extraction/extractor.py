@@ -97,8 +97,8 @@ class PersonaVectorExtractor:
     def project_onto_vector(self, text: ConversationLike, persona_vector: PersonaVector, centred: bool = True) -> float:
         """Score of a text: activation · direction, less the vector's centre unless `centred=False`.
 
-        Positive means more of the trait, negative less. A text without "User:" and "Assistant:" is read as a reply
-        on its own.
+        Positive means more of the trait, negative less, in units of the model's activations. A text without "User:" and "Assistant:"
+        is read as a reply on its own. Raises ConversationError where there is nothing to read, ActivationError for NaN.
         """
         reads: SpanOf = persona_vector.metadata.get("reads", "response")
         pooling: Pooling = persona_vector.metadata.get("pooling", "mean")

@@ -91,6 +91,10 @@ def extract_vectors(
         stage: Progress, if it is to be shown.
         kept: Activations of packs that were read before; what is read now is added to them.
         like: A set of this very model, whose norms of everyday activations are taken over instead of being read anew.
+
+    Raises:
+        ExtractionError: no trait, a layer or a method that there is not, or examples that do not support a direction.
+        ConversationError, ModelError: an example cannot be read.
     """
     if not traits:
         raise ExtractionError("no trait is given; name at least one, or 'all'")

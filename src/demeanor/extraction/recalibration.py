@@ -71,8 +71,18 @@ def recalibrate(
     """Fit a trait's centre, spread, probability and thresholds to labelled replies; its direction stays.
 
     Replies that the vector has learnt from are left out. The calibration error is cross-validated, and thresholds count prompts, not
-    replies. Raises ExtractionError where the labels are of one kind, or are too few for an error rate that is asked for, or where
-    none is fresh.
+    replies.
+
+    Args:
+        reader: Of the model that the vectors were made with.
+        vectors: The vector set; it stays as it is.
+        trait: Which of its traits to calibrate.
+        labelled: Replies with targets between 0 and 1; 1 is the high pole, more of the trait.
+        wanted: Errors to keep beside the usual ones, such as ("miss", 0.1) or ("false_alarm", 0.02).
+        progress: Told how many replies have just been read.
+
+    Raises:
+        ExtractionError: the labels are of one kind, or too few for an error that is asked for, or none is fresh.
     """
     entry, given = vectors[trait], len(labelled.target)
     labelled = fresh(entry, labelled)

@@ -40,7 +40,17 @@ SMALL = 4  # pairs in a group under which its AUROC is not worth naming
 
 
 def validate_vector(vector: PersonaVector, calibration: Calibration, read: ReadTrait) -> Proof | None:
-    """All held-out results of one trait; None where it has fewer than two held-out pairs."""
+    """All held-out results of one trait; None where it has fewer than two held-out pairs.
+
+    Args:
+        vector: The trait's reading vector.
+        calibration: Its calibration, whose thresholds are tried on the held-out pairs.
+        read: The trait's examples with their activations [examples, layers, hidden], as `read_trait` gives them; it must hold the
+            splits "train" and "test" at all layers of the vector.
+
+    The verdict is `Proof.verdict`, in a sentence. AUROC is 0.5 for a coin and 1 for a vector that never errs; 95 % intervals come
+    from drawing pairs with replacement.
+    """
     train, test = read["train"], read["test"]
     if test.high.sum() < 2 or (~test.high).sum() < 2:
         return None

@@ -99,7 +99,7 @@ class AppliesWhen(Strict):
     threshold: ThresholdSpec
     unsafe: Side | None = None
     """Left out: the side away from that trait's safe pole."""
-    last_turns: int = Field(3, ge=1, le=100, strict=True)
+    last_turns: int = Field(default=3, ge=1, le=100, strict=True)
     """The worst message of the user's last so many turns decides. A turn is all that the user says up to a reply that was scored and
     shown. `last_messages`, as older policies call it, is read as the same."""
 

@@ -26,7 +26,7 @@ from demeanor.model.passes import Pass, Rolling
 
 
 class Steering:
-    """Applies interventions to every forward pass of a model while it is open.
+    """Applies interventions to every forward pass of a model while it is open: `with Steering(model, [intervention]): ...`.
 
     Args:
         model: The model that is run, or one that wraps it (a PEFT model).

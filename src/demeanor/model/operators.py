@@ -46,7 +46,11 @@ class Condition:
 
 @dataclass(frozen=True, eq=False)
 class Intervention:
-    """One change at one layer. `direction` [hidden] has length 1; `amount` is a, or tau, and is not used by ablate."""
+    """One change of the residual stream after one decoder block (0-based). See the formulas above.
+
+    `direction` [hidden] has length 1. `amount` is a of "add" or tau of "floor" and "ceiling", in activation units, and is not used
+    by "ablate"; a positive a adds to the trait. Raises SteeringError where the direction does not fit.
+    """
 
     kind: Kind
     layer: int

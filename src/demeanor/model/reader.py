@@ -77,7 +77,14 @@ class ActivationReader:
     ) -> Tensor:
         """Pooled activations of one span of each conversation, [conversations, layers, hidden], float32 on the CPU.
 
-        Raises the first error of any conversation; `run` returns them instead.
+        Args:
+            conversations: In any of the forms that a conversation is taken in.
+            layers: 0-based decoder blocks, whose output is read; by default all.
+            span: "response" (the last reply) or "user" (the user's last message).
+            pooling: How a span's tokens become one activation: "mean", "last" or "max" (of rolling means).
+            progress: Told how many conversations have just been read.
+
+        Raises the first error of any conversation (ConversationError, ModelError); `run` returns them instead.
         """
         layers = list(range(self.n_layers)) if layers is None else list(layers)
         found = [sound(result)[0] for result in self.run(self.jobs(conversations, span), layers, pooling, progress=progress)]

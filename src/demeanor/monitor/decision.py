@@ -13,6 +13,7 @@ from demeanor.measure.cuts import Action, withholds
 from demeanor.measure.drift import DriftState
 from demeanor.monitor.outcome import Outcome, RuleResult
 from demeanor.monitor.policy import Severity, Situation
+from demeanor.notebook import Marked, table
 from demeanor.scoring.reading import Reading, TokenScores
 
 Source = Literal["observed", "generated"]
@@ -91,6 +92,14 @@ class Decision:
     def why(self) -> tuple[str, ...]:
         """One sentence for each rule."""
         return tuple(r.explanation for r in self.results)
+
+    def _repr_html_(self) -> str:
+        """What was done, what is shown, and why, for a notebook. Only a reply that was scored and allowed is marked as safe."""
+        taken = self.action + (f" ({self.severity})" if self.severity else "") + ("" if self.instead is None else ", in a trial run")
+        rows = [("shown", self.text), *([("would have shown", self.instead)] if self.instead is not None else [])]
+        rows += [("not scored", self.not_scored)] if self.not_scored is not None else []
+        title = Marked(f"Decision: {taken}", safe=self.action == "allow" and self.not_scored is None)
+        return table(title, [*rows, *(("why", sentence) for sentence in self.why)])
 
     def to_record(self) -> dict[str, Any]:
         """As plain data. Holds the text shown and single tokens; the audit log has a form of its own without any."""

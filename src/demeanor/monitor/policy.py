@@ -86,7 +86,7 @@ class Policy(Strict):
     version: str = Field(min_length=1)
     """The operator's own name for this edition; audit records hold it, see `identity`."""
     rules: tuple[Rule, ...] = Field(min_length=1)
-    deadline_seconds: float = Field(10.0, gt=0, le=600)
+    deadline_seconds: float = Field(default=10.0, gt=0, le=600)
     """A check that outlasts it counts as not scored."""
     audit_failure: Action = "flag"
     """The least that is done about every reply while the audit log cannot be written."""

@@ -10,7 +10,8 @@ from markupsafe import Markup
 
 from demeanor.comparison.gate import Judged
 from demeanor.comparison.results import Comparison, Difference
-from demeanor.reports.page import COLOURS, INK, SAFE, UNSAFE, figure_html, write_page
+from demeanor.notebook import SAFE, UNSAFE
+from demeanor.reports.page import COLOURS, INK, figure_html, write_page
 
 LONGEST = 900  # characters of a prompt or a reply that are shown
 SHOWN = 5  # most changed prompts of a trait

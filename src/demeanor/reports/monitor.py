@@ -13,7 +13,8 @@ from demeanor.measure.cuts import ACTIONS
 from demeanor.measure.drift import ENTER, LEVELS
 from demeanor.monitor.session import Monitor
 from demeanor.monitor.transcripts import Counts, Transcript, Turn
-from demeanor.reports.page import COLOURS, INK, UNSAFE, figure_html, heat, write_page
+from demeanor.notebook import UNSAFE
+from demeanor.reports.page import COLOURS, INK, figure_html, heat, write_page
 
 TIMELINES = 12  # conversations that are drawn
 FLAGGED = 40  # replies that are shown whole

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 INK = "#808080"
 GRID = "rgba(128,128,128,0.25)"
-SAFE, UNSAFE = "#1b9e77", "#d95f02"  # told apart by colour-blind readers too
 METHODS = ("items", "get")  # of a dictionary, that templates may call
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999999")
 

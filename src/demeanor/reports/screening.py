@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from demeanor.conversation import before_reply
-from demeanor.reports.page import INK, SAFE, UNSAFE, figure_html, heat, write_page
+from demeanor.notebook import SAFE, UNSAFE
+from demeanor.reports.page import INK, figure_html, heat, write_page
 from demeanor.screening.results import Explained, Screening
 from demeanor.vectors import VectorSet
 

@@ -13,7 +13,8 @@ from markupsafe import Markup
 from demeanor.extraction import Extraction
 from demeanor.measure.metrics import reliability
 from demeanor.measure.proof import GroupMeasured, Proof, worst_group
-from demeanor.reports.page import INK, SAFE, UNSAFE, figure_html, heat, write_page
+from demeanor.notebook import SAFE, UNSAFE
+from demeanor.reports.page import INK, figure_html, heat, write_page
 from demeanor.scoring import Score, TokenScores
 from demeanor.vectors import VectorSet
 from demeanor.vectors.card import LIMITS

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demeanor.measure.calibration import Score, chance_in_words
+from demeanor.notebook import table
 from demeanor.signs import Sign
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reading:
-    """The scores of one response for all traits, with where they came from."""
+    """The scores of one response for all traits, with where they came from. Higher is more of the trait on every scale; see Score."""
 
     scores: dict[str, Score]
     layers: dict[str, tuple[int, ...]]
@@ -42,6 +43,12 @@ class Reading:
         lines = [f"  {trait:<{width}}  z {s.z:+.2f}, probability {chance_in_words(s.probability)}" for trait, s in self.scores.items()]
         windows = f", in {self.windows} windows" if self.windows > 1 else ""
         return "\n".join([f"Reading by {self.model}{windows}", *lines])
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook. Nothing is marked as safe: a reading does not hold which pole of a trait is."""
+        rows = [(trait, f"{s.z:+.2f}", chance_in_words(s.probability)) for trait, s in self.scores.items()]
+        note = "z above 0: more of the trait; the probability is that of its high pole"
+        return table(repr(self).split("\n", 1)[0], rows, ("trait", "z", "probability"), note)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a trait: raw, centred, z and probability. Needs pandas."""
@@ -124,6 +131,7 @@ def to_frame(readings: Iterable[Reading | NotScored]) -> pd.DataFrame:
 
     For each trait T there are T_raw, T_z and T_probability, as `demeanor screen` names them; `error` says why a response was not
     scored and is missing where it was. Numbers of a response that was not scored, or of a trait that was not read in it, are NaN.
+    z is in units of the spread within a pole and probability the chance of the high pole; higher is more of the trait. Needs pandas.
     NaN is beyond no threshold: keep rows by what is safe (`T_z > 0`), never by what is not unsafe, and look at `error`.
     """
     import pandas as pd

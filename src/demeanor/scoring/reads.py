@@ -55,6 +55,10 @@ class Growing(Protocol):
     def read(self, ids: Sequence[int], since: int = 0) -> Array:
         """Raw scores of the tokens from `since` on [tokens, traits]. Raises ActivationError."""
 
+    @property
+    def bytes_kept(self) -> int:
+        """What is kept of the conversation now."""
+
     def first_read(self, length: int, since: int) -> int:
         """The first token whose scores cost nothing more where those from `since` on are read."""
 
@@ -75,7 +79,7 @@ class ReadAnew:
 
     def __init__(self, reader: Reads, directions: Directions) -> None:
         self.reader, self.directions = reader, directions
-        self.tokens_run = 0
+        self.tokens_run = self.bytes_kept = 0
 
     def read(self, ids: Sequence[int], since: int = 0) -> Array:
         """Raw scores of the tokens from `since` on [tokens, traits]. Raises ActivationError."""

@@ -114,7 +114,10 @@ class Scorer:
         return open_scorer(folder, model, device, allow_other_model=allow_other_model, reasoning_hidden=reasoning_hidden)
 
     def score(self, conversation: ConversationLike) -> Reading:
-        """The reading of one conversation's last reply. Raises DemeanorError where it cannot be scored."""
+        """The reading of one conversation's last reply: for each trait raw, centred, z and probability, higher is more of it.
+
+        Raises DemeanorError where it cannot be scored: ConversationError for what is no conversation, ActivationError for NaN.
+        """
         (result,) = self._score(self._prepare([conversation]))
         if isinstance(result, DemeanorError):
             raise result
@@ -143,7 +146,10 @@ class Scorer:
             raise failed
 
     def score_turns(self, conversation: ConversationLike) -> list[Reading | NotScored]:
-        """A reading for each assistant message, each with what came before it, from a single pass over the whole."""
+        """A reading for each assistant message, each with what came before it, from a single pass over the whole.
+
+        Raises ConversationError where there is no assistant message, ChatTemplateError where the template cannot render them.
+        """
         whole = as_conversation(conversation)
         turns = [i for i, m in enumerate(whole.messages) if m.role == "assistant"]
         if not turns:

@@ -48,7 +48,7 @@ class Explained:
 
 @dataclass(frozen=True)
 class Screening:
-    """What came of it."""
+    """What came of screening a data set; the rows with their scores are in its folder."""
 
     folder: Path
     summary: dict[str, Any]

@@ -20,6 +20,7 @@ from demeanor.errors import CutError, VectorSetError, WrongModelError, nearest
 from demeanor.measure.cuts import Condition, find_cut
 from demeanor.model.identity import ModelIdentity
 from demeanor.model.pooling import Pooling
+from demeanor.notebook import Marked, table
 from demeanor.vectors import storage
 from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.persona_vector import layer_words
@@ -99,6 +100,16 @@ class VectorSet:
         return "\n".join(
             [f"VectorSet of {m.name} ({m.dtype}), {count} trait{'' if count == 1 else 's'}, pooling {self.pooling}{made}", *lines]
         )
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook."""
+        shown = list(self.traits.items())[:SHOWN]
+        rows = [
+            (name, layer_words(entry.reading.layers), str(entry.measured), Marked(entry.safe_pole, safe=True), entry.reads)
+            for name, entry in shown
+        ]
+        note = f"and {len(self.traits) - SHOWN} more" if len(self.traits) > SHOWN else ""
+        return table(repr(self).split("\n", 1)[0], rows, ("trait", "read at", "held-out results", "safe pole", "reads"), note)
 
     def only(self, names: Iterable[str]) -> VectorSet:
         """The same set with these traits only."""
