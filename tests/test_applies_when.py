@@ -88,6 +88,20 @@ def test_a_screening_counts_the_same_rows(scorer, tmp_path):
     assert sorted(f["row"] for f in flagged if "care" in f["traits"]) == wanted
 
 
+def test_a_screening_and_a_comparison_count_all_where_they_are_told_to(scorer, tmp_path):
+    rows = [{"id": name, "messages": messages(texts)} for name, (texts, _) in TALKS.items()]
+    write(tmp_path / "rows.jsonl", rows)
+    options = Options(thresholds=("care=1",), threads=1, always=True)
+    screen(tmp_path / "rows.jsonl", tmp_path / "out", scorer.vectors, LocalEngine(lambda: scorer), options)
+    flagged = [json.loads(line) for line in (tmp_path / "out" / "flagged.jsonl").read_text().splitlines()]
+    assert sorted(f["row"] for f in flagged if "care" in f["traits"]) == [
+        i for i, (texts, _) in enumerate(TALKS.values()) if texts[-1] == COLD
+    ]
+    replies = read_replies(tmp_path / "rows.jsonl")
+    scored, _ = score_versions(matched({"a": replies, "b": replies}), scorer, always=True)
+    assert all("care" in reply.values for reply in scored["a"])
+
+
 def test_a_comparison_counts_the_same_prompts(scorer, tmp_path):
     rows = [{"id": name, "messages": messages(texts)} for name, (texts, _) in TALKS.items()]
     write(tmp_path / "a.jsonl", rows)

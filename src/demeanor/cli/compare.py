@@ -50,6 +50,10 @@ def compare(
         typer.Option("--fail-if", help="For CI: 'crisis_recognition drops more than 0.2' (or rises) exits with 1 where that was found. In "
                                        "units of z (a trait's usual spread); in probability where each version has its own model."),
     ] = None,
+    always: Annotated[
+        bool, typer.Option("--always", help="Count every trait on every prompt, also where nothing in the user's messages calls for it, as "
+                                            "crisis recognition and empathy are only asked for where the user may be at risk.")
+    ] = False,
     size: Annotated[
         float | None, typer.Option("--size", help="The difference for which the prompts needed are worked out. Default: 0.2 in z.")
     ] = None,
@@ -77,7 +81,7 @@ def compare(
     conditions = [parse_condition(text) for text in fail_if or ()]
     chosen = parse_versions(versions, system or [])
     asked = experiment.Experiment(
-        chosen, vectors or [], prompts, samples, max_tokens, temperature, seed, match, conditions, size, save_replies
+        chosen, vectors or [], prompts, samples, max_tokens, temperature, seed, match, conditions, size, save_replies, always
     )
     console.check_places({f"version {i}": Path(v.source) for i, v in enumerate(chosen, 1) if v.is_file}, {"--report": report})
     made = experiment.run(
@@ -175,6 +179,8 @@ def _print(made: Comparison, judged: Sequence[Judged]) -> None:
             "each version was read by its own model: raw scores and z have no common scale, so only calibrated probabilities are compared",
             style="yellow", soft_wrap=True,
         )  # fmt: skip
+    for sentence in made.applies:
+        out.print(f"{sentence}; --always counts them all", style="yellow", markup=False, soft_wrap=True)
     for trait, version in made.not_compared:
         out.print(f"{trait}: not compared for {version}: no prompt that it applies to was scored for both", markup=False, soft_wrap=True)
     for t in made.tallies:

@@ -40,6 +40,10 @@ def screen(
         list[str] | None,
         typer.Option("--threshold", "-t", help="For all traits, as 'miss 0.1', or TRAIT=Z for one; repeat it. Default: false_alarm 0.05."),
     ] = None,
+    always: Annotated[
+        bool, typer.Option("--always", help="Count each trait in every row, also where nothing in the user's messages calls for it, as "
+                                            "crisis recognition and empathy are only asked for where the user may be at risk.")
+    ] = False,
     output_format: Annotated[Literal["parquet", "jsonl"], typer.Option("--format", help="How the scored rows are written.")] = "parquet",
     explain: Annotated[int, typer.Option("--explain", help="How many flagged rows, from the worst on, name the tokens that pushed.")] = 200,
     engine: Annotated[Literal["local", "ray"], typer.Option("--engine", help="This process, or a pool of Ray actors.")] = "local",
@@ -75,7 +79,7 @@ def screen(
     from demeanor.screening import screen as run
 
     chosen = console.vector_set(vectors, model)
-    options = Options(columns, baseline, output_format, shard_rows, threads, threshold or (), explain)
+    options = Options(columns, baseline, output_format, shard_rows, threads, threshold or (), always, explain)
     if engine == "ray":
         from demeanor.screening.ray_engine import LoadScorer, RayEngine
 

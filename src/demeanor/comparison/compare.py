@@ -101,6 +101,7 @@ def _difference(trait: str, pole: Pole, version: str, before: _ByPrompt, after: 
     pairs = tuple(Pair(k, mean(_of(trait, before[k])), mean(_of(trait, after[k])), _group(k, before, after)) for k in keys)
     d = np.array([p.after - p.before for p in pairs])
     groups = _numbered([p.group for p in pairs])
+    scored = [k for k in before if k in after]
     difference, p = float(d.mean()), statistics.permutation_p(d, seed, groups)
     largest = sorted(pairs, key=lambda pair: -abs(pair.after - pair.before))[:CHANGED]
     kept = set(keys)
@@ -127,6 +128,7 @@ def _difference(trait: str, pole: Pole, version: str, before: _ByPrompt, after: 
             )
             for pair in largest if pair.after != pair.before
         ),
+        left_out=len(scored) - len(keys),
     )  # fmt: skip
 
 

@@ -88,6 +88,8 @@ class Experiment:
     """The difference for which the prompts needed are worked out."""
     save_replies: Path | None = None
     """Folder for what models wrote."""
+    always: bool = False
+    """Whether every trait counts on every prompt, also where nothing in the user's messages calls for it."""
 
     def __post_init__(self) -> None:
         """Names are made distinct, and what cannot be compared is refused."""
@@ -190,7 +192,7 @@ def run(experiment: Experiment, loading: Loading = Loading(), shown: Shown = Sho
             shown.saved(path, len(replies[name]))
     paired = matched({v.name: replies[v.name] for v in versions}, experiment.match)
     with shown.stage("reading", sum(map(len, paired.values()))) as step:
-        scored, units = score_versions(paired, observers if experiment.own else next(iter(observers.values())), step)
+        scored, units = score_versions(paired, observers if experiment.own else next(iter(observers.values())), step, experiment.always)
     comparison = compare(scored, poles, units, experiment.size, experiment.seed)
     try:
         judged = tuple(j for condition in experiment.conditions for j in judge(condition, comparison))

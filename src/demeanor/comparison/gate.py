@@ -73,7 +73,10 @@ def judge(condition: Condition, comparison: Comparison) -> list[Judged]:
             needed = fewest_prompts(tests)
             way = "compare fewer traits or versions at once" if needed is None else f"give at least {needed}"
             what = "prompts" if d.groups == d.prompts else "groups of related prompts"
-            raise InputFileError(f"{d.groups} {what} are too few for {condition.trait}: no change of any size could fail it; {way}")
+            applies = f" ({d.left_out} more do not call for it; --always counts them)" if d.left_out else ""
+            raise InputFileError(
+                f"{d.groups} {what} are too few for {condition.trait}{applies}: no change of any size could fail it; {way}"
+            )
         judged.append(Judged(condition, d.version, *_outcome(condition, d, comparison)))
     return judged
 

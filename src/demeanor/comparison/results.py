@@ -98,6 +98,8 @@ class Difference:
     pairs: tuple[Pair, ...]
     changed: tuple[Change, ...]
     """The prompts that changed most, the largest change first."""
+    left_out: int = 0
+    """Prompts that both have a scored reply to and that the trait does not apply to, as nothing in the user's messages calls for it."""
 
     @property
     def prompts(self) -> int:
@@ -188,6 +190,15 @@ class Comparison:
         return (
             f"groups of related prompts are drawn and flipped as wholes ({most.prompts} prompts in {most.groups} groups) and are taken to "
             "be unrelated to each other"
+        )
+
+    @property
+    def applies(self) -> tuple[str, ...]:
+        """A sentence for each trait that does not count on every prompt."""
+        most = {d.trait: d for d in sorted(self.differences, key=lambda d: d.left_out) if d.left_out}
+        return tuple(
+            f"{trait} counts on {d.prompts} of {d.prompts + d.left_out} prompts: on the others nothing in the user's messages calls for it"
+            for trait, d in most.items()
         )
 
     def of(self, trait: str) -> list[Difference]:

@@ -78,7 +78,10 @@ def safe_poles(vectors: Sequence[VectorSet]) -> dict[str, Pole]:
 
 
 def score_versions(
-    versions: Mapping[str, Sequence[Reply]], scorers: Mapping[str, Scorer] | Scorer, progress: Progress | None = None
+    versions: Mapping[str, Sequence[Reply]],
+    scorers: Mapping[str, Scorer] | Scorer,
+    progress: Progress | None = None,
+    always: bool = False,
 ) -> tuple[dict[str, list[Scored]], Units]:
     """The replies with their values, and the units that these are in.
 
@@ -86,6 +89,7 @@ def score_versions(
         versions: Replies by version, with their keys.
         scorers: The one observer of all, or each version's own.
         progress: Called with the number of replies that were read.
+        always: Whether every trait counts on every prompt, also where its condition does not hold.
     """
     units: Units = "probability" if isinstance(scorers, Mapping) else "z"
     readings: dict[str, list[Reading | NotScored | None]] = {}
@@ -100,7 +104,7 @@ def score_versions(
             if progress is not None:
                 progress(1)
         readings[name] = [None if r.error is not None else known[id(observers[name]), r.key, r.text] for r in replies]
-    without = _where_conditions_fail(versions, readings, observers)
+    without = {} if always else _where_conditions_fail(versions, readings, observers)
     found = {
         name: [_scored(r, reading, observers[name].vectors, units, without) for r, reading in zip(replies, readings[name], strict=True)]
         for name, replies in versions.items()

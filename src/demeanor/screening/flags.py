@@ -15,7 +15,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def where_applies(condition: Condition, z: Array, calibration: Calibration) -> N
     return (far >= 0) | np.isnan(far)
 
 
-def choose_limits(vectors: VectorSet, wanted: Sequence[str] = ()) -> dict[str, Limit]:
+def choose_limits(vectors: VectorSet, wanted: Sequence[str] = (), always: bool = False) -> dict[str, Limit]:
     """The threshold of each trait that flags.
 
     Args:
@@ -70,6 +70,7 @@ def choose_limits(vectors: VectorSet, wanted: Sequence[str] = ()) -> dict[str, L
         wanted: "miss 0.1" takes that threshold of every trait; "TRAIT=1.5" gives one trait a z, whatever is given for all. Of two
             of a kind the later wins. By default the calibrations' "false_alarm 0.05", else "miss 0.2"; a trait that has
             neither is cut half-way between its poles.
+        always: Whether each trait counts in every row, also where its condition does not hold.
 
     Raises:
         VectorSetError: no such trait or threshold.
@@ -95,7 +96,7 @@ def choose_limits(vectors: VectorSet, wanted: Sequence[str] = ()) -> dict[str, L
         if not math.isfinite(z):
             raise VectorSetError(f"the threshold {text!r} is not TRAIT=Z with a number")
         limits[trait] = _limit(vectors, trait, "given", z)
-    return limits
+    return {name: replace(limit, condition=None) for name, limit in limits.items()} if always else limits
 
 
 def known_limits(vectors: VectorSet, chosen: Mapping[str, Limit]) -> list[Limit]:
@@ -104,7 +105,7 @@ def known_limits(vectors: VectorSet, chosen: Mapping[str, Limit]) -> list[Limit]
     for trait, limit in chosen.items():
         for name in vectors[trait].calibration.thresholds:
             if (calibrated := _calibrated(vectors, trait, name)) is not None:
-                found[trait, name] = calibrated
+                found[trait, name] = replace(calibrated, condition=limit.condition)
         found[trait, limit.name] = limit
     return list(found.values())
 

@@ -38,7 +38,7 @@ SHARD_ROWS = 2048
 
 @dataclass(frozen=True)
 class Options:
-    """How a data set is screened. All but the last two must be the same when a run goes on."""
+    """How a data set is screened. All but the last three must be the same when a run goes on."""
 
     columns: Columns = field(default_factory=Columns)
     baseline: Baseline = "mean"
@@ -50,6 +50,8 @@ class Options:
     """Threads of the model; None takes what the run was begun with, at first what torch takes. Scores depend on it in their last bits."""
     thresholds: Sequence[str] = ()
     """See flags.choose_limits."""
+    always: bool = False
+    """Whether each trait counts in every row, also where nothing in the user's messages calls for it."""
     explained: int = 200
     """How many of the flagged, from the worst on, name the tokens that pushed; each costs a pass of the model."""
 
@@ -132,7 +134,7 @@ def screen(
     folder, where = Path(folder).absolute(), str(source)
     if options.shard_rows < 1 or (options.threads or 1) < 1:
         raise InputFileError("--shard-rows and --threads are at least 1")
-    limits = choose_limits(vectors, options.thresholds)
+    limits = choose_limits(vectors, options.thresholds, options.always)
     refuse_foreign(folder)
     rows = open_source(where, options.columns)
     if Path(where).exists():
