@@ -14,6 +14,7 @@ from demeanor.extraction.pipeline import READING_METHOD, made_from
 from demeanor.model.identity import identify
 from demeanor.model.loading import native_bfloat16
 from demeanor.model.reader import ActivationReader
+from demeanor.progress import unseen
 from demeanor.traits.packs import fingerprint
 from demeanor.vectors import built_in
 
@@ -114,7 +115,7 @@ def test_extraction_finds_the_shipped_direction_again(shipped, dtype):
     trait = traits.load("user_risk")
     reading = shipped["user_risk"].reading
     reader = ActivationReader(*load_model(dtype=dtype))
-    (read,) = read_traits(reader, [replace_splits(trait)], reading.layers, "mean", lambda name, steps: lambda done: None).values()
+    (read,) = read_traits(reader, [replace_splits(trait)], reading.layers, "mean", unseen).values()
     train = read["train"]
     x = train.at(reading.layers)
     found = fit_layers(x[train.high], x[~train.high], METHODS[READING_METHOD], read.everyday(reading.layers))

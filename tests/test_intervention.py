@@ -15,7 +15,7 @@ from demeanor.errors import SteeringError
 from demeanor.model.blocks import decoder_blocks
 from demeanor.model.contexts import Steering
 from demeanor.model.generation import Sampling, write_replies
-from demeanor.model.operators import Condition, Intervention
+from demeanor.model.operators import Intervention, SteeringCondition
 from demeanor.model.reader import ActivationReader
 
 WIDTH, LAYER = 32, 1
@@ -375,7 +375,7 @@ def test_a_batch_of_another_size_than_the_rows_is_refused(llama):
         (lambda: Intervention("add", 1, V * 2), "has length 1, not 2"),
         (lambda: Intervention("add", 1, torch.eye(4)), r"is \[hidden\], not \(4, 4\)"),
         (
-            lambda: replace(ADD, where="prompt", condition=Condition((0,), W[None], 0.0, "below")),
+            lambda: replace(ADD, where="prompt", condition=SteeringCondition((0,), W[None], 0.0, "below")),
             "never steers the prompt; steer the response",
         ),
     ],
@@ -398,7 +398,7 @@ def on_condition(llama, wrong, centre, window=2):
 
     A second row of the batch has no such steering and stays as without.
     """
-    condition = Condition((0,), W[None], centre, wrong, window)
+    condition = SteeringCondition((0,), W[None], centre, wrong, window)
     scores = []
     ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 8]])
     handle = decoder_blocks(llama)[0].register_forward_hook(lambda m, a, out: scores.append(float(out[0, -1] @ W)))
@@ -427,7 +427,7 @@ def test_steering_on_a_condition_acts_while_the_rolling_score_is_on_the_wrong_si
 
 
 def test_a_condition_outside_of_generation_is_refused(llama):
-    condition = Condition((0,), W[None], 0.0, "below")
+    condition = SteeringCondition((0,), W[None], 0.0, "below")
     with pytest.raises(SteeringError, match="token by token"):
         steered(llama, replace(ADD, condition=condition))
 
@@ -444,7 +444,7 @@ def test_a_condition_is_refused_where_rows_or_tokens_are_no_reply_s_own(llama, m
     """Beams move replies between rows, chunks of a prompt look like replies, and candidates come several at a time."""
     options = options | {name: make_model(kind) for name, kind in options.items() if name == "assistant_model"}
     ids = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]])
-    cache, condition = DynamicCache(config=llama.config), Condition((0,), W[None], 0.0, "below")
+    cache, condition = DynamicCache(config=llama.config), SteeringCondition((0,), W[None], 0.0, "below")
     kept = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0, "past_key_values": cache}
     with pytest.raises(SteeringError, match=message), Steering(llama, [replace(ADD, condition=condition)]):
         llama.generate(ids, attention_mask=torch.ones_like(ids), **kept, **options)
@@ -453,7 +453,7 @@ def test_a_condition_is_refused_where_rows_or_tokens_are_no_reply_s_own(llama, m
 
 def test_a_condition_is_refused_behind_a_kept_cache(llama):
     ids = torch.tensor([[5, 6, 7, 8]])
-    cache, condition = DynamicCache(config=llama.config), Condition((0,), W[None], 0.0, "below")
+    cache, condition = DynamicCache(config=llama.config), SteeringCondition((0,), W[None], 0.0, "below")
     kept = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None, "pad_token_id": 0, "past_key_values": cache}
 
     def answer(ids):

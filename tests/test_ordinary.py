@@ -12,9 +12,8 @@ from demeanor.extraction.examples import read_traits
 from demeanor.measure.metrics import auroc
 from demeanor.measure.thresholds import standard_thresholds
 from demeanor.model.reader import ActivationReader
+from demeanor.progress import unseen
 from demeanor.traits.ordinary import ordinary_conversations
-
-SILENT = lambda name, steps: lambda done: None  # noqa: E731
 
 
 def test_each_kind_is_in_one_split_and_every_conversation_ends_with_a_reply():
@@ -64,7 +63,7 @@ def test_everyday_talk_is_read_where_the_trait_reads_and_stands_on_its_safe_pole
     other = traits.ContrastPair("b", (), "Tell me more.", "Who cares?", "g")
     made = traits.TraitDefinition("warmth", "d", pairs=(pair, other), reads=reads, safe_pole=safe, ordinary_weight=0.5)
     reader = ActivationReader(llama, tokenizer)
-    read = read_traits(reader, [made], [0, 1], "mean", SILENT)["warmth"]
+    read = read_traits(reader, [made], [0, 1], "mean", unseen)["warmth"]
     test = read.ordinary["test"]
     assert len(test) == 40
     assert set(test.high.tolist()) == {safe == "high"}

@@ -11,7 +11,7 @@ from jinja2 import UndefinedError
 from demeanor import Extraction, Score, TokenScores
 from demeanor.errors import OutputError
 from demeanor.reports.page import _Pages
-from demeanor.reports.vectors import Example, write_report
+from demeanor.reports.vectors import ShownReply, write_report
 
 HOSTILE = "<script>alert('x')</script>"
 LOADS = {"src", "href", "srcset", "data", "poster", "action"}
@@ -56,7 +56,7 @@ def html(tmp_path_factory):
     """The report of two traits, one of them hostile, with a hostile example."""
     hostile = entry("candour", measured(beats=False), seed=1, title=HOSTILE, high_pole=HOSTILE, low_pole="a < b & c")
     tokens = TokenScores([HOSTILE, " fine"], {"candour": np.array([2.0, -1.0])})
-    example = Example("candour", HOSTILE, HOSTILE, Score(1.0, 0.5, 0.25, 0.6), tokens)
+    example = ShownReply("candour", HOSTILE, HOSTILE, Score(1.0, 0.5, 0.25, 0.6), tokens)
     return report(tmp_path_factory.mktemp("report"), extraction(entry("warmth", measured()), hostile), [example])
 
 

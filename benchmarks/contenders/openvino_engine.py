@@ -30,7 +30,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from demeanor.errors import ActivationError, ModelError
 from demeanor.model.blocks import decoder_blocks, text_config
 from demeanor.model.hooks import capture
-from demeanor.model.packing import Job, Row, plan, window_bounds
+from demeanor.model.packing import Job, PackedRow, plan, window_bounds
 
 ALIKE = 1e-3  # how far a raw score may be from torch's, in norms of the activation times the direction
 UNSEEN = float(np.finfo(np.float32).min)
@@ -117,7 +117,7 @@ class OpenVinoReads:
         return Passed(found[0], found[1])
 
     def _batch(
-        self, jobs: Sequence[Job], rows: list[Row], heads: dict[int, NDArray[np.float32]]
+        self, jobs: Sequence[Job], rows: list[PackedRow], heads: dict[int, NDArray[np.float32]]
     ) -> Iterator[tuple[int, NDArray[np.float64] | ActivationError]]:
         """Results by job. A job whose numbers are not finite can spoil the others of its row: they run again, alone."""
         head, width = rows[0].head, max(row.length for row in rows)

@@ -22,7 +22,7 @@ POLL = 0.003  # seconds between two tries for the lock; with long ones, a writer
 OPENING = b'{"hash":"'
 
 
-class Lines:
+class JsonLinesLog:
     """One file; it is opened anew for each record."""
 
     def __init__(self, path: Path, write: bool, patience: float) -> None:

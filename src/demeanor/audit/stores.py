@@ -48,9 +48,9 @@ def open_store(path: Path, write: bool) -> Store:
     if not path.parent.is_dir():
         raise AuditError(f"{path}: the folder {path.parent} does not exist; make it first")
     if path.suffix in JSON_LINES:
-        from demeanor.audit.json_lines import Lines
+        from demeanor.audit.json_lines import JsonLinesLog
 
-        return Lines(path, write, PATIENCE)
+        return JsonLinesLog(path, write, PATIENCE)
     from demeanor.audit.sqlite import Database
 
     return Database(path, write, PATIENCE)

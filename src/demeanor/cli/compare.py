@@ -17,7 +17,7 @@ from demeanor.errors import InputFileError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from demeanor.comparison import Comparison, Judged, Share
+    from demeanor.comparison import Comparison, Judged, UnsafeShare
     from demeanor.comparison.experiment import Result, Version
 
 
@@ -241,7 +241,7 @@ def _details(made: Comparison, version: str) -> Table:
     return table
 
 
-def _share(share: Share | None) -> str:
+def _share(share: UnsafeShare | None) -> str:
     return "" if share is None else f"{share.share:.0%} ({100 * share.interval.low:.0f}-{100 * share.interval.high:.0f})"
 
 

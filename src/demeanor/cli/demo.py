@@ -16,7 +16,7 @@ from demeanor.cli import console
 if TYPE_CHECKING:
     from demeanor.extraction import Extraction
     from demeanor.model.reader import ActivationReader
-    from demeanor.reports.vectors import Example
+    from demeanor.reports.vectors import ShownReply
     from demeanor.scoring import Score, Scorer
     from demeanor.traits import TraitDefinition
     from demeanor.vectors import VectorSet
@@ -85,15 +85,15 @@ def demo(
     _say_what_next(output, folders if full else {small.name: folders[small.name]}, pack)
 
 
-def _scored(scorer: Scorer) -> list[Example]:
+def _scored(scorer: Scorer) -> list[ShownReply]:
     from demeanor.conversation import from_record
-    from demeanor.reports.vectors import Example
+    from demeanor.reports.vectors import ShownReply
     from demeanor.vectors import built_in
 
     found = []
     for e in built_in.examples():
         conversation = from_record(e.to_record())
-        found.append(Example(e.trait, e.kind, e.prompt, scorer.score(conversation)[e.trait], scorer.score_tokens(conversation)))
+        found.append(ShownReply(e.trait, e.kind, e.prompt, scorer.score(conversation)[e.trait], scorer.score_tokens(conversation)))
     return found
 
 
@@ -127,7 +127,7 @@ def _extract_live(reader: ActivationReader, trait: TraitDefinition, known: Vecto
     return made.vectors
 
 
-def _write_report(made: Extraction, path: Path, examples: list[Example]) -> None:
+def _write_report(made: Extraction, path: Path, examples: list[ShownReply]) -> None:
     from demeanor.reports.vectors import write_report
 
     with console.err.status("writing the report"):

@@ -47,7 +47,7 @@ Dose = Annotated[
     float | None, typer.Option("--dose", help="Norm added over the residual norm; above 0 toward the high pole, below 0 the low one.")
 ]
 Layers = Annotated[str | None, typer.Option("--layers", help="Where to act: 14, or 12,14,16, or 12-16, or all. Default: the vector's own.")]
-Side = Annotated[Literal["both", "prompt", "response"], typer.Option("--where", help="Which tokens are steered.")]
+WhereOption = Annotated[Literal["both", "prompt", "response"], typer.Option("--where", help="Which tokens are steered.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Doses are coefficients in activation units.")]
 Force = Annotated[bool, typer.Option("--force", help="Steer beyond the dose at which replies fall apart.")]
 
@@ -63,7 +63,7 @@ def steer(
     ] = "add",
     tau: Annotated[float | None, typer.Option("--tau", help="Where to cap, in activation units. Default: as measured.")] = None,
     layers: Layers = None,
-    where: Side = "both",
+    where: WhereOption = "both",
     while_wrong: Annotated[bool, typer.Option("--while-wrong", help="Steer only while the reply reads on the other side.")] = False,
     raw: Raw = False,
     force: Force = False,
@@ -124,7 +124,7 @@ def calibrate(
     prompts: Annotated[Path | None, typer.Option("--prompts", help="JSON lines with 'prompt'. Default: the pack's held-out ones.")] = None,
     n: Annotated[int, typer.Option("--n", help="How many prompts of the pack.")] = 24,
     max_ratio: Annotated[float, typer.Option("--max-perplexity-ratio", help="The bound on coherence.")] = 1.5,
-    where: Side = "both",
+    where: WhereOption = "both",
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Length of a reply.")] = 48,
     report: Annotated[Path | None, typer.Option("--report", help="Write the curves to this HTML file.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the curves to this JSON file.")] = None,

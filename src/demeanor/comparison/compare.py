@@ -15,7 +15,7 @@ from statistics import mean
 import numpy as np
 from numpy.typing import NDArray
 
-from demeanor.comparison.results import Change, Comparison, Difference, Length, Pair, Scored, Share, Tally, Units
+from demeanor.comparison.results import Change, Comparison, Difference, Length, Pair, Scored, Units, UnsafeShare, VersionTally
 from demeanor.errors import InputFileError
 from demeanor.measure import statistics
 from demeanor.measure.metrics import Array, Interval
@@ -152,14 +152,14 @@ def _numbered(groups: Sequence[str]) -> NDArray[np.int64]:
     return np.array([numbers[group] for group in groups])
 
 
-def _share(trait: str, scored: _ByPrompt, keys: Sequence[str], numbered: NDArray[np.int64]) -> Share | None:
+def _share(trait: str, scored: _ByPrompt, keys: Sequence[str], numbered: NDArray[np.int64]) -> UnsafeShare | None:
     rows = [
         (reply.unsafe[trait], at) for key, at in zip(keys, numbered.tolist(), strict=True) for reply in scored[key] if trait in reply.unsafe
     ]
     if not rows:
         return None
     flags, groups = np.array([flag for flag, _ in rows], bool), np.array([at for _, at in rows])
-    return Share(int(flags.sum()), len(flags), statistics.share_interval(flags, groups))
+    return UnsafeShare(int(flags.sum()), len(flags), statistics.share_interval(flags, groups))
 
 
 def _length(version: str, before: _ByPrompt, after: _ByPrompt, seed: int) -> Length:
@@ -176,11 +176,11 @@ def _length(version: str, before: _ByPrompt, after: _ByPrompt, seed: int) -> Len
     )
 
 
-def _tally(version: str, replies: Sequence[Scored], scored: Mapping[str, _ByPrompt], first: str) -> Tally:
+def _tally(version: str, replies: Sequence[Scored], scored: Mapping[str, _ByPrompt], first: str) -> VersionTally:
     errors = [r.error for r in replies if r.error is not None]
     others = [name for name in scored if name != first] if version == first else [first]
     alone = set(scored[version]).difference(*(scored[name] for name in others))
-    return Tally(version, len(replies), len(errors), errors[0] if errors else None, len(alone))
+    return VersionTally(version, len(replies), len(errors), errors[0] if errors else None, len(alone))
 
 
 def _of(trait: str, replies: Sequence[Scored]) -> list[float]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from demeanor.comparison.compare import compare
-from demeanor.comparison.gate import Condition, Judged, check_trait, judge
+from demeanor.comparison.gate import GateCondition, Judged, check_trait, judge
 from demeanor.comparison.matching import Match, matched
 from demeanor.comparison.results import Comparison
 from demeanor.comparison.versions import answer, safe_poles, score_versions
@@ -82,7 +82,7 @@ class Experiment:
     """Of what models draw and of the statistics."""
     match: Match = "auto"
     """What makes replies a pair."""
-    conditions: Sequence[Condition] = ()
+    conditions: Sequence[GateCondition] = ()
     """What each version is held to."""
     size: float | None = None
     """The difference for which the prompts needed are worked out."""

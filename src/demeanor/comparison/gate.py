@@ -17,11 +17,11 @@ from demeanor.errors import InputFileError, VectorSetError, nearest
 from demeanor.measure.statistics import ALPHA, fewest_prompts, smallest_p
 
 _RULE = re.compile(r"\s*(\S+)\s+(drops|rises)\s+(?:by\s+)?more\s+than\s+(\d+(?:\.\d+)?|\.\d+)\s*")
-Outcome = Literal["fails", "undecided", "holds"]
+Verdict = Literal["fails", "undecided", "holds"]
 
 
 @dataclass(frozen=True)
-class Condition:
+class GateCondition:
     """A trait that may not drop (or rise) by more than `limit`."""
 
     trait: str
@@ -36,27 +36,27 @@ class Condition:
 class Judged:
     """A condition, the version that it was held against, and what came of it."""
 
-    condition: Condition
+    condition: GateCondition
     version: str
-    outcome: Outcome
+    outcome: Verdict
     reason: str
 
 
-def parse_condition(text: str) -> Condition:
+def parse_condition(text: str) -> GateCondition:
     """--fail-if. Raises InputFileError where it cannot be read."""
     found = _RULE.fullmatch(text)
     if found is None:
         raise InputFileError(f'cannot read the condition {text!r}; write "TRAIT drops more than 0.2", or rises')
-    return Condition(found[1], found[2], float(found[3]))  # type: ignore[arg-type]
+    return GateCondition(found[1], found[2], float(found[3]))  # type: ignore[arg-type]
 
 
-def check_trait(condition: Condition, traits: list[str]) -> None:
+def check_trait(condition: GateCondition, traits: list[str]) -> None:
     """Raise VectorSetError where the condition's trait is not compared."""
     if condition.trait not in traits:
         raise VectorSetError(f"no trait {condition.trait!r} to hold a condition for; {nearest(condition.trait, traits)}")
 
 
-def judge(condition: Condition, comparison: Comparison) -> list[Judged]:
+def judge(condition: GateCondition, comparison: Comparison) -> list[Judged]:
     """What comes of a condition, for each version.
 
     Raises VectorSetError for a trait that is not compared, and InputFileError where the condition could never fail: its trait
@@ -81,7 +81,7 @@ def judge(condition: Condition, comparison: Comparison) -> list[Judged]:
     return judged
 
 
-def _outcome(condition: Condition, d: Difference, comparison: Comparison) -> tuple[Outcome, str]:
+def _outcome(condition: GateCondition, d: Difference, comparison: Comparison) -> tuple[Verdict, str]:
     sign = -1 if condition.verb == "drops" else 1
     change = sign * d.difference
     assert d.interval is not None  # two prompts or more, by `judge`

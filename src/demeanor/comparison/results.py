@@ -55,7 +55,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Share:
+class UnsafeShare:
     """How many of some replies lie beyond the threshold on the unsafe side."""
 
     unsafe: int
@@ -88,9 +88,9 @@ class Difference:
     p: float
     p_holm: float
     effect: float | None
-    unsafe_before: Share | None
+    unsafe_before: UnsafeShare | None
     """Of the first version's replies to these prompts; None where they were not held against a threshold."""
-    unsafe_after: Share | None
+    unsafe_after: UnsafeShare | None
     needed: int | None
     """Prompts by which a difference of `Comparison.size` would be found with 80 % power."""
     equal_length: tuple[float, Interval] | None
@@ -147,7 +147,7 @@ class Length:
 
 
 @dataclass(frozen=True)
-class Tally:
+class VersionTally:
     """What became of a version's replies. None is dropped without being counted here."""
 
     version: str
@@ -169,7 +169,7 @@ class Comparison:
     """The difference for which the number of prompts is worked out, in the same units."""
     differences: tuple[Difference, ...]
     lengths: tuple[Length, ...]
-    tallies: tuple[Tally, ...]
+    tallies: tuple[VersionTally, ...]
     not_compared: tuple[tuple[str, str], ...]
     """Trait and version without a single pair: nothing is known of them."""
     values: Mapping[str, Mapping[str, tuple[float, ...]]]

@@ -19,10 +19,11 @@ from demeanor.errors import InputFileError
 from demeanor.measure.calibration import Score
 from demeanor.measure.cuts import Cut
 from demeanor.measure.poles import Pole
+from demeanor.progress import Progress
 
 if TYPE_CHECKING:
     from demeanor.model.generation import Sampling
-    from demeanor.model.reader import ActivationReader, Progress
+    from demeanor.model.reader import ActivationReader
     from demeanor.scoring.reading import NotScored, Reading
     from demeanor.scoring.scorer import Scorer
     from demeanor.vectors.vector_set import VectorSet

@@ -13,7 +13,7 @@ from demeanor.errors import InputFileError
 _LONGEST = 1 << 30  # characters of a field
 
 
-class Lines:
+class CountedLines:
     """A file's lines from a byte on, decoded; `at` and `number` say how far it has come. An undecodable line raises."""
 
     def __init__(self, file: IO[bytes], at: int = 0, number: int = 0) -> None:
@@ -25,7 +25,7 @@ class Lines:
         self.at, self.number = at, number
         self.file.seek(at)
 
-    def __iter__(self) -> Lines:
+    def __iter__(self) -> CountedLines:
         return self
 
     def __next__(self) -> str:
@@ -39,7 +39,7 @@ class Lines:
         return line.decode("utf-8-sig" if self.number == 1 else "utf-8")
 
 
-def csv_header(path: Path, lines: Lines) -> list[str]:
+def csv_header(path: Path, lines: CountedLines) -> list[str]:
     """The names of the columns. Raises InputFileError where they cannot be read, or two are the same."""
     try:
         header = next(csv.reader(lines, strict=True), [])
@@ -50,7 +50,7 @@ def csv_header(path: Path, lines: Lines) -> list[str]:
     return header
 
 
-def csv_rows(lines: Lines, header: list[str]) -> Iterator[Row]:
+def csv_rows(lines: CountedLines, header: list[str]) -> Iterator[Row]:
     """The rows that follow, numbered by their first line, each as text by column or with what is wrong with it.
 
     A quote that nothing closes costs its own line, and not all that follow.

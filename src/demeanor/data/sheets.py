@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from demeanor.conversation import Conversation, SpanOf, before_reply, from_record
-from demeanor.data.csv_rows import Lines, csv_header, csv_rows
+from demeanor.data.csv_rows import CountedLines, csv_header, csv_rows
 from demeanor.data.files import open_bytes, reading
 from demeanor.data.rows import Row, read_rows, sound, writing
 from demeanor.errors import ConversationError, DemeanorError, InputFileError
@@ -83,7 +83,7 @@ def group_of(record: dict[str, Any], conversation: Conversation) -> str:
 
 def _csv(path: Path) -> Iterator[Row]:
     with reading(path), open_bytes(path) as file:
-        lines = Lines(file)
+        lines = CountedLines(file)
         for row in csv_rows(lines, csv_header(path, lines)):
             yield Row(row.number, {name: value for name, value in row.record.items() if name}, row.error)
 

@@ -10,7 +10,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from demeanor.data.columns import Columns
-from demeanor.data.csv_rows import Lines, csv_header, csv_rows
+from demeanor.data.csv_rows import CountedLines, csv_header, csv_rows
 from demeanor.data.files import checksums, open_bytes, reading
 from demeanor.data.rows import Row, parse_line
 from demeanor.data.surveys import Block, Cut, Place, See, Survey
@@ -81,7 +81,7 @@ class TextSource:
         number, at, line = place
         while number < len(self.files):
             with reading(self.files[number]):
-                lines = Lines(self._file(number), at, line)
+                lines = CountedLines(self._file(number), at, line)
                 for row in self._csv_rows(lines, number) if self.is_csv else _json_rows(lines):
                     told = row.error and len(self.files) > 1
                     named = Row(row.number, {}, f"{self.files[number].name}: {row.error}") if told else row
@@ -96,9 +96,9 @@ class TextSource:
             self._open = number, open_bytes(path)
         return self._open[1]
 
-    def _csv_rows(self, lines: Lines, number: int) -> Iterator[Row]:
+    def _csv_rows(self, lines: CountedLines, number: int) -> Iterator[Row]:
         if number not in self._headers:
-            first = Lines(self._file(number))
+            first = CountedLines(self._file(number))
             self._headers[number] = csv_header(self.files[number], first)
             if lines.number == 0:
                 lines.at, lines.number = first.at, first.number
@@ -107,7 +107,7 @@ class TextSource:
         yield from csv_rows(lines, self._headers[number])
 
 
-def _json_rows(lines: Lines) -> Iterator[Row]:
+def _json_rows(lines: CountedLines) -> Iterator[Row]:
     while True:
         try:
             line = next(lines)

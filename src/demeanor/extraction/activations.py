@@ -31,8 +31,9 @@ from demeanor.model.blocks import text_config
 from demeanor.model.identity import identify
 from demeanor.model.packing import Job
 from demeanor.model.pooling import Pooling
-from demeanor.model.reader import ActivationReader, Progress
+from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import token_norms
+from demeanor.progress import Progress
 
 Array: TypeAlias = NDArray[np.float32]
 LIMIT = 2 << 30  # bytes; the built-in packs take 190 MB on the embedded model

@@ -19,7 +19,8 @@ from demeanor.extraction.regression import Problem, choose_penalty, fit, learnin
 from demeanor.keys import row_hash
 from demeanor.measure.calibration import fit_calibration
 from demeanor.measure.metrics import Array, Interval, auroc, brier, clustered_auroc_interval, expected_calibration_error
-from demeanor.model.reader import ActivationReader, Progress
+from demeanor.model.reader import ActivationReader
+from demeanor.progress import Progress
 from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import VectorSet

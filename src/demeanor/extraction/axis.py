@@ -24,7 +24,6 @@ from demeanor.conversation import Conversation, Message
 from demeanor.errors import ExtractionError
 from demeanor.extraction.assembly import assembled
 from demeanor.extraction.directions import Array
-from demeanor.extraction.examples import Stage
 from demeanor.extraction.layers import default_candidates
 from demeanor.extraction.pipeline import CAP, STEERING_METHOD
 from demeanor.measure.calibration import fit_calibration
@@ -32,6 +31,7 @@ from demeanor.measure.metrics import auroc
 from demeanor.model.generation import Sampling, write_replies
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
+from demeanor.progress import Stage, unseen
 from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import VectorSet
@@ -109,7 +109,7 @@ def assistant_axis(
     reader: ActivationReader,
     questions: int = 8,
     sampling: Sampling | None = None,
-    stage: Stage = lambda name, steps: lambda done: None,
+    stage: Stage = unseen,
 ) -> Axis:
     """Let the model play, and find the axis. Raises ExtractionError where there are fewer than four questions."""
     if not 4 <= questions <= len(QUESTIONS):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,12 @@ from demeanor.conversation import Conversation, SpanOf
 from demeanor.extraction.activations import KeptActivations
 from demeanor.extraction.directions import Everyday
 from demeanor.model.pooling import Pooling
-from demeanor.model.reader import ActivationReader, Progress
+from demeanor.model.reader import ActivationReader
+from demeanor.progress import Progress, Stage
 from demeanor.traits.definition import SPLITS, Example, Split, TraitDefinition
 from demeanor.traits.ordinary import ordinary_conversations
 
 Array = NDArray[Any]
-Stage: TypeAlias = Callable[[str, int], Callable[[int], None]]
-"""Told of each stage's name and number of steps; gives what is called with the steps done."""
 
 
 @dataclass(frozen=True, eq=False)

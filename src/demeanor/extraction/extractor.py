@@ -23,7 +23,8 @@ from demeanor.extraction.layers import LayerChoice, choose_layers, default_candi
 from demeanor.model.identity import in_words
 from demeanor.model.loading import fast_here
 from demeanor.model.pooling import Pooling
-from demeanor.model.reader import ActivationReader, Progress
+from demeanor.model.reader import ActivationReader
+from demeanor.progress import Progress
 from demeanor.traits.definition import Example, TraitDefinition
 from demeanor.vectors.persona_vector import PersonaVector, layer_words
 

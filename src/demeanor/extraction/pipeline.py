@@ -18,7 +18,7 @@ from demeanor.errors import DemeanorError, ExtractionError
 from demeanor.extraction.activations import KeptActivations
 from demeanor.extraction.assembly import assembled
 from demeanor.extraction.directions import METHODS, fit_layers, spread
-from demeanor.extraction.examples import ReadExamples, ReadTrait, Stage, read_traits
+from demeanor.extraction.examples import ReadExamples, ReadTrait, read_traits
 from demeanor.extraction.extractor import fit_vector
 from demeanor.extraction.layers import AS_GOOD, FOLDS, default_candidates, out_of_fold
 from demeanor.extraction.validation import cosines, on_other_traits, score_examples, validate_vector
@@ -29,6 +29,7 @@ from demeanor.measure.thresholds import STANDARD, standard_thresholds
 from demeanor.model.pooling import Pooling
 from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
+from demeanor.progress import Stage, unseen
 from demeanor.scoring.gauge import Gauge
 from demeanor.traits.definition import TraitDefinition
 from demeanor.traits.ordinary import FILE, ordinary_conversations
@@ -74,7 +75,7 @@ def extract_vectors(
     layers: Sequence[int] | None = None,
     width: int = READING_WIDTH,
     pooling: Pooling = "mean",
-    stage: Stage = lambda name, steps: lambda done: None,
+    stage: Stage = unseen,
     kept: KeptActivations | None = None,
     like: VectorSet | None = None,
 ) -> Extraction:

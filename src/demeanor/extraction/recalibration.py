@@ -18,7 +18,8 @@ from demeanor.keys import row_hash
 from demeanor.measure.calibration import Calibration, fit_calibration
 from demeanor.measure.metrics import Interval, auroc, clustered_auroc_interval, expected_calibration_error
 from demeanor.measure.thresholds import ErrorKind, Threshold, fit_threshold, standard_thresholds
-from demeanor.model.reader import ActivationReader, Progress
+from demeanor.model.reader import ActivationReader
+from demeanor.progress import Progress
 from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.vector_set import VectorSet
 

@@ -16,7 +16,7 @@ from demeanor.measure.checked import Checked, Count, Share
 PairCount = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 
 
-class Measured(Checked):
+class MeasuredShare(Checked):
     """A share with its interval, and how many pairs it rests on."""
 
     value: Share
@@ -81,7 +81,7 @@ class OnOrdinary(Checked):
     """Share of the everyday replies that each threshold flags."""
 
 
-class Baseline(NamedTuple):
+class BaselineResult(NamedTuple):
     """What a vector has to beat."""
 
     name: str
@@ -91,8 +91,8 @@ class Baseline(NamedTuple):
 class Proof(Checked):
     """Held-out results of one trait."""
 
-    auroc: Measured
-    paired_accuracy: Measured
+    auroc: MeasuredShare
+    paired_accuracy: MeasuredShare
     """Share of pairs whose high reply scores above its low one."""
     cohens_d: float
     """Difference of the poles' means in units of their pooled standard deviation."""
@@ -108,7 +108,7 @@ class Proof(Checked):
     """On pairs in which surface and substance disagree."""
     registers: dict[str, GroupMeasured]
     families: dict[str, GroupMeasured]
-    style_shift: dict[str, Measured] = Field(default_factory=dict)
+    style_shift: dict[str, MeasuredShare] = Field(default_factory=dict)
     """For each register, a direction that was fitted without it, on its held-out pairs."""
     learning_curve: dict[PairCount, Share] = Field(default_factory=dict)
     """AUROC by the number of training pairs."""
@@ -134,17 +134,17 @@ class Proof(Checked):
         return value
 
     @property
-    def baselines(self) -> tuple[Baseline, ...]:
+    def baselines(self) -> tuple[BaselineResult, ...]:
         """The AUROC that each baseline reaches on the held-out pairs; the length's whichever way it leans."""
         return (
-            Baseline("reply length", max(self.length.auroc, 1 - self.length.auroc)),
-            Baseline("a bag of words", self.words.auroc),
-            Baseline("random directions (97.5th percentile)", self.random.p97_5),
-            Baseline("swapped poles (97.5th percentile)", self.permutation.p97_5),
+            BaselineResult("reply length", max(self.length.auroc, 1 - self.length.auroc)),
+            BaselineResult("a bag of words", self.words.auroc),
+            BaselineResult("random directions (97.5th percentile)", self.random.p97_5),
+            BaselineResult("swapped poles (97.5th percentile)", self.permutation.p97_5),
         )
 
     @property
-    def strongest_baseline(self) -> Baseline:
+    def strongest_baseline(self) -> BaselineResult:
         """The baseline with the highest AUROC."""
         return max(self.baselines, key=lambda b: b.auroc)
 

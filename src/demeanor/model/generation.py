@@ -18,7 +18,8 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from demeanor.conversation import Message
 from demeanor.errors import ModelError
 from demeanor.model.chat import PLAIN_STOP
-from demeanor.model.reader import ActivationReader, Progress
+from demeanor.model.reader import ActivationReader
+from demeanor.progress import Progress
 
 PLAIN: dict[str, Any] = {
     "num_beams": 1,
@@ -73,7 +74,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Reply:
+class WrittenReply:
     """A reply as written: its text, its tokens without what ends the turn, and whether it came to its own end."""
 
     text: str
@@ -93,7 +94,7 @@ def write_replies(
     sampling: Sampling | None = None,
     progress: Progress | None = None,
     around: Around | None = None,
-) -> list[Reply]:
+) -> list[WrittenReply]:
     """A reply to each conversation so far (its last message is normally the user's), in the order given.
 
     What is drawn does not depend on `around`, only on what it does to the model: steered rows, for one, draw as plain ones do.
@@ -101,7 +102,7 @@ def write_replies(
     """
     sampling = sampling or Sampling()
     ids = [prompt_ids(reader, messages, sampling) for messages in prompts]
-    replies: dict[int, Reply] = {}
+    replies: dict[int, WrittenReply] = {}
     for batch in _batches(ids):
         with around(batch) if around else nullcontext():
             written = _generate(reader, [ids[i] for i in batch], sampling, seed=sampling.seed + min(batch))
@@ -113,7 +114,7 @@ def write_replies(
 
 def write_reply(
     reader: ActivationReader, messages: Sequence[Message], sampling: Sampling | None = None, watch: Watch | None = None
-) -> Reply:
+) -> WrittenReply:
     """One reply, watched token by token where `watch` is given.
 
     All its tokens have passed through the model when it returns, the last one too.
@@ -169,7 +170,7 @@ def _generate(
     seed: int,
     watch: Watch | None = None,
     to_the_last: bool = False,
-) -> list[Reply]:
+) -> list[WrittenReply]:
     longest = max(map(len, prompts))
     ids = torch.full((len(prompts), longest), _pad(reader))
     mask = torch.zeros_like(ids)
@@ -192,7 +193,7 @@ def _generate(
     return replies
 
 
-def _reply(reader: ActivationReader, ids: list[int]) -> Reply:
+def _reply(reader: ActivationReader, ids: list[int]) -> WrittenReply:
     ends = set(end_tokens(reader))
     end = next((i for i, token in enumerate(ids) if token in ends), None)
     kept = ids if end is None else ids[:end]
@@ -202,7 +203,7 @@ def _reply(reader: ActivationReader, ids: list[int]) -> Reply:
         text, finished = text.rstrip(), True
         while kept and _decoded(reader, kept[:-1]).startswith(text):
             kept = kept[:-1]
-    return Reply(text.strip(), kept, finished)
+    return WrittenReply(text.strip(), kept, finished)
 
 
 def text_of(reader: ActivationReader, ids: list[int]) -> str:

@@ -28,7 +28,7 @@ Where = Literal["prompt", "response", "both"]
 
 
 @dataclass(frozen=True, eq=False)
-class Condition:
+class SteeringCondition:
     """Steer only while a rolling score of the reply so far is on the wrong side.
 
     The score of a token is the sum over `layers` of its (steered) activation times `directions` [k, hidden], minus
@@ -57,7 +57,7 @@ class Intervention:
     direction: Tensor
     amount: float = 0.0
     where: Where = "both"
-    condition: Condition | None = None
+    condition: SteeringCondition | None = None
 
     def __post_init__(self) -> None:
         if self.direction.ndim != 1:
@@ -96,7 +96,7 @@ class Operation:
     kind: Kind
     layer: int
     where: Where
-    condition: Condition | None
+    condition: SteeringCondition | None
     vectors: Tensor
     amounts: Tensor
     chosen: Tensor

@@ -31,9 +31,7 @@ from urllib3.exceptions import HTTPError, InsecureRequestWarning, ReadTimeoutErr
 
 from demeanor.errors import ModelNotFoundError
 from demeanor.model.index_settings import IndexSettings
-
-Stage = Callable[[str, int], Callable[[int], None]]
-"""Called with a stage's name and number of steps, gives what advances it."""
+from demeanor.progress import Stage
 
 _PAGE = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 _MOST = 256 * 2**20  # bytes; no page and no wheel that is wanted here is as large

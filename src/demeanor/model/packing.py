@@ -38,7 +38,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PackedRow:
     """Jobs that run in one row. Tokens before `head` are not in it; then come `trunk` common ones, then the branches."""
 
     jobs: tuple[int, ...]
@@ -76,14 +76,14 @@ class Row:
         if own[0] < own[1]:
             yield own
 
-    def alone(self) -> list[Row]:
+    def alone(self) -> list[PackedRow]:
         """Each of its jobs in a row of its own, sharing nothing."""
-        return [Row((job,), (end,)) for job, end in zip(self.jobs, self.ends, strict=True)]
+        return [PackedRow((job,), (end,)) for job, end in zip(self.jobs, self.ends, strict=True)]
 
 
 def plan(
     jobs: Sequence[Job], token_budget: int, shares_up_to: int = 0, worth: float = WORTH, turns_at: int = sys.maxsize
-) -> Iterator[list[Row]]:
+) -> Iterator[list[PackedRow]]:
     """Batches of rows, longest first (so that a lack of memory shows at once), within the budget, padding included.
 
     Rows that share and rows that do not (and so need no mask) come in batches of their own. Jobs longer than
@@ -91,15 +91,15 @@ def plan(
     longer and not longer than `turns_at` tokens.
     """
     sharing = [i for i, job in enumerate(jobs) if len(job.ids) <= shares_up_to]
-    rows = [Row((i,), (len(job.ids),)) for i, job in enumerate(jobs) if len(job.ids) > shares_up_to]
+    rows = [PackedRow((i,), (len(job.ids),)) for i, job in enumerate(jobs) if len(job.ids) > shares_up_to]
     if sharing:
         rows += _shared(jobs, sharing, worth)
 
-    def kind(row: Row) -> tuple[int, bool, bool]:
+    def kind(row: PackedRow) -> tuple[int, bool, bool]:
         return row.head, row.masked, max(row.ends) > turns_at
 
     rows.sort(key=lambda row: (kind(row), row.length), reverse=True)
-    batch: list[Row] = []
+    batch: list[PackedRow] = []
     for row in rows:
         other = bool(batch) and kind(row) != kind(batch[0])
         if batch and (other or (len(batch) + 1) * batch[0].length > token_budget):
@@ -145,13 +145,13 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return int(differ[0]) if len(differ) else n
 
 
-def _shared(jobs: Sequence[Job], members: list[int], worth: float) -> list[Row]:
+def _shared(jobs: Sequence[Job], members: list[int], worth: float) -> list[PackedRow]:
     order = sorted(members, key=lambda i: jobs[i].ids)  # what begins alike is now side by side
     head, on_head = _head(jobs, order, worth)
     rows = []
     for start, some in ((head, [i for i in order if i in on_head]), (0, [i for i in order if i not in on_head])):
         for trunk, group in _groups(jobs, some, start, worth):
-            rows.append(Row(tuple(group), tuple(len(jobs[i].ids) for i in group), start, trunk))
+            rows.append(PackedRow(tuple(group), tuple(len(jobs[i].ids) for i in group), start, trunk))
     return rows
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from demeanor.errors import SteeringError
-from demeanor.model.operators import Condition, Where
+from demeanor.model.operators import SteeringCondition, Where
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Pass:
 class Rolling:
     """A trait's rolling score of each row's reply, and whether it is on the wrong side."""
 
-    def __init__(self, condition: Condition) -> None:
+    def __init__(self, condition: SteeringCondition) -> None:
         self.condition = condition
         self.scores: list[Tensor] = []
         self.partial: Tensor | None = None

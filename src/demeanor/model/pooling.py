@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from demeanor.model.packing import Job, Row
+from demeanor.model.packing import Job, PackedRow
 
 Pooling = Literal["mean", "last", "max"]
 Pool: TypeAlias = Callable[[Tensor], Tensor]
@@ -34,7 +34,7 @@ class Piece:
     end: int
 
 
-def pieces(jobs: Sequence[Job], rows: Sequence[Row]) -> list[Piece]:
+def pieces(jobs: Sequence[Job], rows: Sequence[PackedRow]) -> list[Piece]:
     """Where the spans stand. They are numbered by row, then by job within the row, then as the job lists them."""
     found = []
     span = 0

@@ -18,7 +18,7 @@ from demeanor.errors import ModelError
 from demeanor.model.batches import Results, Work, read_batches
 from demeanor.model.blocks import text_config
 from demeanor.model.hooks import Stack
-from demeanor.model.packing import Job, Row, plan
+from demeanor.model.packing import Job, PackedRow, plan
 
 ALIKE = 0.999  # cosine from which on activations read by a shared beginning count as the same
 _CAUSAL: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
@@ -76,7 +76,7 @@ def shares_beginnings(stack: Stack) -> bool:
     )
 
 
-def _read(stack: Stack, jobs: Sequence[Job], batches: Iterable[list[Row]]) -> Results:
+def _read(stack: Stack, jobs: Sequence[Job], batches: Iterable[list[PackedRow]]) -> Results:
     """What a probe reads: the last layer."""
     work = Work(jobs, [len(stack.blocks) - 1])
     return {job: result for batch in read_batches(stack, work, batches) for job, result in batch.items()}

@@ -7,10 +7,9 @@ conversations begin with is run once (see packing), on models that have shown th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -27,11 +26,10 @@ from demeanor.model.directions import Directions
 from demeanor.model.growing import Budget, GrowingRead
 from demeanor.model.hooks import Stack
 from demeanor.model.identity import ModelIdentity, identify, in_words
-from demeanor.model.packing import Job, Row, plan, windows
+from demeanor.model.packing import Job, PackedRow, plan, windows
 from demeanor.model.pooling import ROLLING, Pooling, combine
 from demeanor.model.probes import context_length, may_share_up_to, refuse_encoder, shares_beginnings, turns_at
-
-Progress: TypeAlias = Callable[[int], None]
+from demeanor.progress import Progress
 
 
 class ActivationReader:
@@ -232,7 +230,7 @@ class ActivationReader:
         longest = self._may_share_up_to
         return longest if longest and shares_beginnings(self.stack) else 0
 
-    def _plan(self, jobs: Sequence[Job]) -> Iterable[list[Row]]:
+    def _plan(self, jobs: Sequence[Job]) -> Iterable[list[PackedRow]]:
         """Batches; only where some have a common beginning that is worth sharing is it found out whether the model can."""
         batches = list(plan(jobs, self.token_budget, self._may_share_up_to, turns_at=self.turns_at))
         if any(rows[0].masked for rows in batches) and not self.shares_up_to:

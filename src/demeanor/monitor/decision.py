@@ -16,7 +16,7 @@ from demeanor.monitor.policy import Severity, Situation
 from demeanor.notebook import Marked, table
 from demeanor.scoring.reading import Reading, TokenScores
 
-Source = Literal["observed", "generated"]
+ReplySource = Literal["observed", "generated"]
 """Whether the reply came from elsewhere and was read, or was written by the loaded model itself."""
 PUSHES = 5
 
@@ -32,7 +32,7 @@ class Decision:
     reading: Reading | None
     text: str
     """What is to be shown: the reply itself, or the reviewed one in its place. In a trial run always the reply."""
-    source: Source
+    source: ReplySource
     situation: Situation | None = None
     """Which reviewed reply stands in for the reply, or in a trial run would have; None where none does."""
     instead: str | None = None
@@ -56,7 +56,7 @@ class Decision:
         outcome: Outcome,
         reading: Reading | None,
         text: str,
-        source: Source,
+        source: ReplySource,
         referral: bool = False,
         pushes: Mapping[str, tuple[tuple[str, float], ...]] | None = None,
         latency_ms: Mapping[str, float] | None = None,

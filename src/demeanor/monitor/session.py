@@ -32,7 +32,7 @@ from demeanor.model.contexts import Steering
 from demeanor.model.generation import Sampling, write_reply
 from demeanor.model.growing import Budget
 from demeanor.monitor.async_stream import AsyncReplyStream
-from demeanor.monitor.decision import Decision, Source
+from demeanor.monitor.decision import Decision, ReplySource
 from demeanor.monitor.history import History
 from demeanor.monitor.listener import Listener
 from demeanor.monitor.looks import Look, Looks
@@ -324,7 +324,7 @@ class Session:
         return look, judge, self._end, monitor.policy.policy.stream.hold_back_words
 
     def _judged(
-        self, stream: ReplyStream, found: LiveReading | NotScored, looks: Looks | None, source: Source, ms: dict[str, float]
+        self, stream: ReplyStream, found: LiveReading | NotScored, looks: Looks | None, source: ReplySource, ms: dict[str, float]
     ) -> Decision:
         """The decision on a stream at its end, with a last look at what no look has seen."""
         if stream.stopped is None and looks is not None and isinstance(found, LiveReading):
@@ -364,7 +364,7 @@ class Session:
         self,
         reply: str,
         found: LiveReading | NotScored,
-        source: Source,
+        source: ReplySource,
         ms: dict[str, float],
         stopped: Look | None = None,
         problem: str | None = None,

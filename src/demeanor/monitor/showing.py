@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from demeanor.measure.drift import DriftState
-from demeanor.monitor.decision import Decision, Source, top_pushes
+from demeanor.monitor.decision import Decision, ReplySource, top_pushes
 from demeanor.monitor.outcome import Outcome
 from demeanor.monitor.policy import Situation
 from demeanor.monitor.replies import Replies
@@ -25,7 +25,7 @@ class Showing:
         outcome: Outcome,
         found: LiveReading | None,
         reply: str,
-        source: Source,
+        source: ReplySource,
         enforce: bool,
         drift: Mapping[str, DriftState] | None,
         ms: Mapping[str, float],

@@ -21,7 +21,7 @@ from demeanor.vectors.card import LIMITS
 from demeanor.vectors.curves import layer_figure
 
 
-class Example(NamedTuple):
+class ShownReply(NamedTuple):
     """A scored reply to show word by word."""
 
     trait: str
@@ -31,7 +31,7 @@ class Example(NamedTuple):
     tokens: TokenScores
 
 
-def write_report(made: Extraction, path: Path, examples: Sequence[Example] = ()) -> None:
+def write_report(made: Extraction, path: Path, examples: Sequence[ShownReply] = ()) -> None:
     """Write the report of an extraction to `path`. Raises OutputError where it cannot be written."""
     vectors = made.vectors
     measured = {name: entry.proof for name, entry in vectors.traits.items() if entry.proof is not None}
@@ -178,7 +178,7 @@ def _matrix(table: dict[str, dict[str, float]], middle: float) -> dict[str, Any]
     return {"columns": columns, "rows": rows}
 
 
-def _heatmap(example: Example, vectors: VectorSet) -> dict[str, Any]:
+def _heatmap(example: ShownReply, vectors: VectorSet) -> dict[str, Any]:
     entry = vectors[example.trait]
     z = example.tokens.z[example.trait]
     return {

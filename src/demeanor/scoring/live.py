@@ -14,7 +14,7 @@ import torch
 
 from demeanor.conversation import Conversation, ConversationLike, Message, SpanOf, as_conversation, reasoning_alone, reply_of
 from demeanor.errors import DemeanorError, VectorSetError
-from demeanor.model.generation import Reply, Sampling, prompt_ids, text_of, write_reply
+from demeanor.model.generation import Sampling, WrittenReply, prompt_ids, text_of, write_reply
 from demeanor.model.growing import Budget, tapped
 from demeanor.model.packing import common_prefix
 from demeanor.scoring.gauge import Array, Place, Places
@@ -44,7 +44,7 @@ class LiveReading:
 class Written:
     """A reply of the model's own, with its reading from the very pass that wrote it."""
 
-    reply: Reply
+    reply: WrittenReply
     live: LiveReading
 
 

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from demeanor.errors import DemeanorError, MissingExtraError, ModelError
+from demeanor.progress import Progress
 from demeanor.screening.screen import model_pins
-from demeanor.screening.worker import Job, Load, Progress, Task, Worker, thread_count
+from demeanor.screening.worker import Assignment, Load, ShardWorker, Task, thread_count
 
 if TYPE_CHECKING:
     from demeanor.scoring.scorer import Scorer
@@ -51,10 +52,10 @@ class LoadScorer:
 class Actor:
     """One scorer of the pool; Ray Data calls it with one item at a time."""
 
-    def __init__(self, load: Load, job: Job, task: Task) -> None:
+    def __init__(self, load: Load, job: Assignment, task: Task) -> None:
         self._threads = thread_count(job.threads)
         self._threads.__enter__()  # for as long as the process lives
-        self.worker = Worker(job, load())
+        self.worker = ShardWorker(job, load())
         self.task = task
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +101,7 @@ class RayEngine:
             found: dict[str, Any] = ray.get(describe.remote(self.load))
         return found
 
-    def run(self, job: Job, task: Task, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Any]]:
+    def run(self, job: Assignment, task: Task, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Any]]:
         """Results as actors finish them."""
         if not items:
             return

@@ -19,20 +19,19 @@ from demeanor.data.columns import Columns
 from demeanor.data.sources import open_source
 from demeanor.data.surveys import CHANGED, Source
 from demeanor.errors import InputFileError, OutputError
+from demeanor.progress import Progress, Stage, unseen
 from demeanor.scoring.reading import TokenScores
 from demeanor.screening import baseline as answers
 from demeanor.screening.flags import choose_limits
 from demeanor.screening.results import Screening, finish
 from demeanor.screening.shards import Manifest, Output, only_run, refuse_foreign, write_manifest, write_whole
-from demeanor.screening.worker import PREFIX, Job, Load, Progress, Task, Worker, thread_count
+from demeanor.screening.worker import PREFIX, Assignment, Load, ShardWorker, Task, thread_count
 from demeanor.vectors.vector_set import VectorSet
 
 if TYPE_CHECKING:
     from demeanor.scoring.scorer import Scorer
 
 Baseline = Literal["mean", "generate"]
-Stage = Callable[[str, int, int], Progress]
-"""Called with a stage's name, how many steps it has and how many of them are done already; gives what advances it."""
 SHARD_ROWS = 2048
 
 
@@ -70,7 +69,7 @@ class Engine(Protocol):
     def close(self) -> None:
         """Let go of what was started for the work."""
 
-    def run(self, job: Job, task: Task, items: Sequence[Any], progress: Progress) -> Iterable[tuple[int, Any]]:
+    def run(self, job: Assignment, task: Task, items: Sequence[Any], progress: Progress) -> Iterable[tuple[int, Any]]:
         """The result of each item with its place in `items`, as they are finished; `progress` is told of rows, prompts or replies."""
 
 
@@ -80,7 +79,7 @@ class LocalEngine:
     def __init__(self, load: Load) -> None:
         self._load = load
         self._scorer: Scorer | None = None
-        self._worker: Worker | None = None
+        self._worker: ShardWorker | None = None
 
     @property
     def scorer(self) -> Scorer:
@@ -98,10 +97,10 @@ class LocalEngine:
             self._worker.source.close()
             self._worker = None
 
-    def run(self, job: Job, task: Task, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Any]]:
+    def run(self, job: Assignment, task: Task, items: Sequence[Any], progress: Progress) -> Iterator[tuple[int, Any]]:
         """One result after the other."""
         if self._worker is None or self._worker.job != job:
-            self._worker = Worker(job, self.scorer)
+            self._worker = ShardWorker(job, self.scorer)
         with thread_count(job.threads):
             for at, item in enumerate(items):
                 yield at, self._worker.do(task, item, progress)
@@ -113,7 +112,7 @@ def screen(
     vectors: VectorSet,
     engine: Engine,
     options: Options | None = None,
-    stage: Stage | None = None,
+    stage: Stage = unseen,
 ) -> Screening:
     """Screen a data set into a folder, or go on with a screening that was begun there.
 
@@ -130,7 +129,7 @@ def screen(
         OutputError: the folder holds something else, or cannot be written.
         VectorSetError: a threshold names no trait or none of its thresholds.
     """
-    options, stage = options or Options(), stage or _silent
+    options = options or Options()
     folder, where = Path(folder).absolute(), str(source)
     if options.shard_rows < 1 or (options.threads or 1) < 1:
         raise InputFileError("--shard-rows and --threads are at least 1")
@@ -143,7 +142,7 @@ def screen(
             raise OutputError(f"{folder} lies in the input; name another folder with --output")
     with only_run(folder), closing(engine):
         manifest = _manifest(rows, folder, vectors, engine, options, stage)
-        job = Job(where, options.columns, folder, manifest, int(manifest.pins["options"]["threads"]))
+        job = Assignment(where, options.columns, folder, manifest, int(manifest.pins["options"]["threads"]))
         _answer(engine, job, stage)
         _score(engine, job, stage, rows)
         return finish(folder, manifest, options.columns, vectors, limits, _explainer(engine, job, stage), options.explained)
@@ -169,7 +168,7 @@ def _manifest(rows: Source, folder: Path, vectors: VectorSet, engine: Engine, op
     return manifest
 
 
-def _answer(engine: Engine, job: Job, stage: Stage) -> None:
+def _answer(engine: Engine, job: Assignment, stage: Stage) -> None:
     prompts = job.manifest.prompts
     todo = [b for b in range(answers.batches(prompts)) if not answers.batch_path(job.folder, b).exists()]
     if not todo:
@@ -180,7 +179,7 @@ def _answer(engine: Engine, job: Job, stage: Stage) -> None:
         write_whole(answers.batch_path(job.folder, todo[at]), content)
 
 
-def _score(engine: Engine, job: Job, stage: Stage, rows: Source) -> None:
+def _score(engine: Engine, job: Assignment, stage: Stage, rows: Source) -> None:
     cuts = job.manifest.cuts
     todo = [k for k in range(len(cuts)) if not job.manifest.part(job.folder, k).exists()]
     step = stage("scoring", job.manifest.rows, job.manifest.rows - sum(cuts[k].rows for k in todo))
@@ -192,7 +191,7 @@ def _score(engine: Engine, job: Job, stage: Stage, rows: Source) -> None:
         raise InputFileError(CHANGED)
 
 
-def _explainer(engine: Engine, job: Job, stage: Stage) -> Callable[[list[list[dict[str, str]]]], list[TokenScores | str]]:
+def _explainer(engine: Engine, job: Assignment, stage: Stage) -> Callable[[list[list[dict[str, str]]]], list[TokenScores | str]]:
     def explain(conversations: list[list[dict[str, str]]]) -> list[TokenScores | str]:
         if not conversations:
             return []
@@ -204,10 +203,6 @@ def _explainer(engine: Engine, job: Job, stage: Stage) -> Callable[[list[list[di
         return [found[i] for i in range(len(conversations))]
 
     return explain
-
-
-def _silent(_name: str, _steps: int, _done: int) -> Progress:
-    return lambda _n: None
 
 
 def _default_threads() -> int:

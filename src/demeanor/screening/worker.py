@@ -34,6 +34,7 @@ from demeanor.data.surveys import CHANGED, Block, Source
 from demeanor.data.tables import from_table
 from demeanor.errors import DemeanorError, InputFileError
 from demeanor.measure.cuts import Condition
+from demeanor.progress import Progress
 from demeanor.scoring.reading import NotScored, Reading, TokenScores, scores_by
 from demeanor.scoring.scorer import CHUNK
 from demeanor.screening.baseline import BATCH, Answers, answer_batch, key_of
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 Task = Literal["score", "answer", "explain"]
 Load = Callable[[], "Scorer"]
 """Loads the scorer; where several processes score, each calls it."""
-Progress = Callable[[int], None]
 PREFIX = "demeanor_"
 ERROR = f"{PREFIX}error"
 WORST_Z = "worst_z"
@@ -58,7 +58,7 @@ def column(trait: str, what: str) -> str:
 
 
 @dataclass(frozen=True)
-class Job:
+class Assignment:
     """All that a process needs to know to do its share."""
 
     source: str
@@ -79,10 +79,10 @@ class Job:
         return min(BATCH, self.manifest.prompts - int(item) * BATCH) if task == "answer" else 1
 
 
-class Worker:
+class ShardWorker:
     """A scorer with a job: keeps its place in the input, and the answers that it has read."""
 
-    def __init__(self, job: Job, scorer: Scorer, source: Source | None = None) -> None:
+    def __init__(self, job: Assignment, scorer: Scorer, source: Source | None = None) -> None:
         self.job = job
         self.scorer = scorer
         self.source = source or open_source(job.source, job.columns)
@@ -97,7 +97,7 @@ class Worker:
         return explain(self.scorer, item)
 
 
-def score_shard(worker: Worker, shard: int, progress: Progress | None = None) -> bytes:
+def score_shard(worker: ShardWorker, shard: int, progress: Progress | None = None) -> bytes:
     """The content of a shard's part: its rows as they came, with their scores or their error.
 
     Raises InputFileError where the input is no longer what it was.
@@ -192,7 +192,7 @@ def _worst_of_user(scorer: Scorer, condition: Condition, reading: Reading) -> fl
     return scorer.vectors[condition.trait].worst(score for turn in turns for score in turn if score is not None).z
 
 
-def _differences(worker: Worker, conversation: Conversation, reading: Reading) -> dict[str, Any]:
+def _differences(worker: ShardWorker, conversation: Conversation, reading: Reading) -> dict[str, Any]:
     """Raw score minus the baseline's: the neutral mean's, or that of the model's own answer to the same prompt."""
     traits = [name for name in reading.scores if worker.scorer.vectors[name].reads == "response"]
     if worker.answers is None:

@@ -22,11 +22,12 @@ from demeanor.conversation import Conversation, Message
 from demeanor.data.prompts import Prompt
 from demeanor.errors import SteeringError
 from demeanor.extraction.directions import mean_difference
-from demeanor.extraction.examples import Stage, read_trait
+from demeanor.extraction.examples import read_trait
 from demeanor.extraction.pipeline import STEERING_METHOD, caps
 from demeanor.measure.metrics import Array
-from demeanor.model.generation import Reply, Sampling, prompt_ids
+from demeanor.model.generation import Sampling, WrittenReply, prompt_ids
 from demeanor.model.operators import Intervention, Where
+from demeanor.progress import Stage, unseen
 from demeanor.scoring.reading import NotScored
 from demeanor.scoring.scorer import Scorer
 from demeanor.steering.capability import accuracy
@@ -84,7 +85,7 @@ def sweep(
     where: Where = "both",
     sampling: Sampling | None = None,
     bounds: Bounds = Bounds(),
-    stage: Stage = lambda name, steps: lambda done: None,
+    stage: Stage = unseen,
 ) -> Sweep:
     """Steer a trait at every layer and dose, both ways, and measure.
 
@@ -140,11 +141,11 @@ class Judge:
         self.words = WordReader(trait)
         self.ids = [prompt_ids(scorer.reader, p, sampling) for p in prompts]
 
-    def replies(self, plan: Plan) -> list[Reply]:
+    def replies(self, plan: Plan) -> list[WrittenReply]:
         """One to each prompt."""
         return [r.reply for r in steered_replies(self.scorer.reader, self.prompts, [plan] * len(self.prompts), self.sampling)]
 
-    def measure(self, replies: Sequence[Reply]) -> Measured:
+    def measure(self, replies: Sequence[WrittenReply]) -> Measured:
         """Scores in units of the spread within a pole; NaN for an empty reply."""
         talks = [Conversation((*p, Message("assistant", r.text))) for p, r in zip(self.prompts, replies, strict=True)]
         z = [math.nan if isinstance(s, NotScored) else s[self.trait.name].z for s in self.scorer.score_many(talks)]
@@ -168,7 +169,9 @@ def perplexity_ratio(steered: Array, plain: Array) -> float:
     return float(np.median(ratio[~np.isnan(ratio)])) if (~np.isnan(ratio)).any() else math.inf
 
 
-def _point(judge: Judge, plan: Plan, layer: int, dose: float, plain: Sequence[Reply], base: Measured, able: float, bounds: Bounds) -> Point:
+def _point(
+    judge: Judge, plan: Plan, layer: int, dose: float, plain: Sequence[WrittenReply], base: Measured, able: float, bounds: Bounds
+) -> Point:
     replies = judge.replies(plan)
     found = judge.measure(replies)
     ratio = perplexity_ratio(found.perplexity, base.perplexity)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from demeanor.errors import SteeringError
-from demeanor.model.operators import Condition, Intervention, Kind, Where
+from demeanor.model.operators import Intervention, Kind, SteeringCondition, Where
 from demeanor.vectors.persona_vector import PersonaVector
 from demeanor.vectors.vector_set import VectorSet
 
@@ -183,10 +183,10 @@ def wall(load: float, force: bool = False) -> tuple[str, ...]:
     return ()
 
 
-def _condition(vectors: VectorSet, name: str, dose: float) -> Condition:
+def _condition(vectors: VectorSet, name: str, dose: float) -> SteeringCondition:
     """The trait's score on the side away from the one that a dose of this sign steers to."""
     entry = vectors[name]
     if entry.reads != "response":
         raise SteeringError(f"{name} is read on the user's messages, so steering a reply cannot wait for it; leave the condition out")
     centre = entry.calibration.centre
-    return Condition(entry.reading.layers, entry.reading.rows.float(), centre, "below" if dose > 0 else "above")
+    return SteeringCondition(entry.reading.layers, entry.reading.rows.float(), centre, "below" if dose > 0 else "above")

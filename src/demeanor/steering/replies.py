@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from demeanor.conversation import Message
 from demeanor.errors import SteeringError
 from demeanor.model.contexts import Steering
-from demeanor.model.generation import Reply, Sampling, write_replies
-from demeanor.model.reader import ActivationReader, Progress
+from demeanor.model.generation import Sampling, WrittenReply, write_replies
+from demeanor.model.reader import ActivationReader
+from demeanor.progress import Progress
 from demeanor.steering.dose import Applied, Plan
 
 
@@ -21,7 +22,7 @@ from demeanor.steering.dose import Applied, Plan
 class SteeredReply:
     """A reply and what was applied while it was written; nothing where `applied` is empty."""
 
-    reply: Reply
+    reply: WrittenReply
     applied: tuple[Applied, ...]
 
     @property

@@ -115,7 +115,7 @@ class _Model(Checked):
     blocks: str = ""
 
 
-class Manifest(Checked):
+class SetManifest(Checked):
     """manifest.json, with calibration.json beside it."""
 
     format_version: Annotated[int, Field(ge=1)]
@@ -131,7 +131,7 @@ class Manifest(Checked):
     dtypes: dict[str, dict[str, float]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _belongs_together(self) -> Manifest:
+    def _belongs_together(self) -> SetManifest:
         if len(set(self.order)) != len(self.order) or set(self.order) != set(self.traits):
             raise ValueError("'order' does not name each trait once")
         for name in self.order:
@@ -148,10 +148,10 @@ class Manifest(Checked):
         return self
 
 
-def check_manifest(manifest: Mapping[str, Any], calibrations: Any, where: str) -> Manifest:
+def check_manifest(manifest: Mapping[str, Any], calibrations: Any, where: str) -> SetManifest:
     """The manifest and the calibrations, each field of the type and within the bounds that it has. Raises DamagedVectorSetError."""
     try:
-        return Manifest.model_validate({**manifest, "calibrations": calibrations})
+        return SetManifest.model_validate({**manifest, "calibrations": calibrations})
     except ValidationError as error:
         raise DamagedVectorSetError(f"{where}: the vector set does not hold together ({in_a_line(error)}); extract it again") from error
 

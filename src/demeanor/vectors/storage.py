@@ -32,7 +32,7 @@ from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.folder import refuse_standing, written_whole
 from demeanor.vectors.format_1 import upgraded
 from demeanor.vectors.persona_vector import PersonaVector, check_direction
-from demeanor.vectors.schema import Manifest, VectorRecord, check_manifest, parse_json
+from demeanor.vectors.schema import SetManifest, VectorRecord, check_manifest, parse_json
 
 if TYPE_CHECKING:
     from demeanor.vectors.vector_set import VectorSet
@@ -157,7 +157,7 @@ def _parse(files: Mapping[str, bytes], folder: Path) -> Contents:
         raise DamagedVectorSetError(f"{folder}: the vector set does not hold together ({error}); extract it again") from error
 
 
-def _entry(name: str, manifest: dict[str, Any], checked: Manifest, tensors: dict[str, torch.Tensor]) -> TraitEntry:
+def _entry(name: str, manifest: dict[str, Any], checked: SetManifest, tensors: dict[str, torch.Tensor]) -> TraitEntry:
     record, trait, model = manifest["traits"][name], checked.traits[name], checked.model
     vectors = {}
     for use in ("reading", "steering"):
