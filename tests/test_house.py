@@ -12,10 +12,7 @@ ROOT = Path(demeanor.__file__).parent
 LONGEST = 300  # lines
 ONE_THING = "one thing"
 CIRCLES: set[tuple[str, ...]] = set()
-LONG = {
-    "demeanor.measure.drift",
-    "demeanor.spelling",
-}
+LONG: set[str] = set()
 
 
 def modules():

@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # the names of PUBLIC once more, for type checkers; a test co
     from demeanor.scoring import Reading as Reading
     from demeanor.scoring import Scorer as Scorer
     from demeanor.scoring import TokenScores as TokenScores
+    from demeanor.scoring import open_scorer as open_scorer
     from demeanor.scoring import to_frame as to_frame
     from demeanor.screening import Screening as Screening
     from demeanor.screening import screen as screen
@@ -86,6 +87,7 @@ PUBLIC: dict[str, dict[str, str]] = {
     },
     "Scoring": {
         "Scorer": "demeanor.scoring",
+        "open_scorer": "demeanor.scoring",
         "Reading": "demeanor.scoring",
         "Score": "demeanor.measure.calibration",
         "NotScored": "demeanor.scoring",

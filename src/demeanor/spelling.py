@@ -12,8 +12,7 @@ NFKC is not applied to the whole: it would also rewrite ordinary typography ("â€
 Hangul letters), and give other tokens for texts that hide nothing. For the same reason emoji keep the characters that join them,
 and Persian and the scripts of India those that are spelling there. A text in Cyrillic or Greek is no disguise: a letter is folded only in
 a word that mixes scripts, or in a word of look-alikes in a text that is otherwise Latin. Capitals with dots that stand alone
-(U.N.E.S.C.O.) are
-an abbreviation.
+(U.N.E.S.C.O.) are an abbreviation. What is left out, folded and joined is one thing: each rule has its exceptions in the others.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ How near a limit is, r = max(w / limit, c / limit), gives the level: watch from 
 A level is left, one step at a time, after three turns under 0.7 of where it began. From a warning on, the filter stops
 learning, so that a drifted conversation does not become its own norm. Design and measurements: docs/drift.md.
 
-Numpy only; knows no model and no tensor.
+Numpy only; knows no model and no tensor. The model, its filter and both charts are one thing: each constant above is set with the others.
 """
 
 from __future__ import annotations
