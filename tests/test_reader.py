@@ -607,3 +607,30 @@ def test_a_model_in_training_is_read_without_dropout_and_stays_in_training(make_
     with pytest.raises(ZeroDivisionError), reader.blocks[0].register_forward_hook(lambda *_: 1 / 0):
         reader.read(TALKS)
     assert [module.training for module in model.modules()] == before
+
+
+def test_another_thread_may_begin_a_pass_while_one_is_being_ended(make_model, tokenizer):
+    """Torch goes through a block's hooks once more when one of them has raised, as ours does to end the pass."""
+    model = make_model("llama")
+    reader, other = ActivationReader(model, tokenizer), ActivationReader(model, tokenizer)
+    block, taken, begun, handles = model.model.layers[0], [], [], []
+
+    def begin():
+        with other.stack.passes([0], lambda *_: None):
+            begun.append(True)
+
+    def meanwhile(*_):
+        thread = threading.Thread(target=begin)
+        thread.start()
+        thread.join(60)
+
+    def take(layer, hidden):
+        taken.append(hidden)
+        handles.extend(block.register_forward_hook(meanwhile, always_call=True) for _ in range(3))  # called once ours has raised
+
+    with reader.stack.passes([0], take), torch.inference_mode():
+        model(input_ids=torch.tensor([[5, 6, 7]]))
+    for handle in handles:
+        handle.remove()
+    assert (len(taken), bool(begun)) == (1, True)
+    assert not block._forward_hooks
