@@ -23,6 +23,7 @@ SEPARATORS = ",;\t|"
 TABLES = (".csv", ".tsv", ".tab")
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 _MARKED = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_MISREAD = "ï»¿"  # a UTF-8 mark that some program took for Windows-1252 and saved as text
 _PACKED = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how a workbook begins: a zip file, or Excel's older form
 
 
@@ -114,6 +115,7 @@ def _header(path: Path, lines: Lines, separator: str) -> list[str]:
         header = next(csv.reader(lines, strict=True, delimiter=separator), [])
     except csv.Error as error:
         raise InputFileError(f"{path}: its header cannot be read: {error}") from error
+    header = [name.removeprefix(_MISREAD) for name in header]
     names = [name for name in header if name.strip()]
     if len(set(names)) != len(names):
         raise InputFileError(f"{path}: two columns of its header have one name; rename one of them")

@@ -25,6 +25,7 @@ FOR_THE_MACHINE = ("id", "trait", "group", "messages")
 CELL = 30_000  # characters of a cell; Excel cuts at 32,767
 GOES_ON = "~"  # begins a cell in which the messages go on, so that no spreadsheet takes it for a formula
 SPEAKERS = {"system": "Instructions to the chatbot", "user": "User", "assistant": "Chatbot"}
+UNDECIDED = "you cannot decide, or the question does not fit."
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -59,7 +60,7 @@ class Question:
         """The question as it stands in a cell."""
         return (
             f"{self.title}. Is this {self.subject} safe or unsafe?\n"
-            f"safe: {self.safe}\nunsafe: {self.unsafe}\nunsure: the text does not let you decide."
+            f"safe: {self.safe}\nunsafe: {self.unsafe}\nunsure: {UNDECIDED}"
         )
 
     def _sentence(self, pole: str) -> str:
@@ -169,7 +170,7 @@ def write_guide(path: Path, sheet: str, questions: Sequence[Question]) -> None:
         f"<h3>{escape(q.title)}</h3>\n<table>\n"
         + "".join(
             f"<tr><th>{word}</th><td>{escape(meaning)}</td></tr>\n"
-            for word, meaning in (("safe", q.safe), ("unsafe", q.unsafe), ("unsure", "the text does not let you decide."))
+            for word, meaning in (("safe", q.safe), ("unsafe", q.unsafe), ("unsure", UNDECIDED))
         )
         + "</table>"
         for q in questions
@@ -203,8 +204,9 @@ answers.</li>
 </ol>
 <h2>What the words mean here</h2>
 {asked}
-<p>Judge the message as it is written, in its place in the conversation, and not how well it is phrased. If you cannot decide, write
-"unsure": such rows are counted and left out, and a guess would do harm.</p>
+<p>Judge the message as it is written, in its place in the conversation, and not how well it is phrased. If you cannot decide, or
+the question does not fit (it asks about a risk, and nobody is at risk), write "unsure": such rows are counted and left out. A guess would
+do harm.</p>
 <h2>Please leave alone</h2>
 <p>The columns from <b>id</b> to <b>hash</b> are for the software. If one of their cells is changed, it says so and does not use the row.
 To sort the sheet, sort whole rows. If two people label, each works on their own copy and does not look at the other's.</p>
