@@ -50,7 +50,7 @@ def test_a_label_that_is_no_number_is_refused_with_its_line(tmp_path, label):
         ("label,prompt,response\n1,Hi,Well, try harder\n", "line 2 has 4 fields, the header has 3"),
         ('label,prompt,response\n1,Hi,a\n0,Hi,"Well try\n1,Hi,b\n', "line 3 is not CSV: it opens a quote that nothing closes"),
         ("label,response,response\n1,a,b\n", "one name"),
-        ('label,messages\n1,"[{""role"": ""user"", ""cont"\n', "line 2: 'messages' is not the JSON .* was it cut in an editor"),
+        ('label,messages\n1,"[{""role"": ""user"", ""cont"\n', "row 2: 'messages' is not the JSON .* was it cut in an editor"),
     ],
 )
 def test_a_broken_sheet_is_refused_with_its_line_and_no_reply_is_cut_or_joined(tmp_path, content, message):

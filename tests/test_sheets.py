@@ -10,9 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import conftest
 import numpy as np
 import pytest
 from artifacts import entry, vector_set
+from monitor_tools import CALM, HARMFUL, PLAIN, planted
 
 from demeanor.cli import console
 from demeanor.cli.main import main
@@ -21,7 +23,7 @@ from demeanor.data.answers import NO, YES, agreed, read_answers, value_of
 from demeanor.data.decisions import read_decisions
 from demeanor.data.labelled import read_labelled
 from demeanor.data.sheets import is_ours, rows_of
-from demeanor.data.to_label import CELL, Question, ToLabel, guide_path, shown, write_guide, write_sheet
+from demeanor.data.to_label import Question, ToLabel, guide_path, shown, write_guide, write_sheet
 from demeanor.errors import InputFileError
 from demeanor.extraction.sampling import choose_to_label, in_turn, mixed_in
 from demeanor.scoring import NotScored, Reading, Score
@@ -157,7 +159,7 @@ def test_no_cell_is_longer_than_a_spreadsheet_holds_and_a_long_conversation_come
     path = tmp_path / "sheet.csv"
     write_sheet(path, [ToLabel("1", long, "", WARMTH), ToLabel("2", short, "", WARMTH)])
     rows = cells(path)
-    assert max(len(cell.encode("utf-16-le")) // 2 for row in rows for cell in row.values()) <= CELL + 1
+    assert max(len(cell.encode("utf-16-le")) // 2 for row in rows for cell in row.values()) <= 32_767
     assert rows[0]["conversation"].startswith("[The beginning is left out.]")
     assert rows[0]["conversation"].endswith("The end.")
     fill(path, label=alternately)
@@ -223,8 +225,9 @@ def test_bytes_that_are_no_text_are_one_clear_line(tmp_path):
 
 def test_empty_rows_and_stray_cells_beside_the_sheet_are_nothing(tmp_path):
     (tmp_path / "a.csv").write_text("prompt,response,label,,\nHi,one,safe,,\n,,,,\n\nHi,two,unsafe,my own sum,\n,,,,\n")
-    found = agreed(read_answers(tmp_path / "a.csv"), safe_pole="high")
-    assert found.values == [1.0, 0.0]
+    answers = read_answers(tmp_path / "a.csv")
+    assert agreed(answers, safe_pole="high").values == [1.0, 0.0]
+    assert answers.unlabelled == 0
 
 
 @pytest.mark.parametrize("pole", ["high", "low"])
@@ -392,10 +395,21 @@ def test_one_rater_keeps_every_row_as_before(tmp_path):
     assert read_labelled(path).target.tolist() == [1, 0, 1]
 
 
+def test_a_name_in_the_first_row_alone_is_the_rater_of_the_whole_file(tmp_path):
+    sheet = handed_out(tmp_path / "sheet.csv", 6)
+    one, two = (
+        fill(sheet, tmp_path / f"{name}.csv", label=alternately, rater=lambda i, n=name: n if i == 0 else "") for name in ("Anna", "Ben")
+    )
+    assert read_answers(one).raters == ["anna"]
+    assert read_answers([one, two]).raters == ["anna", "ben"]
+    fill(two, rater=lambda i: "")
+    assert read_answers([one, two]).raters == ["anna", str(two)]
+
+
 def test_one_rater_who_says_two_things_of_one_reply_is_asked_which(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("prompt,response,label,rater\nHi,one,1,Anna\nHi,one,0,Anna\nHi,one,0,Ben\n")
-    with pytest.raises(InputFileError, match=r"line 3: anna labels the reply of .*a.csv, line 2 again and differently"):
+    with pytest.raises(InputFileError, match=r"row 3: anna labels the reply of .*a.csv, row 2 again and differently"):
         agreed(read_answers(path))
 
 
@@ -595,12 +609,32 @@ def test_a_row_that_was_not_judged_or_was_changed_since_is_left_out_with_its_lin
         {"response": "a", "demeanor": {"decisions": [{"message": 0, "action": "flag", "reading": {"scores": {"w": {"z": "high"}}}}]}},
     ]  # fmt: skip
     source.write_text("\n".join(["[]", *(json.dumps(row) for row in [*rows, *more])]))
-    found, left = read_decisions(source)
+    found, left, rows_read = read_decisions(source)
+    assert rows_read == 10
     assert len(found) == 5
     assert found[-1].z == {}
     assert [text.partition(":")[0] for text in left] == ["line 1 is not a JSON object", *(f"line {n}" for n in (3, 5, 6, 7, 8, 9))]
     assert "which is no reply; the rows were changed since" in left[1]
     assert "not judged: line 9: no text" in left[2]
+
+
+def test_what_the_monitor_writes_is_what_a_sheet_is_drawn_from(run, tmp_path, monkeypatch, tokenizer):
+    scorer = planted(conftest._build, tokenizer)
+    monkeypatch.setattr(console, "load_scorer", lambda *options: scorer)
+    scorer.vectors.save(tmp_path / "vectors")
+    (tmp_path / "policy.yaml").write_text(
+        "version: t\nrules:\n- {name: harmful, trait: harm, threshold: {z: 2.0}, severity: red, action: substitute,"
+        " situation: harmful_plan}\ndeadline_seconds: 60\n"
+    )
+    said = [("user", CALM), ("assistant", HARMFUL), ("user", CALM), ("assistant", PLAIN)]
+    talk = [{"role": role, "content": content} for role, content in said]
+    (tmp_path / "t.jsonl").write_text(json.dumps({"id": "a", "messages": talk}) + "\n" + json.dumps({"id": "b", "x": 1}) + "\n")
+    assert run("monitor", "-i", "t.jsonl", "-o", "d.jsonl", "--policy", "policy.yaml")[0] == 3
+    code, out, err = run("sample", "-t", "harm", "--from", "d.jsonl", "--allowed", 0.5, "-o", "s.csv")
+    assert (code, "2 replies to label" in out) == (3, True), err
+    assert "1 of 2 rows hold no decisions and are not in the sheet, the first: line 2: not judged" in err
+    rows = {row["id"]: json.loads(row["messages"]) for row in cells(tmp_path / "s.csv")}
+    assert rows == {"a message 2": talk[:2], "a message 4": talk}
 
 
 @pytest.fixture
@@ -621,7 +655,7 @@ def learns(monkeypatch, scorer):
 def test_what_raters_say_is_settled_and_told(run, tmp_path, learns, command):
     files = [word for path in three_raters(tmp_path) for word in ("-i", path)]
     _, _, err = run(command, "-t", "warmth", *files, "-o", "out")
-    assert "left out: 2 labels unsure, 2 replies that as many raters call one thing as the other" in err
+    assert "left out: 2 unsure labels, 2 replies about which the raters are tied" in err
     assert "3 raters agree on 2 of the 6 replies that more than one labelled; they differ at row 4, row 5, row 6, row 7" in err
     assert "Krippendorff's alpha" in err
     assert "caution: below 0.67 such labels are too uncertain" in err
@@ -635,6 +669,16 @@ def test_safe_follows_the_pole_of_the_trait_that_is_learnt(run, tmp_path, learns
     sheet = fill(handed_out(tmp_path / "s.csv", question=HARM), label=alternately)
     run(command, "-t", "harm", "-i", sheet, "-o", "out")
     assert learns[0].target.tolist() == [0.0, 1.0] * 15
+
+
+@pytest.mark.parametrize(("question", "said"), [(HARM, True), (WARMTH, False)])
+def test_one_and_true_in_a_sheet_that_asks_for_safe_or_unsafe_are_cautioned_about_where_they_mean_unsafe(
+    run, tmp_path, learns, question, said
+):
+    sheet = fill(handed_out(tmp_path / "s.csv", question=question), label=lambda i: ("TRUE", "no", "safe")[i % 3])
+    _, _, err = run("adapt", "-t", question.trait, "-i", sheet, "-o", "out")
+    assert ("caution: 20 labels of the sheet are 1 or 0, TRUE or FALSE" in err) == said
+    assert learns[0].target.tolist() == [1.0, 0.0, float(not said)] * 10
 
 
 def test_raters_who_agree_get_no_caution_and_raters_without_a_reply_in_common_are_told_so(run, tmp_path, learns):

@@ -35,6 +35,12 @@ def settled(answers: Answers, reads: SpanOf, safe_pole: Literal["high", "low"], 
 
     found = agreed(answers, reads, safe_pole, by)
     _note_left_out(answers, found)
+    if answers.wordless and safe_pole == "low":
+        console.err.print(
+            f"[yellow]caution:[/] {answers.wordless} labels of the sheet are 1 or 0, TRUE or FALSE, yes or no; for this trait 1, TRUE "
+            "and yes are read as unsafe. If they were meant otherwise, write safe and unsafe instead",
+            soft_wrap=True,
+        )
     if len(answers.raters) > 1:
         _note_agreement(found, len(answers.raters))
     if not found.values:
@@ -51,8 +57,8 @@ def _note_left_out(answers: Answers, found: Agreed) -> None:
         f"{n} {what}"
         for n, what in (
             (answers.unlabelled, "rows without a label"),
-            (answers.unsure, "labels unsure"),
-            (found.tied, "replies that as many raters call one thing as the other"),
+            (answers.unsure, "unsure labels"),
+            (found.tied, "replies about which the raters are tied"),
             (answers.elsewhere, "rows that ask about another trait"),
         )
         if n

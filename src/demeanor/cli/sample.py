@@ -96,7 +96,8 @@ def sample(
         folder = "adapted" if len(names) == 1 else f"adapted-{name}"
         out.print(f"  demeanor adapt --trait {name} --input {output} --output {folder}", soft_wrap=True)
     if left:
-        console.problem(f"{len(left)} of {rows} rows could not be scored and are not in the sheet, the first: {left[0]}")
+        what = f"{len(left)} of {rows} rows could not be scored" if decisions is None else f"{len(left)} of {rows} rows hold no decisions"
+        console.problem(f"{what} and are not in the sheet, the first: {left[0]}")
         raise typer.Exit(3)
 
 
@@ -166,7 +167,7 @@ def _from_decisions(
 
     from demeanor.data.decisions import read_decisions
 
-    decided, left = read_decisions(source)
+    decided, left, read = read_decisions(source)
     entries = console.vector_set(vectors)
     known = [d for d in decided if any(_text_read(d.conversation, entries[trait]) is not None for trait in traits)]
     wanted, let_by = ([d for d in known if (d.action in actions) == named] for named in (True, False))
@@ -185,7 +186,7 @@ def _from_decisions(
     drawn = [let_by[i] for i in rng.permutation(len(let_by))[:some].tolist()]
     chosen += [Candidate(d.name, d.conversation, d.group, d.z) for d in drawn]
     console.note(f"{len(chosen) - some} replies with {' or '.join(actions)} and {some} allowed ones, of {len(decided)}")
-    return entries, [chosen[i] for i in rng.permutation(len(chosen)).tolist()], len(decided) + len(left), left
+    return entries, [chosen[i] for i in rng.permutation(len(chosen)).tolist()], read, left
 
 
 def _spread(pool: Sequence[Candidate], entries: Sequence[TraitEntry], traits: Sequence[str], n: int, seed: int) -> list[Candidate]:

@@ -83,6 +83,11 @@ class Answers:
     """Rows that ask about another trait."""
 
     @property
+    def wordless(self) -> int:
+        """Labels in sheets of ours that are numbers, or words that are read as 1 or 0, where the sheet asks for safe or unsafe."""
+        return sum(not isinstance(answer.value, str) and is_ours(answer.row.record) for answer in self.given)
+
+    @property
     def raters(self) -> list[str]:
         """Who labelled, in the order in which they first come."""
         return list(dict.fromkeys(answer.rater for answer in self.given))
@@ -116,7 +121,9 @@ def read_answers(paths: Path | Sequence[Path], trait: str | None = None) -> Answ
     broken: list[str] = []
     other: dict[str, None] = {}
     for path in files:
-        for row in _with_labels(path, broken):
+        rows = _with_labels(path, broken)
+        nameless = _only_rater(rows) or (str(path) if len(files) > 1 else "")
+        for row in rows:
             asked = str(row.record["trait"] or "").strip() if is_ours(row.record) else ""
             if trait is not None and asked and asked != trait:
                 elsewhere += 1
@@ -131,9 +138,8 @@ def read_answers(paths: Path | Sequence[Path], trait: str | None = None) -> Answ
                 elif value == "unsure":
                     unsure += 1
                 else:
-                    named = rater or (str(path) if len(files) > 1 else "")
                     if conversation := _read(path, row, None, broken):
-                        given.append(Answer(path, row, named, value, conversation))
+                        given.append(Answer(path, row, rater or nameless, value, conversation))
     refuse_broken(broken)
     if elsewhere and not (given or unsure or unlabelled):
         raise InputFileError(f"{_names(files)}: no row asks about {trait}, only about {', '.join(other)}; name one of these with --trait")
@@ -242,6 +248,12 @@ def _with_labels(path: Path, broken: list[str]) -> list[Row]:
         if missed and near is not None and value_of(row.record.get(near)) is not None:
             broken.append(f"{path}: {place(row)} has no 'label', and {near!r} is not read as one; rename it to 'label'")
     return with_it
+
+
+def _only_rater(rows: Iterable[Row]) -> str:
+    """The one who labelled a file in which a single name stands under `rater`, be it in the first row alone; else empty."""
+    names = {folded(str(row.record["rater"])) for row in rows if not empty(row.record.get("rater"))}
+    return names.pop() if len(names) == 1 else ""
 
 
 def _is_label(column: str) -> bool:

@@ -28,14 +28,16 @@ class Decided:
     """What it belongs together with, if it is not its prompt: the group of its row, or the conversation that holds several replies."""
 
 
-def read_decisions(path: Path) -> tuple[list[Decided], list[str]]:
-    """Every reply that was decided about, and what is wrong with the rows that hold none that can be read.
+def read_decisions(path: Path) -> tuple[list[Decided], list[str], int]:
+    """Every reply that was decided about, what is wrong with the rows that hold none that can be read, and how many rows there are.
 
     Raises InputFileError for a file in which no row holds decisions.
     """
     found: list[Decided] = []
     left: list[str] = []
+    rows = 0
     for row in read_rows(path):
+        rows += 1
         if row.error is not None:
             left.append(row.error)
             continue
@@ -45,7 +47,7 @@ def read_decisions(path: Path) -> tuple[list[Decided], list[str]]:
             left.append(f"line {row.number}: {error if isinstance(error, DemeanorError) else _FOREIGN}")
     if not found:
         raise InputFileError(f"{path}: no row holds a decision ({left[0] if left else 'it is empty'}); {_WANTED}")
-    return found, left
+    return found, left, rows
 
 
 _FOREIGN = "its 'demeanor' holds no decisions of the monitor"

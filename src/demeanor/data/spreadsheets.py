@@ -36,7 +36,7 @@ class SheetRow(Row):
 
 def place(row: Row) -> str:
     """Where a row stands, in the words of whoever has the file open."""
-    return f"row {row.at}" if isinstance(row, SheetRow) and row.at != row.number else f"line {row.number}"
+    return f"row {row.at}" if isinstance(row, SheetRow) else f"line {row.number}"
 
 
 def is_table(path: Path) -> bool:

@@ -58,10 +58,7 @@ class Question:
     @property
     def text(self) -> str:
         """The question as it stands in a cell."""
-        return (
-            f"{self.title}. Is this {self.subject} safe or unsafe?\n"
-            f"safe: {self.safe}\nunsafe: {self.unsafe}\nunsure: {UNDECIDED}"
-        )
+        return f"{self.title}. Is this {self.subject} safe or unsafe?\nsafe: {self.safe}\nunsafe: {self.unsafe}\nunsure: {UNDECIDED}"
 
     def _sentence(self, pole: str) -> str:
         """A pole, which may be written with or without its subject ("is warm.", "the reply is warm.")."""
@@ -199,7 +196,7 @@ Data, From Text/CSV, and choose "Comma".</li>
 answers.</li>
 <li>In <b>label</b>, write <b>safe</b>, <b>unsafe</b> or <b>unsure</b>.</li>
 <li>In <b>notes</b>, write whatever you like, such as why it was hard to decide. Notes are for people; the software ignores them.</li>
-<li>In <b>rater</b>, write your name or initials, the same in every row.</li>
+<li>In <b>rater</b>, write your name or initials; in the first row is enough.</li>
 <li>Save the sheet, best as "CSV UTF-8", and send it back. It need not be finished: a row without a label is passed over.</li>
 </ol>
 <h2>What the words mean here</h2>
