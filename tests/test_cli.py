@@ -446,9 +446,12 @@ def test_a_sheet_to_label_says_what_it_leaves_out(run, tmp_path):
     code, _, err = run("sample", "-t", "warmth", "-i", "talks.jsonl", "-o", "sheet.csv")
     assert code == 3
     assert "1 of 3 rows could not be scored and are not in the sheet, the first: line 2" in err
-    with open("sheet.csv", encoding="utf-8", newline="") as file:
-        sheet = {row["id"]: row["response"] for row in csv.DictReader(file)}
-    assert sheet == {"1": "half a pair ?", "3": "I hear you."}
+    with open("sheet.csv", encoding="utf-8-sig", newline="") as file:
+        sheet = {row["id"]: row["conversation"] for row in csv.DictReader(file)}
+    assert sheet == {
+        "1": ">>> Chatbot, the reply to label:\nhalf a pair ?",
+        "3": "User:\nHi\n\n>>> Chatbot, the reply to label:\nI hear you.",
+    }
     filled = Path("sheet.csv").read_bytes()
     code, _, err = run("sample", "-t", "warmth", "-i", "talks.jsonl", "-o", "sheet.csv")
     assert (code, Path("sheet.csv").read_bytes()) == (2, filled)
@@ -464,7 +467,7 @@ def test_a_spreadsheet_takes_no_reply_for_a_formula(run, tmp_path):
     ]
     (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert run("sample", "-t", "warmth", "-i", "talks.jsonl", "-o", "sheet.csv")[0] == 0
-    with open("sheet.csv", encoding="utf-8", newline="") as file:
+    with open("sheet.csv", encoding="utf-8-sig", newline="") as file:
         sheet = list(csv.DictReader(file))
     assert not any(cell.startswith(("=", "+", "-", "@")) for row in sheet for cell in row.values())
     written = {json.loads(row["messages"])[-1]["content"] for row in sheet}
@@ -487,7 +490,7 @@ def test_a_sheet_for_a_trait_of_the_users_goes_by_what_the_user_says(run, tmp_pa
     assert code == 3
     assert "1 of 5 rows could not be scored and are not in the sheet, the first: line 5: no user message to read" in err
     assert "the other 1 are nearly the same" in err
-    with open("sheet.csv", encoding="utf-8", newline="") as file:
+    with open("sheet.csv", encoding="utf-8-sig", newline="") as file:
         assert len(list(csv.DictReader(file))) == 3
 
 

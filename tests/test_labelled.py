@@ -9,7 +9,7 @@ from artifacts import CALIBRATION, entry, unit, vector_set
 
 from demeanor.conversation import as_conversation
 from demeanor.data.labelled import read_labelled
-from demeanor.data.sheets import ToLabel, write_sheet
+from demeanor.data.to_label import ToLabel, write_sheet
 from demeanor.errors import InputFileError
 from demeanor.extraction.adaptation import adapt_activations
 from demeanor.vectors import PersonaVector
@@ -50,7 +50,7 @@ def test_a_label_that_is_no_number_is_refused_with_its_line(tmp_path, label):
         ("label,prompt,response\n1,Hi,Well, try harder\n", "line 2 has 4 fields, the header has 3"),
         ('label,prompt,response\n1,Hi,a\n0,Hi,"Well try\n1,Hi,b\n', "line 3 is not CSV: it opens a quote that nothing closes"),
         ("label,response,response\n1,a,b\n", "one name"),
-        ('label,messages\n1,"[{""role"": ""user"", ""cont"\n', "line 2: 'messages' is not the JSON .* was it cut in an editor"),
+        ('label,messages\n1,"[{""role"": ""user"", ""cont"\n', "row 2: 'messages' is not the JSON .* was it cut in an editor"),
     ],
 )
 def test_a_broken_sheet_is_refused_with_its_line_and_no_reply_is_cut_or_joined(tmp_path, content, message):
@@ -171,12 +171,12 @@ def test_a_sheet_that_is_handed_out_is_read_back_with_its_labels(tmp_path):
     write_sheet(path, [ToLabel(f"row {i}", conversation, f"prompt {i}") for i, conversation in enumerate(talks)])
     with pytest.raises(InputFileError, match="holds no labelled row"):
         read_labelled(path)
-    assert "'=half a ? pair" in path.read_text()  # no formula where a spreadsheet opens it
-    path.write_text(path.read_text().replace("row 0,,", "row 0,high,").replace("row 2,,", "row 2,low,"))
+    assert "=half a ? pair" in path.read_text()
+    path.write_text(path.read_text().replace('",,,,,row 0,', '",,high,,,row 0,').replace('",,,,,row 2,', '",,low,,,row 2,'))
     found = read_labelled(path)
     assert found.target.tolist() == [1, 0]
     assert found.group.tolist() == ["prompt 0", "prompt 2"]
-    assert found.conversations[0] == talks[0]
+    assert found.conversations == [talks[0], talks[2]]  # half a pair too
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

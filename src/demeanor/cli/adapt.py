@@ -10,14 +10,13 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, Vectors
+from demeanor.cli.labelled import Labels, Raters, calibration_error, settled
 from demeanor.errors import InputFileError
 
 
 def adapt(
     trait: Annotated[str, typer.Option("--trait", "-t", help="The trait to adapt.")],
-    input_file: Annotated[
-        Path, typer.Option("--input", "-i", help="Labelled replies: rows as for `score`, with 'label' (0/1, graded, high/low).")
-    ],
+    input_files: Labels,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the adapted vector set.")],
     vectors: Vectors = None,
     new: Annotated[bool, typer.Option("--new", help="Define a trait that the vector set does not hold, from these labels alone.")] = False,
@@ -25,11 +24,13 @@ def adapt(
         Literal["high", "low"] | None,
         typer.Option("--safe-pole", help="With --new: which labels are the safe ones."),
     ] = None,
+    raters: Raters = "majority",
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
     """Adapt a trait to your own labelled replies: the pack's direction as the prior, the labels as the evidence.
 
+    A label is safe or unsafe, high or low, 1 or 0, or a grade that is higher for more of the trait; unsure is left out.
     Twenty to fifty labelled replies from where the vector will be used are worth more than hundreds of invented
     pairs. Prints the cross-validated AUROC at this size, the learning curve, and what more labels would bring. With a
     'label' column that is still empty the pack's vector is given back. To go on with more labels, adapt the extracted set
@@ -37,31 +38,28 @@ def adapt(
 
     Example: demeanor adapt --trait crisis_recognition --input labelled.jsonl --output adapted
     """
-    from demeanor.cli.labelled import calibration_error, note_size
-    from demeanor.data.labelled import LABEL, labelled_rows, read_labelled
-    from demeanor.data.sheets import empty
+    from demeanor.data.answers import read_answers
     from demeanor.vectors.storage import adapted_traits, refuse_foreign, refuse_unadapted
 
     if new != (safe_pole is not None):
         raise InputFileError("--new and --safe-pole go together: thresholds and comparisons have to know which labels are the safe ones")
     refuse_foreign(output)
-    filled_in = any(not empty(row.record[LABEL]) for row in labelled_rows(input_file))
-    labelled = read_labelled(input_file) if filled_in else None
-    if new and labelled is None:
-        raise InputFileError(f"no row of {input_file} has a label, and a new trait has nothing else to be made of")
+    answers = read_answers(input_files, trait)
+    named = ", ".join(map(str, input_files))
+    filled_in = bool(answers.given or answers.unsure)
+    if new and not filled_in:
+        raise InputFileError(f"no row of {named} has a label, and a new trait has nothing else to be made of")
     scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
     from demeanor.extraction.adaptation import adapt as fit
     from demeanor.extraction.from_labels import without_prior
 
     base = without_prior(scorer.vectors, trait, safe_pole) if safe_pole else scorer.vectors
-    reads = base[trait].reads
-    refuse_unadapted(output, [*adapted_traits(base), *([trait] if labelled is not None else [])])
-    if labelled is None:
+    refuse_unadapted(output, [*adapted_traits(base), *([trait] if filled_in else [])])
+    if not filled_in:
         base.save(output)
-        console.note(f"no row of {input_file} has its 'label' filled in: the pack's vector was written unchanged")
+        console.note(f"no row of {named} has its 'label' filled in: the pack's vector was written unchanged")
         return
-    labelled = read_labelled(input_file, reads)  # again, now that it is known what no row may lack
-    note_size(labelled)
+    labelled = settled(answers, base[trait].reads, base[trait].safe_pole, raters)
     with console.stages() as stage:
         made = fit(scorer.reader, base, trait, labelled, stage("reading labelled replies", len(labelled.conversations)))
     folder = made.vectors.save(output)

@@ -9,7 +9,8 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype
-from demeanor.errors import ExtractionError
+from demeanor.cli.labelled import Labels, Raters, calibration_error, settled
+from demeanor.errors import ExtractionError, InputFileError
 
 if TYPE_CHECKING:
     from demeanor.measure.thresholds import ErrorKind
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def calibrate(
     trait: Annotated[str, typer.Option("--trait", "-t", help="The trait to calibrate.")],
-    input_file: Annotated[Path, typer.Option("--input", "-i", help="Labelled replies: rows as for `score`, with 'label'.")],
+    input_files: Labels,
     vectors: Annotated[Path, typer.Option("--vectors", help="Folder of the vector set.")] = Path("vectors"),
     miss_rate: Annotated[
         list[float] | None,
@@ -28,6 +29,7 @@ def calibrate(
         typer.Option("--false-alarm-rate", help="Threshold at which at most this share of safe replies is flagged. May be repeated."),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the calibrated set. Default: in place.")] = None,
+    raters: Raters = "majority",
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -38,15 +40,17 @@ def calibrate(
 
     Example: demeanor calibrate --vectors vectors --trait crisis_recognition --input labelled.jsonl --miss-rate 0.05
     """
-    from demeanor.cli.labelled import calibration_error, note_size
-    from demeanor.data.labelled import read_labelled
+    from demeanor.data.answers import read_answers
     from demeanor.vectors import VectorSet
     from demeanor.vectors.storage import refuse_foreign
 
     refuse_foreign(output or vectors)
     entry = VectorSet.load(vectors)[trait]
-    labelled = read_labelled(input_file, entry.reads)
-    note_size(labelled)
+    answers = read_answers(input_files, trait)
+    if not (answers.given or answers.unsure):
+        named = ", ".join(map(str, input_files))
+        raise InputFileError(f"{named} holds no labelled row; give each reply a 'label': safe or unsafe, 1 or 0, or a grade")
+    labelled = settled(answers, entry.reads, entry.safe_pole, raters)
     from demeanor.extraction.recalibration import fresh
 
     left_out = len(labelled.target) - len(fresh(entry, labelled).target)

@@ -1,14 +1,95 @@
-"""Saying what was read of labelled replies, and how well a calibration to them holds."""
+"""Saying what was read of labelled replies, how far their raters agree, and how well a calibration to them holds."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
 
 from demeanor.cli import console
+from demeanor.errors import InputFileError
 
 if TYPE_CHECKING:
+    from demeanor.conversation import SpanOf
+    from demeanor.data.answers import Agreed, Answers
     from demeanor.data.labelled import Labelled
+
+SHOWN = 10  # rows about which the raters differ
+
+Labels = Annotated[
+    list[Path],
+    typer.Option("--input", "-i", help="Labelled replies: a sheet (CSV) or JSON lines, with 'label'. Repeat it for several raters' files."),
+]
+Raters = Annotated[
+    Literal["majority", "mean"],
+    typer.Option("--raters", help="What several raters' labels of one reply come to; without a majority it is left out."),
+]
+
+
+def settled(answers: Answers, reads: SpanOf, safe_pole: Literal["high", "low"], by: Literal["majority", "mean"]) -> Labelled:
+    """The labels as numbers, one a reply, having said what was left out and how far the raters agree. Raises InputFileError."""
+    from demeanor.data.answers import agreed
+    from demeanor.data.labelled import as_labelled
+
+    found = agreed(answers, reads, safe_pole, by)
+    _note_left_out(answers, found)
+    if answers.wordless and safe_pole == "low":
+        console.err.print(
+            f"[yellow]caution:[/] {answers.wordless} labels of the sheet are 1 or 0, TRUE or FALSE, yes or no; for this trait 1, TRUE "
+            "and yes are read as unsafe. If they were meant otherwise, write safe and unsafe instead",
+            soft_wrap=True,
+        )
+    if len(answers.raters) > 1:
+        _note_agreement(found, len(answers.raters))
+    if not found.values:
+        raise InputFileError(
+            f"{', '.join(map(str, answers.paths))}: no label is left; each reply was labelled unsure, or half safe and half unsafe"
+        )
+    labelled = as_labelled(found.conversations, found.values, found.groups)
+    note_size(labelled)
+    return labelled
+
+
+def _note_left_out(answers: Answers, found: Agreed) -> None:
+    left = [
+        f"{n} {what}"
+        for n, what in (
+            (answers.unlabelled, "rows without a label"),
+            (answers.unsure, "unsure labels"),
+            (found.tied, "replies about which the raters are tied"),
+            (answers.elsewhere, "rows that ask about another trait"),
+        )
+        if n
+    ]
+    if left:
+        console.note(f"left out: {', '.join(left)}")
+
+
+def _note_agreement(found: Agreed, raters: int) -> None:
+    from demeanor.measure.agreement import TENTATIVE, agreement
+
+    if found.by == "mean":
+        console.note("where raters differ, the mean of their labels is taken")
+    agree = agreement(found.ratings)
+    if agree is None:
+        console.note(f"{raters} raters, and no reply has labels of two of them: whether they agree is unknown")
+        return
+    parted = found.parted[:SHOWN]
+    where = f"; they differ at {', '.join(parted)}{', ...' if len(found.parted) > SHOWN else ''}" if parted else ""
+    console.note(f"{raters} raters agree on {agree.alike} of the {agree.replies} replies that more than one labelled{where}")
+    if math.isnan(agree.alpha):
+        console.note("all these labels are the same, so nothing tells agreement from chance")
+        return
+    low, high = agree.interval
+    console.note(f"Krippendorff's alpha {agree.alpha:.2f} [{low:.2f}, {high:.2f}] (1: full agreement, 0: as by chance)")
+    if agree.poor:
+        console.err.print(
+            f"[yellow]caution:[/] below {TENTATIVE:.2f} such labels are too uncertain to learn from; talk over the replies about which the "
+            "raters differ, agree on what the poles mean, and label again",
+            soft_wrap=True,
+        )
 
 
 def calibration_error(ece: float) -> str:

@@ -50,13 +50,13 @@ def csv_header(path: Path, lines: CountedLines) -> list[str]:
     return header
 
 
-def csv_rows(lines: CountedLines, header: list[str]) -> Iterator[Row]:
+def csv_rows(lines: CountedLines, header: list[str], separator: str = ",") -> Iterator[Row]:
     """The rows that follow, numbered by their first line, each as text by column or with what is wrong with it.
 
     A quote that nothing closes costs its own line, and not all that follow.
     """
     csv.field_size_limit(_LONGEST)
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(lines, strict=True, delimiter=separator)
     while True:
         at, line = lines.at, lines.number + 1
         try:
@@ -70,7 +70,7 @@ def csv_rows(lines: CountedLines, header: list[str]) -> Iterator[Row]:
                 yield Row(line, {}, f"line {line} is not CSV: it opens a quote that nothing closes")
             else:
                 yield Row(line, {}, f"{_lines(line, lines.number)} not CSV: {error}")
-            reader = csv.reader(lines, strict=True)
+            reader = csv.reader(lines, strict=True, delimiter=separator)
             continue
         if not values:
             continue

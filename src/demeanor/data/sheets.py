@@ -1,52 +1,61 @@
-"""Sheets of replies for a person to label: the CSV that is handed out, and what comes back, as .jsonl or .csv (.gz too).
+"""Rows that people label, or have labelled: a sheet (CSV of any spreadsheet) or JSON lines, plain or gzipped.
 
 Columns are known by their names, whatever their case and the white space around them.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from demeanor.conversation import Conversation, SpanOf, before_reply, from_record
-from demeanor.data.csv_rows import CountedLines, csv_header, csv_rows
-from demeanor.data.files import open_bytes, reading
-from demeanor.data.rows import Row, read_rows, sound, writing
+from demeanor.conversation import Conversation, SpanOf, from_record
+from demeanor.data.rows import Row, read_rows, sound
+from demeanor.data.seals import unsealed
+from demeanor.data.spreadsheets import is_table, place, table_rows
+from demeanor.data.to_label import GOES_ON, group_in_cell
 from demeanor.errors import ConversationError, DemeanorError, InputFileError
 from demeanor.keys import folded, prompt_key
 
-COLUMNS = ("label", "pair_id", "group", "messages", "prompt", "response", "text", "id")
+COLUMNS = ("label", "pair_id", "group", "messages", "prompt", "response", "text", "id", "rater", "trait", "hash", "conversation")
 """What is read of a row, here and by `from_record`; other columns are nobody's business."""
-HANDED_OUT = ("id", "label", "prompt", "response", "group", "messages")
+_MORE = re.compile(r"messages (\d+)")
 
 
 def rows_of(path: Path) -> list[Row]:
-    """Each row of a .jsonl or .csv file (.gz too). Raises InputFileError at the first broken one.
+    """Each row of a sheet or a JSON-lines file (.gz too). Raises InputFileError at the first broken one.
 
     The columns that are read here are found whatever their case and the white space around their names.
     """
-    found = list(sound(path, _csv(path) if _is_csv(path) else read_rows(path)))
-    named = [Row(row.number, _named(path, row.number, row.record)) for row in found]
-    return [Row(row.number, _with_messages(path, row.number, row.record)) for row in named]
+    return list(sound(path, every_row(path)))
 
 
-def _is_csv(path: Path) -> bool:
-    return path.name.lower().endswith((".csv", ".csv.gz"))
+def every_row(path: Path) -> Iterator[Row]:
+    """The same, but a broken row is given with what is wrong with it. Raises InputFileError for a file that cannot be read at all."""
+    table = is_table(path)
+    for row in table_rows(path, COLUMNS) if table else read_rows(path):
+        if row.error is not None:
+            yield row
+            continue
+        try:
+            record = _named(row.record)
+            yield replace(row, record=_unpacked(record) if table else record)
+        except ValueError as error:
+            yield replace(row, record={}, error=f"{place(row)}{error}")
 
 
-def _named(path: Path, number: int, record: dict[str, Any]) -> dict[str, Any]:
-    """The record with its known columns under their own names. Raises InputFileError where two hold different values of one."""
+def _named(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with its known columns under their own names. Raises ValueError where two hold different values of one."""
     made: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for name, value in record.items():
         known = name if name in COLUMNS else next((c for c in COLUMNS if folded(name) == c), name)
         if known in made and known in COLUMNS:
             if not empty(value) and not empty(made[known]) and value != made[known]:
-                raise InputFileError(f"{path}: line {number} has both {origin[known]!r} and {name!r}; keep one of them")
+                raise ValueError(f" has both {origin[known]!r} and {name!r}; keep one of them")
             if empty(value):
                 continue
         made[known], origin[known] = value, name
@@ -66,14 +75,13 @@ def conversation_of(path: Path, row: Row, reads: SpanOf | None = None) -> Conver
             conversation.last("user" if reads == "user" else "assistant")
         return conversation
     except DemeanorError as error:
-        raise InputFileError(f"{path}: line {row.number}: {error}") from error
+        raise InputFileError(f"{path}: {place(row)}: {error}") from error
 
 
 def group_of(record: dict[str, Any], conversation: Conversation) -> str:
     """What a row belongs together with: its pair, its group, or all that was said before the reply."""
-    for key in ("pair_id", "group"):
-        if not empty(record.get(key)):
-            return folded(str(record[key]))
+    if given := own_group(record):
+        return folded(given)
     try:
         end = conversation.last("assistant")
     except ConversationError:  # only what the user says is there to read
@@ -81,55 +89,35 @@ def group_of(record: dict[str, Any], conversation: Conversation) -> str:
     return folded(prompt_key(conversation.messages[:end]))
 
 
-def _csv(path: Path) -> Iterator[Row]:
-    with reading(path), open_bytes(path) as file:
-        lines = CountedLines(file)
-        for row in csv_rows(lines, csv_header(path, lines)):
-            yield Row(row.number, {name: value for name, value in row.record.items() if name}, row.error)
+def own_group(record: dict[str, Any]) -> str:
+    """The pair or group that a row names itself; empty where it names none."""
+    return next((str(record[key]) for key in ("pair_id", "group") if not empty(record.get(key))), "")
 
 
-def _with_messages(path: Path, number: int, record: dict[str, Any]) -> dict[str, Any]:
-    """The record with its messages unpacked, which a sheet holds as JSON."""
-    text = record.get("messages")
-    if not isinstance(text, str) or not text or not _is_csv(path):
+def is_ours(record: dict[str, Any]) -> bool:
+    """Whether a row is of a sheet that `demeanor sample` wrote."""
+    return {"conversation", "trait", "messages", "hash"} <= record.keys()
+
+
+def _unpacked(record: dict[str, Any]) -> dict[str, Any]:
+    """A row of a sheet with its messages unpacked, which stand there as JSON. Raises ValueError for a row that was changed."""
+    more = sorted((int(m[1]), value) for name, value in record.items() if (m := _MORE.fullmatch(folded(name))))
+    text = str(record.get("messages") or "") + "".join(value.removeprefix(GOES_ON) for _, value in more)
+    ours = is_ours(record)
+    if ours and (changed := unsealed({**record, "messages": text}, record["hash"])):
+        raise ValueError(f": {_changed(changed)}; copy the row again from the sheet as it was handed out, or delete it")
+    if not text.strip():
         return record
     try:
-        return {**record, "messages": json.loads(text)}
+        messages = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputFileError(
-            f"{path}: line {number}: 'messages' is not the JSON that `demeanor sample` wrote ({error}); was it cut in an editor?"
-        ) from error
+        raise ValueError(f": 'messages' is not the JSON that `demeanor sample` wrote ({error}); was it cut in an editor?") from error
+    group = {"group": group_in_cell(record["group"])} if ours and "group" in record else {}
+    return {**record, **group, "messages": messages}
 
 
-@dataclass(frozen=True)
-class ToLabel:
-    """A reply that a person is to label, and what it belongs together with."""
-
-    name: str
-    conversation: Conversation
-    group: str
-
-
-def write_sheet(path: Path, replies: Iterable[ToLabel]) -> None:
-    """A CSV sheet of replies, with 'label' left empty; `read_labelled` reads it back. Raises OutputError."""
-    with writing(path) as file:
-        writer = csv.DictWriter(file, HANDED_OUT)
-        writer.writeheader()
-        for reply in replies:
-            messages = reply.conversation.to_record()
-            before = before_reply(messages)
-            row = {
-                "id": reply.name,
-                "label": "",
-                "prompt": "\n".join(f"{m['role']}: {m['content']}" for m in before),
-                "response": messages[len(before)]["content"] if len(before) < len(messages) else "",
-                "group": reply.group,
-                "messages": json.dumps(messages, ensure_ascii=False),
-            }
-            writer.writerow({column: _cell(value) for column, value in row.items()})
-
-
-def _cell(value: str) -> str:
-    """As a spreadsheet may show it: text that it would take for a formula begins with a quote; half a surrogate pair is replaced."""
-    text = value.encode(errors="replace").decode()
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+def _changed(columns: list[str]) -> str:
+    names = " and ".join(repr(name) for name in columns)
+    if columns == ["conversation"]:
+        return "'conversation' does not belong to the row's 'messages'; was it edited, or one column sorted alone"
+    return f"{names} {'was' if len(columns) == 1 else 'were'} changed after the sheet was handed out"
