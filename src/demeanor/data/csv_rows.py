@@ -39,10 +39,10 @@ class Lines:
         return line.decode("utf-8-sig" if self.number == 1 else "utf-8")
 
 
-def csv_header(path: Path, lines: Lines) -> list[str]:
+def csv_header(path: Path, lines: Lines, separator: str = ",") -> list[str]:
     """The names of the columns. Raises InputFileError where they cannot be read, or two are the same."""
     try:
-        header = next(csv.reader(lines, strict=True), [])
+        header = next(csv.reader(lines, strict=True, delimiter=separator), [])
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputFileError(f"{path}: its header cannot be read: {error}") from error
     if len(set(header)) != len(header):
@@ -50,13 +50,13 @@ def csv_header(path: Path, lines: Lines) -> list[str]:
     return header
 
 
-def csv_rows(lines: Lines, header: list[str]) -> Iterator[Row]:
+def csv_rows(lines: Lines, header: list[str], separator: str = ",") -> Iterator[Row]:
     """The rows that follow, numbered by their first line, each as text by column or with what is wrong with it.
 
     A quote that nothing closes costs its own line, and not all that follow.
     """
     csv.field_size_limit(_LONGEST)
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(lines, strict=True, delimiter=separator)
     while True:
         at, line = lines.at, lines.number + 1
         try:
@@ -70,7 +70,7 @@ def csv_rows(lines: Lines, header: list[str]) -> Iterator[Row]:
                 yield Row(line, {}, f"line {line} is not CSV: it opens a quote that nothing closes")
             else:
                 yield Row(line, {}, f"{_lines(line, lines.number)} not CSV: {error}")
-            reader = csv.reader(lines, strict=True)
+            reader = csv.reader(lines, strict=True, delimiter=separator)
             continue
         if not values:
             continue

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 
 from demeanor.data.columns import Columns
 from demeanor.data.files import checksums, reading
+from demeanor.data.rows import Row
 from demeanor.data.surveys import CHANGED, Block, Cut, Place, See, Survey, arrow_block, show_rows
-from demeanor.data.tables import without_views
+from demeanor.data.tables import from_table, without_views
 from demeanor.errors import InputFileError
 
 
@@ -32,6 +33,8 @@ class ParquetSource:
 
     def __init__(self, files: list[Path], root: Path, columns: Columns) -> None:
         self.files, self.root, self.columns = files, root, columns
+        self.told: dict[str, None] = {}
+        """What a person should know of how it was read."""
         self._here: tuple[int, Iterator[pa.Table]] | None = None
         self._rest: pa.Table | None = None
 
@@ -70,6 +73,12 @@ class ParquetSource:
         if see is not None:
             show_rows(self, cuts, schema, see)
         return Survey(self.check(), rows, schema, cuts)
+
+    def rows(self) -> Iterator[Row]:
+        """All rows."""
+        records = (record for table in self._tables([0, 0, 0]) for record in from_table(table))
+        for number, record in enumerate(records, 1):
+            yield Row(number, record, one="row")
 
     def read(self, cut: Cut, schema: pa.Schema) -> Block:
         """The rows of one shard."""
