@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import pyarrow.parquet as pq
+
 from demeanor.data import forms
 from demeanor.data.columns import Columns
 from demeanor.data.csv_rows import Lines, csv_header, csv_rows
 from demeanor.data.files import open_bytes, reading
 from demeanor.data.rows import Row, line_rows, parsed, to_line
+from demeanor.data.tables import from_table, jsonable
 from demeanor.data.utterances import together, utterances_in
 from demeanor.errors import InputFileError
 
@@ -33,7 +36,20 @@ FOREIGN = {
     b"PAR1": "Parquet; name it .parquet",
     b"SQLi": "a database of SQLite; export the table as CSV",
 }
-UNDER = ("data", "rows", "conversations", "chats", "items", "results", "examples", "records", "traces", "observations", "instances", "train")
+UNDER = (
+    "data",
+    "rows",
+    "conversations",
+    "chats",
+    "items",
+    "results",
+    "examples",
+    "records",
+    "traces",
+    "observations",
+    "instances",
+    "train",
+)
 """Where an object holds its rows."""
 
 
@@ -56,7 +72,13 @@ class AsLines:
 
 
 def as_lines(path: Path, kind: str, columns: Columns) -> AsLines:
-    """How a file is read; `kind` is "csv" or "jsonl", as its name says, or "" where its content is to say it. Raises InputFileError."""
+    """How a file is read; `kind` is "csv", "jsonl" or "parquet", as its name says, or "" where its content is to say it.
+
+    Raises InputFileError.
+    """
+    if kind == "parquet":  # of utterances
+        records = from_table(pq.read_table(path, use_threads=False))
+        return _grouped(path, AsLines(False, content="".join(_line(jsonable(r)) for r in records).encode(), one="row"), columns)
     with reading(path), open_bytes(path) as file:
         head = file.read(HEAD)
     _refuse_foreign(path, head)
@@ -67,10 +89,7 @@ def as_lines(path: Path, kind: str, columns: Columns) -> AsLines:
         raise InputFileError(f"{path} looks like {_shown(start, looks)}; name it {'.csv' if looks == 'csv' else '.jsonl'}")
     if not (kind or looks) and start.strip():
         raise InputFileError(f"{path}: cannot tell what it holds; name it .jsonl, .json, .csv or .parquet")
-    if (kind or looks) == "csv":
-        made = _csv(path, start, content, encoding)
-    else:
-        made = _json(path, start, content, encoding)
+    made = _csv(path, start, content, encoding) if (kind or looks) == "csv" else _json(path, start, content, encoding)
     return _grouped(path, made, columns)
 
 
@@ -118,7 +137,7 @@ def _decoded(head: bytes) -> str:
 
 
 def _looks(start: str) -> str:
-    """ "jsonl" or "csv", as the first line shows; "" where it shows nothing."""
+    """The kind, jsonl or csv, as the first line shows; empty where it shows nothing."""
     first = next((line for line in start.splitlines() if line.strip()), "")
     if first.lstrip()[:1] in ("{", "["):
         return "jsonl"
@@ -162,7 +181,7 @@ def _csv(path: Path, start: str, content: bytes | None, encoding: str | None) ->
 
 
 def _windows(path: Path) -> bytes | None:
-    """The content in UTF-8 where it is Windows-1252: not UTF-8, nowhere a character of UTF-8 of several bytes, and every byte is one of it."""
+    """The content in UTF-8 where it is Windows-1252: it is not UTF-8, and nothing in it is a character of UTF-8 of several bytes."""
     whole, foreign, pieces = codecs.getincrementaldecoder("utf-8")("strict"), False, False
     with reading(path), open_bytes(path) as file:
         while (chunk := file.read(1 << 20)) and not foreign:
@@ -245,10 +264,10 @@ def _rows_in(value: Any) -> list[Any]:
     return [{"messages": v} if isinstance(v, list) else v for v in value]
 
 
-def _in_columns(value: list[dict[str, Any]]) -> bool:
+def _in_columns(value: list[Any]) -> bool:
     """Whether the utterances say which conversation each belongs to."""
     try:
-        return utterances_in(list(value[0]), Columns()) is not None
+        return isinstance(value[0], dict) and utterances_in(list(value[0]), Columns()) is not None
     except InputFileError:
         return False
 
@@ -258,6 +277,7 @@ def _rows_under(value: dict[str, Any]) -> list[Any] | None:
     if forms.is_known(value):
         return None
     lists = {name: v for name, v in value.items() if isinstance(v, list) and v and all(isinstance(i, dict | list) for i in v)}
+    lists = {name: v for name, v in lists.items() if any(forms.is_known(i) if isinstance(i, dict) else i for i in v) or _in_columns(v)}
     name = next((n for n in UNDER if n in lists), next(iter(lists), None))
     if name is not None:
         return lists[name]
@@ -276,8 +296,6 @@ def _grouped(path: Path, lines: AsLines, columns: Columns) -> AsLines:
     finally:
         rows.close()  # type: ignore[attr-defined]
     if found is None:
-        return lines
-    if lines.is_csv is False and forms.is_known(first.record) and not (columns.conversation_id or columns.role or columns.content):
         return lines
     try:
         made = together(first_rows(path, lines), found)

@@ -41,7 +41,9 @@ class Columns:
             raise InputFileError(f"--read {self.read} is not known; give one of {', '.join(forms.READS)}")
         for name, role in self.roles:
             if role not in forms.NAMED_ROLES:
-                raise InputFileError(f"--role {name}={role}: a role is one of {', '.join(forms.NAMED_ROLES)}; {nearest(role, forms.NAMED_ROLES)}")
+                raise InputFileError(
+                    f"--role {name}={role}: a role is one of {', '.join(forms.NAMED_ROLES)}; {nearest(role, forms.NAMED_ROLES)}"
+                )
 
     @property
     def named(self) -> list[str]:

@@ -27,10 +27,10 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "usr", "end user", "speaker",
     ),
     "assistant": (
-        "gpt", "chatgpt", "model", "bot", "chatbot", "ai", "agent", "counselor", "counsellor", "therapist", "supporter", "helper", "listener",
-        "psychologist", "doctor", "nurse", "coach", "volunteer", "operator", "claude", "bard", "bing", "llm",
+        "gpt", "chatgpt", "model", "bot", "chatbot", "ai", "agent", "counselor", "counsellor", "therapist", "supporter", "helper",
+        "listener", "psychologist", "doctor", "nurse", "coach", "volunteer", "operator", "claude", "bard", "bing", "llm",
     ),
-    "system": ("developer", "context"),
+    "system": ("developer",),
     "tool": ("function", "tool call", "function call", "tool response", "function response", "observation", "ipython", "environment"),
 }  # fmt: skip
 """Other names of each role."""
@@ -53,10 +53,10 @@ REPLIES = (
     "response", "answer", "output", "completion", "reply", "assistant", "assistantmessage", "assistantresponse", "bot", "botresponse",
     "answertext", "modeloutput", "modelresponse", "generatedtext", "generation", "responsetext", "therapist", "counselor", "gpt",
 )  # fmt: skip
-"""Usual names of what was asked and answered, in lower case and without spaces, hyphens and underscores; the first that is there is read."""
+"""Usual names of what was asked and answered, in lower case, without spaces, hyphens and underscores; the first that is there is read."""
 LISTS = (
-    "messages", "conversations", "conversation", "dialog", "dialogue", "turns", "transcript", "chat", "chat_messages", "history", "utterances",
-    "items",
+    "messages", "conversations", "conversation", "dialog", "dialogue", "turns", "transcript", "chat", "chat_messages", "history",
+    "utterances", "items",
 )  # fmt: skip
 """Where a list of turns may stand."""
 _WHO = ("role", "from", "speaker", "author", "sender", "name")
@@ -252,11 +252,15 @@ def text_of(what: object, number: int = 1) -> str | None:
 
 
 _NO_TEXT = frozenset(
-    ("image", "image_url", "input_image", "image_file", "image_asset_pointer", "audio", "input_audio", "audio_url", "video", "file", "input_file",
-     "document", "tool_use", "tool_call", "tool_result", "server_tool_use", "function_call", "function_call_output", "thinking",
-     "redacted_thinking", "reasoning", "thoughts", "reasoning_recap", "code", "execution_output", "tether_browsing_display", "tether_quote",
-     "system_error", "user_editable_context", "real_time_user_audio_video_asset_pointer", "audio_asset_pointer",
-     "model_editable_context"))  # fmt: skip
+    (
+        "image", "image_url", "input_image", "image_file", "image_asset_pointer", "audio", "input_audio", "audio_url",
+        "audio_asset_pointer", "real_time_user_audio_video_asset_pointer", "video", "file", "input_file", "document", "tool_use",
+        "tool_call", "tool_result",
+        "server_tool_use", "function_call", "function_call_output", "thinking", "redacted_thinking", "reasoning", "thoughts",
+        "reasoning_recap", "code", "execution_output", "tether_browsing_display", "tether_quote", "system_error",
+        "user_editable_context", "model_editable_context",
+    )
+)  # fmt: skip
 """Kinds of parts that hold nothing that was said in words to the other side."""
 
 
@@ -390,8 +394,8 @@ def _asked(value: Any) -> Turns | None:
     for name in ("messages", "contents", "input", "prompt", "body", "params", "request", "kwargs", "args"):
         if value.get(name) is not None and (inner := _asked(unpacked(value[name]))) is not None:
             return [*system, *inner]
-    name = _first(value, PROMPTS)
-    return [*system, Turn("user", value[name])] if name is not None and isinstance(value[name], str) else None
+    asked = _first(value, PROMPTS)
+    return [*system, Turn("user", value[asked])] if asked is not None and isinstance(value[asked], str) else None
 
 
 def _answered(value: Any) -> Turns | None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from demeanor.data.columns import Columns
 from demeanor.data.rows import Row
 from demeanor.data.surveys import Block, Cut, See, Survey, arrow_block, show_rows
-from demeanor.data.tables import from_table
+from demeanor.data.tables import from_table, jsonable
 from demeanor.errors import InputFileError, MissingExtraError
 
 
@@ -60,7 +60,7 @@ class HubSource:
         """All rows."""
         for first in range(0, len(self.data), 1024):
             for i, record in enumerate(from_table(self.data[first : first + 1024]), first + 1):
-                yield Row(i, record, one="row")
+                yield Row(i, jsonable(record), one="row")
 
     def read(self, cut: Cut, schema: pa.Schema) -> Block:
         """The rows of one shard."""

@@ -14,7 +14,8 @@ from demeanor.data.columns import Columns
 from demeanor.data.files import checksums, reading
 from demeanor.data.rows import Row
 from demeanor.data.surveys import CHANGED, Block, Cut, Place, See, Survey, arrow_block, show_rows
-from demeanor.data.tables import from_table, without_views
+from demeanor.data.tables import from_table, jsonable, without_views
+from demeanor.data.utterances import utterances_in
 from demeanor.errors import InputFileError
 
 
@@ -26,6 +27,12 @@ def _reading(path: Path) -> Iterator[None]:
         except pa.ArrowException as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputFileError(f"{path}: not a whole Parquet file ({reason})") from error
+
+
+def are_utterances(path: Path, columns: Columns) -> bool:
+    """Whether the rows of a file are one utterance each. Raises InputFileError."""
+    with _reading(path), pq.ParquetFile(path) as file:
+        return utterances_in(file.schema_arrow.names, columns) is not None
 
 
 class ParquetSource:
@@ -78,7 +85,7 @@ class ParquetSource:
         """All rows."""
         records = (record for table in self._tables([0, 0, 0]) for record in from_table(table))
         for number, record in enumerate(records, 1):
-            yield Row(number, record, one="row")
+            yield Row(number, jsonable(record), one="row")
 
     def read(self, cut: Cut, schema: pa.Schema) -> Block:
         """The rows of one shard."""

@@ -80,7 +80,7 @@ def line_rows(lines: Iterator[str], one: str = "line") -> Iterator[Row]:
             return
         except UnicodeDecodeError as error:
             number = lines.number  # type: ignore[attr-defined]
-            yield Row(number, {}, f"{one} {number} is not UTF-8 text: {error.reason}", one)
+            yield Row(number, {}, f"{one} {number} is not UTF-8 text: {error.reason}; save the file as UTF-8", one)
             continue
         if line.strip():
             yield parse_line(lines.number, line, one)  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from pathlib import Path
 from demeanor.data.as_lines import refuse_foreign_file
 from demeanor.data.columns import Columns
 from demeanor.data.hub_source import HubSource
-from demeanor.data.parquet_source import ParquetSource
+from demeanor.data.parquet_source import ParquetSource, are_utterances
 from demeanor.data.rows import refuse_pipe
 from demeanor.data.surveys import Source
 from demeanor.data.text_source import TextSource
@@ -39,7 +39,17 @@ def open_source(spec: str, columns: Columns | None = None) -> Source:
     if len(kinds) > 1:
         raise InputFileError(f"{path}: the folder holds {' and '.join(sorted(kinds))} files; screen one kind at a time")
     root = path if path.is_dir() else path.parent
-    return ParquetSource(files, root, columns) if kinds == {"parquet"} else TextSource(files, root, columns, next(iter(kinds)))
+    if kinds == {"parquet"} and not are_utterances(files[0], columns):
+        return ParquetSource(files, root, columns)
+    return TextSource(files, root, columns, next(iter(kinds)))
+
+
+def is_rows(path: Path) -> bool:
+    """Whether there is a file that is named as one of rows."""
+    try:
+        return bool(_suffix(path)) and path.exists()
+    except OSError:  # too long for a name
+        return False
 
 
 def _suffix(path: Path) -> str:

@@ -16,8 +16,8 @@ from demeanor.data.rows import Row
 from demeanor.errors import InputFileError, nearest
 
 IDS = (
-    "conversationid", "convid", "dialogueid", "dialogid", "sessionid", "threadid", "chatid", "conversation", "dialogue", "dialog", "transcriptid",
-    "callid",
+    "conversationid", "convid", "dialogueid", "dialogid", "sessionid", "threadid", "chatid", "conversation", "dialogue", "dialog",
+    "transcriptid", "callid",
 )  # fmt: skip
 WHO = ("role", "speaker", "author", "sender", "from", "participant", "speakeridx", "interlocutor")
 SAID = ("content", "text", "utterance", "message", "value", "body", "utterancetext", "messagetext")
@@ -54,7 +54,9 @@ def utterances_in(names: Sequence[str], columns: Columns) -> Utterances | None:
         if any(asked.values()) or (found["--role-column"] and found["--content-column"] and not _whole(names)):
             option = next(option for option, name in found.items() if name is None)
             what = {"--conversation-column": "which conversation it belongs to", "--role-column": "who speaks"}.get(option, "what is said")
-            raise InputFileError(f"each row is one utterance, and no column says {what}; name it with {option} (columns: {', '.join(names)})")
+            raise InputFileError(
+                f"each row is one utterance, and no column says {what}; name it with {option} (columns: {', '.join(names)})"
+            )
         return None
     if not any(asked.values()) and _whole([n for n in names if n not in found.values()]):
         return None
@@ -65,7 +67,7 @@ def utterances_in(names: Sequence[str], columns: Columns) -> Utterances | None:
 
 def _whole(names: Iterable[str]) -> bool:
     """Whether columns hold whole conversations: then the others only say something about them."""
-    replies = {"messages", "conversations", "response", "answer", "completion", "output", "chosen", "mapping"}
+    replies = {*forms.REPLIES, *map(forms.plain, forms.LISTS), "chosen", "mapping", "request", "choices"}
     return bool({forms.plain(name) for name in names} & replies)
 
 
@@ -87,7 +89,10 @@ def _message(record: Mapping[str, Any], columns: Utterances) -> dict[str, Any]:
 
 
 def _in_order(rows: list[Mapping[str, Any]], columns: Utterances) -> list[Mapping[str, Any]]:
+    order = columns.order
+    if order is None:
+        return rows
     try:
-        return sorted(rows, key=lambda record: float(str(record[columns.order]))) if columns.order else rows
+        return sorted(rows, key=lambda record: float(str(record[order])))
     except (KeyError, ValueError):  # not numbers: as they stand
         return rows
