@@ -132,10 +132,10 @@ def _standard_input() -> str:
 
 
 def _names_rows(text: str) -> bool:
-    """Whether a text is no conversation but says where rows are: - , or a file that is there and named as one of rows."""
-    from demeanor.data.sources import is_rows
+    """Whether a text is no conversation but says where rows are."""
+    from demeanor.data.sources import names_rows
 
-    return text == "-" or ("\n" not in text and len(text) < 1000 and is_rows(Path(text)))
+    return text == "-" or names_rows(text)
 
 
 def _score_rows(given: Input, target: Path | None, total: int, scorer: Scorer) -> None:

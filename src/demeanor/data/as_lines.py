@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow.parquet as pq
-
 from demeanor.data import forms
 from demeanor.data.columns import Columns
 from demeanor.data.csv_rows import Lines, csv_header, csv_rows
 from demeanor.data.files import open_bytes, reading
+from demeanor.data.parquet_source import ParquetSource
 from demeanor.data.rows import Row, line_rows, parsed, to_line
-from demeanor.data.tables import from_table, jsonable
 from demeanor.data.utterances import together, utterances_in
 from demeanor.errors import InputFileError
 
@@ -77,8 +75,8 @@ def as_lines(path: Path, kind: str, columns: Columns) -> AsLines:
     Raises InputFileError.
     """
     if kind == "parquet":  # of utterances
-        records = from_table(pq.read_table(path, use_threads=False))
-        return _grouped(path, AsLines(False, content="".join(_line(jsonable(r)) for r in records).encode(), one="row"), columns)
+        rows = ParquetSource([path], path.parent, columns).rows()
+        return _grouped(path, AsLines(False, content="".join(_line(row.record) for row in rows).encode(), one="row"), columns)
     with reading(path), open_bytes(path) as file:
         head = file.read(HEAD)
     _refuse_foreign(path, head)

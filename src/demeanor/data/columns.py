@@ -100,6 +100,7 @@ class Columns:
         if pair is not None and self.read is None:
             return f"two replies a row: {forms.say_which(pair)}"
         if not forms.may_hold(present):
+            present = [" ".join(name.split()) for name in present]
             return (
                 "neither 'messages' nor 'prompt' and 'response' nor 'text'; name the columns with --messages-column, or "
                 f"--prompt-column and --response-column (its columns: {', '.join(present[:20]) or 'none'}){forms.hint(present)}"

@@ -158,7 +158,7 @@ def say_which(pair: tuple[str, str]) -> str:
 
 def nothing_in(record: Mapping[str, Any]) -> str:
     """Why no conversation was found, with what there is."""
-    names = [str(name) for name in record]
+    names = [" ".join(str(name).split()) for name in record]
     shown = ", ".join(names[:20]) or "none"
     return (
         "the record has neither 'messages', nor 'prompt' and 'response', nor 'text', nor another form that is known; name the columns with "
@@ -168,7 +168,7 @@ def nothing_in(record: Mapping[str, Any]) -> str:
 
 def hint(names: Sequence[str]) -> str:
     """The end of a message, where a column is nearly named as one that is read."""
-    for name in names:
+    for name in (name for name in names if not known_columns([name])):
         near = nearest(name, (*LISTS[:3], "prompt", "response", "question", "answer", "completion"))
         if near.startswith("did you mean"):
             return f"; {name!r}: {near}"
@@ -224,9 +224,11 @@ def role_of(who: object, number: int, roles: Mapping[str, str] | None = None) ->
         raise ConversationError(f"message {number} has the unknown role {who!r}; a role is a name such as user or assistant")
     role = given.get(_name(who)) or _ROLE_OF.get(_name(who))
     if role is None:
+        near = nearest(str(who), ("system", "user", "assistant"))
+        shown = " ".join(str(who).split()) or "NAME"
         raise ConversationError(
-            f"message {number} has the unknown role {who!r}; {nearest(str(who), ('system', 'user', 'assistant'))} "
-            f"If it is right, say what it stands for: --role {who}=user"
+            f"message {number} has the unknown role {who!r}; {near}{'' if near.endswith('?') else '.'} "
+            f"If it is right, say what it stands for: --role {shown}=user"
         )
     return role
 
@@ -240,7 +242,7 @@ def text_of(what: object, number: int = 1) -> str | None:
     if what is None or isinstance(what, str):
         return what
     if isinstance(what, Mapping):
-        if what.get("type") in _NO_TEXT or what.get("content_type") in _NO_TEXT:
+        if any(isinstance(kind, str) and kind in _NO_TEXT for kind in (what.get("type"), what.get("content_type"))):
             return None
         inner = next((what[key] for key in ("text", "parts", "value", "content", "refusal") if what.get(key) is not None), None)
         return None if inner is None else text_of(inner, number)
@@ -313,6 +315,12 @@ def turn(item: Mapping[str, Any]) -> Turn:
     return Turn(who, None if isinstance(what, Mapping) and not what else what)
 
 
+def _items(record: Mapping[str, Any], name: str) -> list[Any]:
+    """The list in a field; empty where there is none."""
+    value = given(record, name)
+    return value if isinstance(value, list) else []
+
+
 def _first(record: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """The record's own name of the first of these columns that holds something."""
     present = {plain(name): name for name in record if record[name] is not None and record[name] != ""}
@@ -333,7 +341,8 @@ def _chatgpt(record: Mapping[str, Any], _read: str | None) -> Turns | None:
             continue
         author, content = message.get("author"), message.get("content")
         role = author.get("role") if isinstance(author, Mapping) else author
-        if (message.get("metadata") or {}).get("is_visually_hidden_from_conversation"):
+        about = message.get("metadata")
+        if isinstance(about, Mapping) and about.get("is_visually_hidden_from_conversation"):
             continue
         text = content
         if message.get("recipient") not in (None, "all"):  # said to a tool
@@ -373,7 +382,7 @@ _TRACED = ("observations", "traceId", "trace_id", "sessionId", "projectId", "htm
 def _langfuse(record: Mapping[str, Any], _read: str | None) -> Turns | None:
     if not any(name in record for name in _TRACED) or not {"input", "output"} & record.keys():
         return None
-    pairs = [record, *reversed([o for o in record.get("observations") or [] if isinstance(o, Mapping) and o.get("type") == "GENERATION"])]
+    pairs = [record, *reversed([o for o in _items(record, "observations") if isinstance(o, Mapping) and o.get("type") == "GENERATION"])]
     for pair in pairs:
         asked, answered = given(pair, "input"), given(pair, "output")
         before, reply = _asked(asked), _answered(answered)
@@ -441,7 +450,7 @@ def _api_reply(value: Any) -> Turns | None:
 def _api_log(record: Mapping[str, Any], _read: str | None) -> Turns | None:
     own = _api_reply(record)
     response = given(record, "response")
-    request = next((record[k] for k in ("request", "kwargs", "params", "body") if isinstance(record.get(k), Mapping)), None)
+    request = next((r for k in ("request", "kwargs", "params", "body") if isinstance(r := given(record, k), Mapping)), None)
     reply = own or _api_reply(response)
     if reply is None and request is not None:
         reply = _answered(response if response is not None else record.get("output"))
@@ -516,7 +525,7 @@ def _alpaca(record: Mapping[str, Any], _read: str | None) -> Turns | None:
         return None
     asked = "\n".join(part for part in (record["instruction"], record.get("input")) if isinstance(part, str) and part)
     before = [Turn("system", record["system"])] if isinstance(record.get("system"), str) and record["system"] else []
-    for pair in given(record, "history") or []:
+    for pair in _items(record, "history"):
         if isinstance(pair, list | tuple) and len(pair) == 2:
             before += [Turn("user", pair[0]), Turn("assistant", pair[1])]
     return [*before, Turn("user", asked), Turn("assistant", record["output"])]

@@ -66,7 +66,7 @@ class Looked:
             lines.append("speakers: " + ", ".join(f"{name} is the {role}" for name, role in sorted(self.aliases.items())))
         if self.textless and not self.partial:
             left = _some(self.textless, "turn")
-            lines.append(f"{left} without text (tool calls, images) left out; what answers them is not scored")
+            lines.append(f"left out {left} without text (tool calls, images)")
         return [*self.told, *lines]
 
 

@@ -44,11 +44,11 @@ def open_source(spec: str, columns: Columns | None = None) -> Source:
     return TextSource(files, root, columns, next(iter(kinds)))
 
 
-def is_rows(path: Path) -> bool:
-    """Whether there is a file that is named as one of rows."""
+def names_rows(text: str) -> bool:
+    """Whether a text says where rows are: it is a file that is there, or one word that is named like one."""
     try:
-        return bool(_suffix(path)) and path.exists()
-    except OSError:  # too long for a name
+        return Path(text).is_file() or (len(text.split()) == 1 and bool(_suffix(Path(text))))
+    except (OSError, ValueError):  # too long for a name, or none
         return False
 
 
