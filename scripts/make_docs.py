@@ -102,7 +102,7 @@ def inputs() -> str:
     sys.path.insert(0, str(ROOT / "tests"))
     from input_forms import FORMS
 
-    from demeanor.data.forms import ALIASES
+    from demeanor.data.said import ALIASES
 
     table = ["| role | names |", "|---|---|", *(f"| {role} | {', '.join(sorted((role, *names)))} |" for role, names in ALIASES.items())]
     parts = [INPUTS.replace("{aliases}", "\n".join(table))]

@@ -6,7 +6,6 @@ utterance each are put into this form in memory; then they are read in the same 
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
@@ -18,6 +17,8 @@ from typing import IO, Any
 from demeanor.data import forms
 from demeanor.data.columns import Columns
 from demeanor.data.csv_rows import Lines, csv_header, csv_rows
+from demeanor.data.encodings import from_utf16, from_windows, whole
+from demeanor.data.fields import is_turn
 from demeanor.data.files import open_bytes, reading
 from demeanor.data.parquet_source import ParquetSource
 from demeanor.data.rows import Row, line_rows, parsed, to_line
@@ -80,7 +81,7 @@ def as_lines(path: Path, kind: str, columns: Columns) -> AsLines:
     with reading(path), open_bytes(path) as file:
         head = file.read(HEAD)
     _refuse_foreign(path, head)
-    content, encoding = _recoded(path, head)
+    content, encoding = from_utf16(path, head)
     start = _decoded(head if content is None else content[:HEAD])
     looks = _looks(start)
     if kind and looks and looks != kind and start.strip():
@@ -108,26 +109,6 @@ def first_rows(path: Path, lines: AsLines) -> Iterator[Row]:
     with reading(path), lines.open(path) as file:
         at = Lines(file)
         yield from csv_rows(at, csv_header(path, at, lines.separator), lines.separator) if lines.is_csv else line_rows(at, lines.one)
-
-
-def _recoded(path: Path, head: bytes) -> tuple[bytes | None, str | None]:
-    """The content in UTF-8 where the file is UTF-16, and what it was read as."""
-    zeros = (head[1:400:2].count(0), head[0:400:2].count(0))
-    half = max(1, min(len(head), 400) // 2)
-    name = None
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        name = "utf-16"
-    elif zeros[0] > 0.4 * half and zeros[1] == 0:
-        name = "utf-16-le"
-    elif zeros[1] > 0.4 * half and zeros[0] == 0:
-        name = "utf-16-be"
-    if name is None:
-        return None, None
-    try:
-        with reading(path), open_bytes(path) as file:
-            return file.read().decode(name).encode("utf-8"), "UTF-16"
-    except UnicodeError as error:
-        raise InputFileError(f"{path} begins as UTF-16 and does not go on so ({error}); save it as UTF-8") from error
 
 
 def _decoded(head: bytes) -> str:
@@ -170,38 +151,12 @@ def _cells(line: str, separator: str) -> list[str]:
 
 def _csv(path: Path, start: str, content: bytes | None, encoding: str | None) -> AsLines:
     separator = _separator(start)
-    if content is None and (windows := _windows(path)) is not None:
+    if content is None and (windows := from_windows(path)) is not None:
         content, encoding = windows, "Windows-1252"
     if start.casefold().startswith("sep="):  # as Excel writes for itself
-        content = content if content is not None else _whole(path)
+        content = content if content is not None else whole(path)
         content = content.split(b"\n", 1)[1] if b"\n" in content else b""
     return AsLines(True, separator, content, told=encoding and f"read as {encoding}")
-
-
-def _windows(path: Path) -> bytes | None:
-    """The content in UTF-8 where it is Windows-1252: it is not UTF-8, and nothing in it is a character of UTF-8 of several bytes."""
-    whole, foreign, pieces = codecs.getincrementaldecoder("utf-8")("strict"), False, False
-    with reading(path), open_bytes(path) as file:
-        while (chunk := file.read(1 << 20)) and not foreign:
-            try:
-                pieces = pieces or not whole.decode(chunk).isascii()
-            except UnicodeDecodeError as error:
-                pieces = pieces or not chunk[: error.start].decode("utf-8", "replace").isascii()
-                foreign = True
-    if not foreign or pieces:
-        return None
-    content = _whole(path)
-    if any(not c.isascii() for c in content.decode("utf-8", "ignore")):
-        return None
-    try:
-        return content.decode("cp1252").encode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputFileError(f"{path} is neither UTF-8 nor Windows-1252 (byte {error.start + 1}); save it as CSV UTF-8") from error
-
-
-def _whole(path: Path) -> bytes:
-    with reading(path), open_bytes(path) as file:
-        return file.read()
 
 
 def _json(path: Path, start: str, content: bytes | None, encoding: str | None) -> AsLines:
@@ -219,11 +174,11 @@ def _json(path: Path, start: str, content: bytes | None, encoding: str | None) -
     if first == 0 or (isinstance(first, list) and len(lines) > 1):
         return plain
     try:
-        text = (content if content is not None else _whole(path)).decode("utf-8-sig")
+        text = (content if content is not None else whole(path)).decode("utf-8-sig")
         value = parsed(text)
     except (ValueError, RecursionError):  # rows of which the first is broken
         if lines[0].strip()[:1] == "[" or lines[0].strip() == "{":
-            raise InputFileError(f"{path}: {_broken(content if content is not None else _whole(path))}") from None
+            raise InputFileError(f"{path}: {_broken(content if content is not None else whole(path))}") from None
         return plain
     rows = _rows_in(value)
     if not rows:
@@ -257,7 +212,7 @@ def _rows_in(value: Any) -> list[Any]:
         return under if under is not None else [value]
     if not isinstance(value, list):
         return [value]
-    if value and all(isinstance(v, dict) and forms.is_turn(v) and not forms.is_known(v) for v in value) and not _in_columns(value):
+    if value and all(isinstance(v, dict) and is_turn(v) and not forms.is_known(v) for v in value) and not _in_columns(value):
         return [{"messages": value}]
     return [{"messages": v} if isinstance(v, list) else v for v in value]
 

@@ -8,7 +8,10 @@ from typing import Any
 
 from demeanor.conversation import Conversation
 from demeanor.data import forms
-from demeanor.data.forms import Found, Turn
+from demeanor.data.fields import Turn, is_turn, listed, unpacked
+from demeanor.data.forms import Found
+from demeanor.data.said import NAMED_ROLES
+from demeanor.data.shapes import READS, say_which, two_of
 from demeanor.errors import ConversationError, InputFileError, nearest
 
 
@@ -37,13 +40,11 @@ class Columns:
             raise InputFileError("--prompt-column needs --response-column: the reply is what is scored")
         if self.path and self.named:
             raise InputFileError("give either --messages-path or the names of columns, not both")
-        if self.read not in (None, *forms.READS):
-            raise InputFileError(f"--read {self.read} is not known; give one of {', '.join(forms.READS)}")
+        if self.read not in (None, *READS):
+            raise InputFileError(f"--read {self.read} is not known; give one of {', '.join(READS)}")
         for name, role in self.roles:
-            if role not in forms.NAMED_ROLES:
-                raise InputFileError(
-                    f"--role {name}={role}: a role is one of {', '.join(forms.NAMED_ROLES)}; {nearest(role, forms.NAMED_ROLES)}"
-                )
+            if role not in NAMED_ROLES:
+                raise InputFileError(f"--role {name}={role}: a role is one of {', '.join(NAMED_ROLES)}; {nearest(role, NAMED_ROLES)}")
 
     @property
     def named(self) -> list[str]:
@@ -70,7 +71,7 @@ class Columns:
         roles = dict(self.roles)
         if self.path:
             value = self._at(record)
-            inner = forms.listed(value)
+            inner = listed(value)
             if inner is not None:
                 return forms.found(inner, f"messages at {self.path}", roles)
             if isinstance(value, Mapping):
@@ -81,8 +82,8 @@ class Columns:
             return found
         if self.response:
             reply = self._value(record, self.response)
-            prompt = forms.unpacked(self._value(record, self.prompt)) if self.prompt else None
-            before = forms.listed(prompt) if isinstance(prompt, list) and all(map(forms.is_turn, prompt)) else None
+            prompt = unpacked(self._value(record, self.prompt)) if self.prompt else None
+            before = listed(prompt) if isinstance(prompt, list) and all(map(is_turn, prompt)) else None
             if before is None and self.prompt:
                 before = [Turn("user", self._value(record, self.prompt))]
             return forms.found([*(before or []), Turn("assistant", reply)], "named columns", roles)
@@ -96,9 +97,9 @@ class Columns:
                 return f"no column {name!r}; {nearest(name, present)}"
         if self.named or self.path:
             return None
-        pair = forms.two_of(present)
+        pair = two_of(present)
         if pair is not None and self.read is None:
-            return f"two replies a row: {forms.say_which(pair)}"
+            return f"two replies a row: {say_which(pair)}"
         if not forms.may_hold(present):
             present = [" ".join(name.split()) for name in present]
             return (
@@ -111,7 +112,7 @@ class Columns:
         """What stands at the path."""
         value: Any = record
         for step in (self.path or "").split("."):
-            value = forms.unpacked(value)
+            value = unpacked(value)
             if isinstance(value, Mapping) and step in value:
                 value = value[step]
             elif isinstance(value, Sequence) and not isinstance(value, str) and step.isdigit() and int(step) < len(value):
@@ -119,7 +120,7 @@ class Columns:
             else:
                 there = list(value) if isinstance(value, Mapping) else []
                 raise ConversationError(f"--messages-path {self.path}: nothing at {step!r}; {nearest(step, map(str, there))}")
-        return forms.unpacked(value)
+        return unpacked(value)
 
     @staticmethod
     def _value(record: Mapping[str, Any], name: str) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from demeanor.conversation import Message, from_messages
-from demeanor.data import forms
+from demeanor.data.fields import PROMPTS, given, plain, unpacked
 from demeanor.data.inputs import open_input
 from demeanor.data.rows import Row, sound
 from demeanor.data.yaml_files import read_yaml
@@ -51,13 +51,13 @@ def _rows(path: Path) -> Iterator[Row]:
 
 def asked_in(record: Mapping[str, Any]) -> list[Any]:
     """What a row asks, as messages; empty where there is nothing."""
-    given = forms.given(record, "messages") or record.get("prompt")
-    if given is None:
-        given = next((record[name] for name in record if forms.plain(name) in forms.PROMPTS and record[name]), None)
-    given = forms.unpacked(given) if isinstance(given, str) and given.lstrip()[:2] == "[{" else given
-    if isinstance(given, str):
-        return [{"role": "user", "content": given}] if given else []
-    return given if isinstance(given, list) else []
+    asked = given(record, "messages") or record.get("prompt")
+    if asked is None:
+        asked = next((record[name] for name in record if plain(name) in PROMPTS and record[name]), None)
+    asked = unpacked(asked) if isinstance(asked, str) and asked.lstrip()[:2] == "[{" else asked
+    if isinstance(asked, str):
+        return [{"role": "user", "content": asked}] if asked else []
+    return asked if isinstance(asked, list) else []
 
 
 def prompt_groups(path: Path) -> dict[str, str]:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from demeanor.data import forms
 from demeanor.data.columns import Columns
+from demeanor.data.fields import LISTS, REPLIES, plain
 from demeanor.data.rows import Row
 from demeanor.errors import InputFileError, nearest
 
@@ -39,7 +39,7 @@ def utterances_in(names: Sequence[str], columns: Columns) -> Utterances | None:
 
     Raises InputFileError where some were named and others are not there.
     """
-    present = {forms.plain(name): name for name in reversed(names)}
+    present = {plain(name): name for name in reversed(names)}
     asked = {"--conversation-column": columns.conversation_id, "--role-column": columns.role, "--content-column": columns.content}
     for option, name in asked.items():
         if name is not None and name not in names:
@@ -67,8 +67,8 @@ def utterances_in(names: Sequence[str], columns: Columns) -> Utterances | None:
 
 def _whole(names: Iterable[str]) -> bool:
     """Whether columns hold whole conversations: then the others only say something about them."""
-    replies = {*forms.REPLIES, *map(forms.plain, forms.LISTS), "chosen", "mapping", "request", "choices"}
-    return bool({forms.plain(name) for name in names} & replies)
+    replies = {*REPLIES, *map(plain, LISTS), "chosen", "mapping", "request", "choices"}
+    return bool({plain(name) for name in names} & replies)
 
 
 def together(rows: Iterable[Row], columns: Utterances) -> list[dict[str, Any]]:
