@@ -1,19 +1,25 @@
-"""Write what in the docs is generated: docs/cli.md, the help of every command.
+"""Write what in the docs is generated: docs/cli.md, the help of every command, and docs/inputs.md, the forms that the tests read.
 
 python scripts/make_docs.py            writes it
 python scripts/make_docs.py --check    exits with 1 if it is not what would be written
 """
 
+import gzip
+import io
+import json
 import os
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import typer
 from typer.testing import CliRunner
 
-PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 INTRODUCTION = """\
 # The command line
 
@@ -34,8 +40,106 @@ def commands(group: typer.core.TyperGroup, above: tuple[str, ...] = ()) -> Itera
             yield (*above, name)
 
 
+INPUTS = """\
+# What goes in
+
+`score`, `monitor`, `screen`, `compare` and `sample` read conversations in any of the forms below; nothing has to be converted. A file is
+given as an argument or with `--input`; `-` is standard input. `score` and `monitor` write rows to standard output unless `--output` names
+a file. This page is generated from the tests (`python scripts/make_docs.py`); every example is read by `tests/test_inputs.py`.
+
+## Files
+
+JSON lines, a JSON array, a JSON object that holds one, CSV and Parquet; each kind of text also gzipped (`.gz`). A folder is read file by
+file, if all are of one kind. `owner/name`, `owner/name:split` and `owner/name@config:split` are data sets on the Hugging Face hub, which
+need `pip install 'demeanor[datasets]'`. Commas, semicolons, tabs and bars between the fields of a CSV are told apart by its first line.
+UTF-8 is read with or without a BOM; UTF-16, and CSV in Windows-1252, are recognised, read, and named in the summary. An Excel workbook is
+not read; save the sheet as CSV UTF-8.
+
+JSON lines, UTF-8 CSV and Parquet are read bit by bit, whatever their size. Everything else is held in memory while it is read.
+
+Rows are numbered from 1: the lines of a text file, else the rows of the document, or the conversations that were put together.
+
+## Which form
+
+The form is told by the shape of each row, and the summary names it: "read as ShareGPT, 120 conversations". If the columns have
+other names, say so:
+
+| option | what it names |
+|---|---|
+| `--messages-column` | the column of a list of messages |
+| `--prompt-column`, `--response-column` | the columns of what was asked and answered |
+| `--messages-path request.messages` | where nested records hold the messages; digits count in a list |
+| `--conversation-column`, `--role-column`, `--content-column` | of rows that are one utterance each |
+| `--read chosen` | which of two replies in a row is read: `chosen` or `rejected`, `a` or `b`; without it such rows are refused |
+| `--role Maria=user` | who a speaker is: `user`, `assistant`, `system` or `tool`; repeat it |
+
+Mistakes are found before a model is loaded, and the line says what was seen: the columns there are, or what a file looks like.
+
+## Who speaks
+
+These names are read as roles, whatever their case, and the summary says so. Any other name is an error that shows `--role`.
+
+{aliases}
+
+## Turns without text
+
+A turn that holds no text (a tool call, an image alone, a null) is left out of what the model reads, so it changes nothing about the
+other turns; the summary counts it. What a tool says is left out too. Only what depends on such a turn is not scored:
+
+- a conversation whose last reply holds no text: there is no reply to score;
+- a reply to a message of the user's that holds no text: nobody knows what it answers. `monitor` judges the other replies.
+
+If a message holds text beside an image, the text is read.
+
+## Every form
+
+"From" says where the shape is described. "unverified": no description was found, and the shape is what we have seen.
+"""
+
+
+def inputs() -> str:
+    """The text of docs/inputs.md."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from input_forms import FORMS
+
+    from demeanor.data.said import ALIASES
+
+    table = ["| role | names |", "|---|---|", *(f"| {role} | {', '.join(sorted((role, *names)))} |" for role, names in ALIASES.items())]
+    parts = [INPUTS.replace("{aliases}", "\n".join(table))]
+    for form in FORMS:
+        options = f" Options: `{' '.join(form.options)}`." if form.options else ""
+        how = f"; {form.how}" if form.how else ""
+        unscored = f" Not scored: conversation {', '.join(str(i + 1) for i in form.not_scored)}." if form.not_scored else ""
+        said = "\n".join(
+            f"{i}. " + " · ".join(f"{role}: {' '.join(text.split())}" for role, text in talk) for i, talk in enumerate(form.meant, 1)
+        )
+        parts.append(
+            f"### {form.name[0].upper()}{form.name[1:]}\n\nRead as {form.read_as}{how}. From: {form.upstream}.{options}{unscored}\n\n"
+            f"<!-- not run here: {form.file}, an example of the form -->\n```text\n{example(form)}\n```\n\n{said}\n"
+        )
+    return "\n".join(parts)
+
+
+def example(form: Any) -> str:
+    """The beginning of a file, as text."""
+    content: bytes = gzip.decompress(form.content) if form.file.endswith(".gz") else form.content
+    if form.file.endswith(".parquet"):
+        rows = pq.read_table(io.BytesIO(content)).to_pylist()
+        return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    encoding = "utf-16" if content.startswith(b"\xff\xfe") else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        text = content.decode("cp1252")
+    shown = [line.rstrip().replace("\t", "<tab>") for line in text.strip().splitlines()]
+    return "\n".join(shown if len(shown) <= LONGEST else [*shown[: LONGEST - 1], "..."])
+
+
+LONGEST = 40  # lines of an example
+
+
 def page() -> str:
-    """The page's text."""
+    """The text of docs/cli.md."""
     from demeanor.cli.main import app
 
     runner = CliRunner(env={"COLUMNS": "110", "TERM": "dumb", "NO_COLOR": "1"})
@@ -52,12 +156,12 @@ def page() -> str:
 
 
 def main() -> None:
-    """Write the page, or compare."""
-    text = page()
-    if "--check" not in sys.argv[1:]:
-        PAGE.write_text(text, encoding="utf-8")
-    elif not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
-        sys.exit(f"{os.path.relpath(PAGE)} is not what the commands say now; write it anew: python scripts/make_docs.py")
+    """Write the pages, or compare."""
+    for path, text in {DOCS / "cli.md": page(), DOCS / "inputs.md": inputs()}.items():
+        if "--check" not in sys.argv[1:]:
+            path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            sys.exit(f"{os.path.relpath(path)} is not what the commands and the tests say now; write it anew: python scripts/make_docs.py")
 
 
 if __name__ == "__main__":

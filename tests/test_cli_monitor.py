@@ -200,7 +200,7 @@ def test_drift_is_watched_by_a_baseline_made_before(run, tmp_path, rules):
 @pytest.mark.parametrize(
     ("args", "why"),
     [
-        ([], "--input and --output are needed"),
+        ([], "conversations are needed: name a file of them"),
         (["-i", "conversations.jsonl", "-o", "conversations.jsonl"], "with --input and with --output; name another"),
         (["-i", "conversations.jsonl", "-o", "o.jsonl", "--audit", "conversations.jsonl"], "with --input and with --audit"),
         (["-i", "conversations.jsonl", "-o", "o.jsonl", "--report", "../{here}/o.jsonl"], "with --output and with --report"),

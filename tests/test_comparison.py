@@ -729,7 +729,7 @@ BAD = [
 def test_bad_input_is_one_line_and_exit_2(run, tmp_path, arguments, words):
     write(tmp_path / "empty.jsonl", [""])
     write(tmp_path / "torn.jsonl", ["{"])
-    write(tmp_path / "columns.jsonl", [{"question": "a", "reply": "b"}])
+    write(tmp_path / "columns.jsonl", [{"subject": "a", "comment": "b"}])
     write(tmp_path / "others.jsonl", [{"prompt": "something else", "response": "z 1"}])
     write(tmp_path / "bare.jsonl", [{"response": "z 1"}])
     write(tmp_path / "ids.jsonl", [{"id": 1, "prompt": "one", "response": "z 1"}])

@@ -151,7 +151,7 @@ def test_a_suffix_may_be_written_large(tmp_path):
         ("empty.csv", b"prompt,response\n", "holds no rows"),
         ("twice.csv", b"a,a\n1,2\n", "one name"),
         ("broken.jsonl", b"{\n", "no row can be read"),
-        ("other.jsonl", b'{"question": "a", "answer": "b"}\n', "name the columns.*question, answer"),
+        ("other.jsonl", b'{"subject": "a", "comment": "b"}\n', "name the columns.*subject, comment"),
         ("torn.jsonl.gz", gzip.compress(b'{"response": "a"}\n' * 999, mtime=0)[:-9], "not a whole gzip"),
         ("twice.parquet", parquet_bytes(pa.table([[1], [2]], names=["response", "response"])), "one name"),
         ("torn.parquet", b"PAR1 and nothing more", "not a whole Parquet file"),

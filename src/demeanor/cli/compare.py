@@ -12,6 +12,18 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, OtherModel
+from demeanor.cli.inputs import (
+    ContentColumn,
+    ConversationColumn,
+    MessagesColumn,
+    MessagesPath,
+    PromptColumn,
+    Read,
+    ResponseColumn,
+    RoleColumn,
+    Roles,
+    columns_of,
+)
 from demeanor.errors import InputFileError
 
 if TYPE_CHECKING:
@@ -22,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    versions: Annotated[list[str], typer.Argument(help="Two or more: files of replies (.jsonl, .jsonl.gz), or models by name.")],
+    versions: Annotated[list[str], typer.Argument(help="Two or more: files of replies (as `score` takes rows), or models by name.")],
     system: Annotated[
         list[str] | None,
         typer.Option("--system", help="A system prompt for one version, by its place from 1: '2=Be brief.' or '2=@prompt.txt'; repeat it."),
@@ -60,6 +72,15 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     report: Annotated[Path | None, typer.Option("--report", help="Write the report to this HTML file.")] = None,
     save_replies: Annotated[Path | None, typer.Option("--save-replies", help="Folder for what the models wrote, to compare again.")] = None,
+    messages_column: MessagesColumn = None,
+    prompt_column: PromptColumn = None,
+    response_column: ResponseColumn = None,
+    messages_path: MessagesPath = None,
+    conversation_column: ConversationColumn = None,
+    role_column: RoleColumn = None,
+    content_column: ContentColumn = None,
+    read: Read = None,
+    role: Roles = None,
     allow_other_model: OtherModel = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -80,9 +101,12 @@ def compare(
 
     conditions = [parse_condition(text) for text in fail_if or ()]
     chosen = parse_versions(versions, system or [])
-    asked = experiment.Experiment(
-        chosen, vectors or [], prompts, samples, max_tokens, temperature, seed, match, conditions, size, save_replies, always
+    columns = columns_of(
+        messages_column, prompt_column, response_column, messages_path, conversation_column, role_column, content_column, read, role
     )
+    asked = experiment.Experiment(
+        chosen, vectors or [], prompts, samples, max_tokens, temperature, seed, match, conditions, size, save_replies, always, columns,
+    )  # fmt: skip
     console.check_places({f"version {i}": Path(v.source) for i, v in enumerate(chosen, 1) if v.is_file}, {"--report": report})
     made = experiment.run(
         asked,

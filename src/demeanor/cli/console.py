@@ -56,19 +56,6 @@ def _escape(message: str) -> str:
     return escape(" ".join(message.splitlines()))
 
 
-def count_rows(source: Path, target: Path) -> int:
-    """The number of rows in `source`; refuses what cannot work before a model is loaded for it. Raises InputFileError."""
-    from demeanor.data.rows import read_rows, refuse_pipe
-
-    refuse_pipe(source)
-    if source.resolve() == target.resolve():
-        raise InputFileError(f"{target} is the input; name another file with --output")
-    total = sum(1 for _ in read_rows(source))
-    if total == 0:
-        raise InputFileError(f"{source} holds no rows; give one JSON object a line")
-    return total
-
-
 def check_places(kept: Mapping[str, Path | None], written: Mapping[str, Path | None]) -> None:
     """Refuse, before any work is done, one file for two purposes, and a folder where a file is to be written.
 
@@ -90,8 +77,8 @@ def check_places(kept: Mapping[str, Path | None], written: Mapping[str, Path | N
             raise OutputError(f"{path} is given with {first} and with {option}; name another file with {option}")
 
 
-def check_count(source: Path, total: int, done: int) -> None:
-    """Raise InputFileError where other rows were read than `count_rows` had counted."""
+def check_count(source: Path | str, total: int, done: int) -> None:
+    """Raise InputFileError where other rows were read than had been counted before."""
     if done != total:
         raise InputFileError(f"{source} held {total} rows at first and {done} when they were read; run again on a file that stays as it is")
 

@@ -11,9 +11,29 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
+from demeanor.cli.inputs import (
+    ContentColumn,
+    ConversationColumn,
+    Given,
+    InputOption,
+    MessagesColumn,
+    MessagesPath,
+    PromptColumn,
+    Read,
+    ResponseColumn,
+    RoleColumn,
+    Roles,
+    columns_of,
+    look,
+    one_of,
+    open_rows,
+    rows_to,
+)
 from demeanor.errors import DemeanorError, InputFileError
 
 if TYPE_CHECKING:
+    from demeanor.cli.terminal import TextConsole
+    from demeanor.data.inputs import Input
     from demeanor.monitor.session import Monitor
     from demeanor.monitor.transcripts import Counts, Transcript
 
@@ -21,10 +41,12 @@ PATIENCE = 600.0  # seconds for a reply: nobody waits for a transcript
 
 
 def monitor(
-    input_file: Annotated[
-        Path | None, typer.Option("--input", "-i", help="Conversations as JSON lines (.gz too), as `score` takes.")
+    source: Given = None,
+    input_file: InputOption = None,
+    output_file: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The same rows with the decisions under 'demeanor'. Default: standard output."),
     ] = None,
-    output_file: Annotated[Path | None, typer.Option("--output", "-o", help="The same rows with the decisions under 'demeanor'.")] = None,
     policy: Annotated[Path | None, typer.Option("--policy", help="YAML file of rules. Default: see --print-policy.")] = None,
     country: Annotated[str, typer.Option("--country", help="Whose crisis resources are named: US, GB, ..., or none.")] = "US",
     audit: Annotated[Path | None, typer.Option("--audit", help="Append to this audit log: SQLite, or JSON lines (.jsonl).")] = None,
@@ -42,12 +64,21 @@ def monitor(
     reasoning_hidden: Annotated[
         bool, typer.Option("--reasoning-hidden", help="Users never see reasoning in replies (<think>...</think>): leave it unread.")
     ] = False,
+    messages_column: MessagesColumn = None,
+    prompt_column: PromptColumn = None,
+    response_column: ResponseColumn = None,
+    messages_path: MessagesPath = None,
+    conversation_column: ConversationColumn = None,
+    role_column: RoleColumn = None,
+    content_column: ContentColumn = None,
+    read: Read = None,
+    role: Roles = None,
 ) -> None:
     """Judge every reply of finished conversations, and say what the policy would have done about it.
 
     Nothing is replaced in them: each reply is judged after what was really said. Exits with 3 where a reply could not be scored.
 
-    Example: demeanor monitor --input conversations.jsonl --output decisions.jsonl --report report.html
+    Example: demeanor monitor conversations.jsonl --output decisions.jsonl --report report.html
     """
     from demeanor.audit.stores import is_log
     from demeanor.monitor.policy import default_policy_text, load_policy
@@ -56,15 +87,21 @@ def monitor(
     if print_policy:
         typer.echo(default_policy_text(), nl=False)
         return
-    if input_file is None or output_file is None:
-        raise InputFileError("--input and --output are needed; name both, or see the default policy with --print-policy")
+    spec = one_of(source, input_file)
+    if spec is None:
+        raise InputFileError("conversations are needed: name a file of them, or see the default policy with --print-policy")
     written = {"--output": output_file, "--report": report, "--save-baseline": save_baseline}
-    console.check_places({"--input": input_file}, {"--audit": audit, **written})
+    console.check_places({"--input": Path(spec)}, {"--audit": audit, **written})
     for option, path in written.items():
         if path is not None and is_log(path):
             raise InputFileError(f"{path} is an audit log, which {option} would write over; name another file with {option}")
-    chosen, total = load_policy(policy), console.count_rows(input_file, output_file)
+    chosen = load_policy(policy)
     load_replies().check_country(country)
+    columns = columns_of(
+        messages_column, prompt_column, response_column, messages_path, conversation_column, role_column, content_column, read, role
+    )
+    rows = open_rows(spec, columns, output_file)
+    total, where = look(rows).rows, "standard output" if output_file is None else str(output_file)
     scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
     scorer.reasoning_hidden = reasoning_hidden
     from demeanor.monitor.session import Monitor
@@ -75,10 +112,10 @@ def monitor(
 
             watch.watch_drift(load_baselines(baseline, watch.vectors))
         console.note(watch.drift_note)
-        counts, kept = _judge(watch, input_file, output_file, total, keep=report is not None or save_baseline is not None)
-    _print(counts)
+        counts, kept = _judge(watch, rows, output_file, total, keep=report is not None or save_baseline is not None)
+    _print(counts, console.err if output_file is None else console.out)
     if counts.unread:
-        console.problem(f"{counts.unread} of {total} rows could not be read; each holds its 'error' in {output_file}")
+        console.problem(f"{counts.unread} of {total} rows could not be read; each holds its 'error' in {where}")
     if counts.not_scored:
         console.problem(f"{counts.not_scored} of {counts.replies} replies were NOT scored; nobody knows whether they are fine")
     if counts.unrecorded:
@@ -94,16 +131,16 @@ def monitor(
         raise typer.Exit(3)
 
 
-def _judge(watch: Monitor, source: Path, target: Path, total: int, keep: bool) -> tuple[Counts, list[Transcript]]:
-    """Judge every row of `source` into `target`, in order; a bad row keeps its place with its error. Gives transcripts where asked to."""
-    from demeanor.data.rows import to_line, writing
+def _judge(watch: Monitor, given: Input, target: Path | None, total: int, keep: bool) -> tuple[Counts, list[Transcript]]:
+    """Judge every row, in order; a bad row keeps its place with its error. Gives transcripts where asked to."""
+    from demeanor.data.rows import to_line
     from demeanor.monitor.transcripts import Counts
 
     counts, done = Counts(), 0
     kept: list[Transcript] = []
-    with console.stages() as stage, writing(target) as file:
+    with console.stages() as stage, rows_to(target) as file:
         step = stage("judging", total)
-        for record, found in _rows(watch, source):
+        for record, found in _rows(watch, given):
             if isinstance(found, str):
                 counts.unread += 1
                 if counts.unread == 1:
@@ -115,27 +152,28 @@ def _judge(watch: Monitor, source: Path, target: Path, total: int, keep: bool) -
                 file.write(to_line({**record, "demeanor": found.to_record()}))
             done += 1
             step(1)
-        console.check_count(source, total, done)
+        console.check_count(given.spec, total, done)
     return counts, kept
 
 
-def _rows(watch: Monitor, source: Path) -> Iterator[tuple[dict[str, Any], Transcript | str]]:
+def _rows(watch: Monitor, source: Input) -> Iterator[tuple[dict[str, Any], Transcript | str]]:
     """Each row with its transcript, or what is wrong with it."""
-    from demeanor.conversation import as_conversation
-    from demeanor.data.rows import read_rows
     from demeanor.monitor.transcripts import judge_transcript
 
     run = secrets.token_hex(8)  # in the audit log, row 1 of another run is another conversation
-    for row in read_rows(source):
-        if row.error is not None:
-            yield row.record, row.error
+    for row, found in source.read():
+        if isinstance(found, str):
+            yield row.record, found
             continue
         given = [str(row.record[key]) for key in ("conversation_id", "id") if row.record.get(key) is not None]
         name, audited = (given[0], given[0]) if given else (str(row.number), f"run {run}, row {row.number}")
+        if found.unanswered is not None and not any(m.role == "assistant" for m in found.conversation.messages):
+            yield row.record, f"{row.where}: {found.unanswered}"
+            continue
         try:
-            yield row.record, judge_transcript(watch, name, as_conversation(row.record), audited)
+            yield row.record, judge_transcript(watch, name, found.conversation, audited, found.unread)
         except DemeanorError as error:
-            yield row.record, f"line {row.number}: {error}"
+            yield row.record, f"{row.where}: {error}"
 
 
 def _save_baseline(watch: Monitor, kept: list[Transcript], path: Path) -> None:
@@ -147,10 +185,9 @@ def _save_baseline(watch: Monitor, kept: list[Transcript], path: Path) -> None:
     console.note(f"baseline of {len(made)} traits from {len(kept)} conversations in {path}")
 
 
-def _print(counts: Counts) -> None:
+def _print(counts: Counts, out: TextConsole) -> None:
     from rich.table import Table
 
-    out = console.out
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("", "replies", "share"):
         table.add_column(column, justify="left" if not column else "right")

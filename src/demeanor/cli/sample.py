@@ -11,10 +11,28 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, Vectors
-from demeanor.errors import InputFileError, nearest
+from demeanor.cli.inputs import (
+    ContentColumn,
+    ConversationColumn,
+    Given,
+    InputOption,
+    MessagesColumn,
+    MessagesPath,
+    PromptColumn,
+    Read,
+    ResponseColumn,
+    RoleColumn,
+    Roles,
+    columns_of,
+    look,
+    one_of,
+    open_rows,
+)
+from demeanor.errors import DemeanorError, InputFileError, nearest
 
 if TYPE_CHECKING:
     from demeanor.conversation import Conversation
+    from demeanor.data.inputs import Input
     from demeanor.data.to_label import Question
     from demeanor.vectors import TraitEntry, VectorSet
 
@@ -36,11 +54,10 @@ class Candidate:
 
 def sample(
     traits: Annotated[list[str], typer.Option("--trait", "-t", help="The trait that will be labelled. May be repeated.")],
-    input_file: Annotated[
-        Path | None, typer.Option("--input", "-i", help="Unlabelled replies: rows as for `score`; they are scored first.")
-    ] = None,
+    source: Given = None,
+    input_file: InputOption = None,
     decisions: Annotated[
-        Path | None, typer.Option("--from", help="Instead of --input: decisions that `monitor --output` wrote; no model is loaded.")
+        Path | None, typer.Option("--from", help="Instead of an input: decisions that `monitor --output` wrote; no model is loaded.")
     ] = None,
     action: Annotated[
         str | None, typer.Option("--action", help=f"With --from: which replies, by what was done. Default: {ANSWERED}.")
@@ -57,6 +74,15 @@ def sample(
     vectors: Vectors = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    messages_column: MessagesColumn = None,
+    prompt_column: PromptColumn = None,
+    response_column: ResponseColumn = None,
+    messages_path: MessagesPath = None,
+    conversation_column: ConversationColumn = None,
+    role_column: RoleColumn = None,
+    content_column: ContentColumn = None,
+    read: Read = None,
+    role: Roles = None,
 ) -> None:
     """Choose which replies to label next, and write them to a CSV sheet for a spreadsheet.
 
@@ -64,22 +90,28 @@ def sample(
     the sheet, so that they do not sway the labels. Each row shows the conversation and asks one question; a page of guidance is
     written beside the sheet. Fill in 'label' (safe, unsafe or unsure) and hand the sheet to `demeanor adapt --input`.
 
-    Example: demeanor sample --trait crisis_recognition --input replies.jsonl --n 50
+    Example: demeanor sample --trait crisis_recognition replies.jsonl --n 50
     Example: demeanor sample -t crisis_recognition --from decisions.jsonl --action flag,substitute --allowed 0.2
     """
     from demeanor.data.to_label import ToLabel, guide_path, refuse_taken, write_guide, write_sheet
 
     refuse_taken(output)
-    if (input_file is None) == (decisions is None):
-        raise InputFileError("give --input with unlabelled replies, or --from with decisions of the monitor; one of them")
+    spec = one_of(source, input_file)
+    if (spec is None) == (decisions is None):
+        raise InputFileError("name a file of unlabelled replies, or give --from with decisions of the monitor; one of them")
     if decisions is None and (action is not None or allowed is not None):
         raise InputFileError("--action and --allowed belong to --from: they go by what the monitor did about a reply")
     names = list(dict.fromkeys(traits))
     if decisions is not None:
         entries, chosen, rows, left = _from_decisions(decisions, names, _actions(action), allowed, n, seed, vectors)
     else:
-        assert input_file is not None
-        entries, chosen, rows, left = _from_replies(input_file, names, n, seed, vectors, device, dtype)
+        assert spec is not None
+        columns = columns_of(
+            messages_column, prompt_column, response_column, messages_path, conversation_column, role_column, content_column, read, role
+        )
+        given = open_rows(spec, columns, output)
+        look(given)
+        entries, chosen, rows, left = _from_replies(given, names, n, seed, vectors, device, dtype)
     questions = {name: _question(name, entries[name]) for name in names}
     on_sheet = [
         ToLabel(one.name, one.conversation, one.group, questions[name])
@@ -113,28 +145,28 @@ def _actions(given: str | None) -> list[str]:
 
 
 def _from_replies(
-    source: Path, traits: list[str], n: int, seed: int, vectors: Path | None, device: str, dtype: str
+    given: Input, traits: list[str], n: int, seed: int, vectors: Path | None, device: str, dtype: str
 ) -> tuple[VectorSet, list[Candidate], int, list[str]]:
     """The set, replies of a file that is scored now, how many rows it has, and what is wrong with those that could not be."""
-    from demeanor.data.sheets import conversation_of, every_row, own_group
+    from demeanor.data.sheets import own_group
 
-    readable, left = [], {}
-    for row in every_row(source):
+    readable, left, rows = [], [], 0
+    for row, found in given.read():
+        rows += 1
         try:
-            if row.error is not None:
-                raise InputFileError(row.error)
-            readable.append((row, conversation_of(source, row)))
-        except InputFileError as error:
-            left[row.number] = str(error).removeprefix(f"{source}: ")
-    rows = len(readable) + len(left)
+            if isinstance(found, str):
+                left.append(found)
+            else:
+                readable.append((row, found.to_score()))
+        except DemeanorError as error:
+            left.append(f"{row.where}: {error}")
     if not rows:
-        raise InputFileError(f"{source} holds no rows")
+        raise InputFileError(f"{given.spec} holds no rows")
     if not readable:
-        raise InputFileError(f"no row of {source} can be read, the first: {next(iter(left.values()))}")
+        raise InputFileError(f"no row of {given.spec} can be read, the first: {left[0]}")
     scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
     for trait in traits:
         scorer.vectors[trait]  # said before anything is scored
-    from demeanor.data.spreadsheets import place
     from demeanor.scoring import Reading
 
     candidates = []
@@ -148,15 +180,15 @@ def _from_replies(
                 candidates.append(Candidate(row.name, conversation, own_group(row.record), z))
             else:
                 why = "no user message to read" if isinstance(result, Reading) else result.error
-                left[row.number] = f"{place(row)}: {why}"
+                left.append(f"{row.where}: {why}")
             step(1)
     if not candidates:
-        raise InputFileError(f"no row of {source} could be scored, the first: {left[min(left)]}")
+        raise InputFileError(f"no row of {given.spec} could be scored, the first: {left[0]}")
     chosen = _spread(candidates, [scorer.vectors[trait] for trait in traits], traits, n, seed)
     if len(chosen) < min(n, len(candidates)):
         few = len(candidates) - len(chosen)
         console.note(f"fewer than the {n} that were asked for: the other {few} are nearly the same as one of these")
-    return scorer.vectors, chosen, rows, [left[number] for number in sorted(left)]
+    return scorer.vectors, chosen, rows, left
 
 
 def _from_decisions(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,22 +13,45 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
+from demeanor.cli.inputs import (
+    ROWS,
+    ContentColumn,
+    ConversationColumn,
+    MessagesColumn,
+    MessagesPath,
+    PromptColumn,
+    Read,
+    ResponseColumn,
+    RoleColumn,
+    Roles,
+    columns_of,
+    look,
+    open_rows,
+    rows_to,
+)
 from demeanor.errors import ConversationError, InputFileError
 
 if TYPE_CHECKING:
+    from demeanor.conversation import ConversationLike
+    from demeanor.data.forms import Found
+    from demeanor.data.inputs import Input
     from demeanor.data.rows import Row
     from demeanor.scoring import Scorer
 
 
 def score(
     text: Annotated[
-        str | None, typer.Argument(help="'User: ...\\nAssistant: ...', or a reply on its own. Default: standard input.")
+        str | None,
+        typer.Argument(
+            help="'User: ...\\nAssistant: ...', or a reply on its own; or a file of rows, as --input takes. Default: a text on standard "
+            "input.",
+            metavar="[TEXT or FILE]",
+        ),
     ] = None,
-    input_file: Annotated[
-        Path | None, typer.Option("--input", "-i", help="JSON lines (.gz too): 'messages', or 'prompt' and 'response', or 'text'.")
-    ] = None,
+    input_file: Annotated[str | None, typer.Option("--input", "-i", help=f"{ROWS} See docs/inputs.md.")] = None,
     output_file: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where the rows go, each whole, with 'demeanor' added.")
+        Path | None,
+        typer.Option("--output", "-o", help="Where the rows go, each whole, with 'demeanor' added. Default: standard output."),
     ] = None,
     vectors: Vectors = None,
     model: OwnModel = None,
@@ -38,24 +62,39 @@ def score(
     reasoning_hidden: Annotated[
         bool, typer.Option("--reasoning-hidden", help="Users never see reasoning in replies (<think>...</think>): leave it unread.")
     ] = False,
+    messages_column: MessagesColumn = None,
+    prompt_column: PromptColumn = None,
+    response_column: ResponseColumn = None,
+    messages_path: MessagesPath = None,
+    conversation_column: ConversationColumn = None,
+    role_column: RoleColumn = None,
+    content_column: ContentColumn = None,
+    read: Read = None,
+    role: Roles = None,
 ) -> None:
     r"""Score the last reply of a conversation on every trait.
 
     centred: above 0 is more of the trait. z: the same in units of the usual spread. P(high): calibrated chance of the
     high pole. A line that cannot be scored comes back with its error, and the command then exits with 3.
 
-    Example: demeanor score $'User: I am struggling.\nAssistant: Cheer up!'
+    Examples: demeanor score conversations.csv --output scored.jsonl
+    demeanor score $'User: I am struggling.\nAssistant: Cheer up!'
     """
-    if (input_file is None) != (output_file is None):
-        raise InputFileError("--input and --output go together; give both, or a text")
-    if input_file is not None and output_file is not None:
-        if text is not None:
-            raise InputFileError("give either a text or --input, not both")
-        total = console.count_rows(input_file, output_file)
+    if input_file is not None and text is not None:
+        raise InputFileError("give either a text or --input, not both")
+    spec = input_file if input_file is not None or text is None or not _names_rows(text) else text
+    if spec is not None:
+        columns = columns_of(
+            messages_column, prompt_column, response_column, messages_path, conversation_column, role_column, content_column, read, role
+        )
+        rows = open_rows(spec, columns, output_file)
+        total = look(rows).rows
         scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
         scorer.reasoning_hidden = reasoning_hidden
-        _score_file(input_file, output_file, total, scorer)
+        _score_rows(rows, output_file, total, scorer)
         return
+    if output_file is not None:
+        raise InputFileError("--output is for rows; give them with --input, or leave it out to see a text's scores")
     given = text.replace("\\n", "\n") if text is not None else _standard_input()
     from demeanor.conversation import as_conversation
 
@@ -92,36 +131,52 @@ def _standard_input() -> str:
         raise ConversationError(f"standard input is not UTF-8 text (byte {error.start})") from error
 
 
-def _score_file(source: Path, target: Path, total: int, scorer: Scorer) -> None:
-    """Score every row of `source` into `target`, in order; a bad row keeps its place with its error."""
-    from demeanor.data.rows import read_rows, to_line, writing
+def _names_rows(text: str) -> bool:
+    """Whether a text is no conversation but says where rows are."""
+    from demeanor.data.sources import names_rows
+
+    return text == "-" or names_rows(text)
+
+
+def _score_rows(given: Input, target: Path | None, total: int, scorer: Scorer) -> None:
+    """Score every row, in order; a bad row keeps its place with its error."""
+    from demeanor.data.rows import to_line
     from demeanor.scoring import NotScored
 
     done = failed = 0
-    with console.stages() as stage, writing(target) as file:
+    where = "standard output" if target is None else str(target)
+    with console.stages() as stage, rows_to(target) as file:
         step = stage("scoring", total)
-        rows, to_score = _twice(read_rows(source))
-        for row, result in zip(rows, scorer.score_many(to_score), strict=True):
+        first, second = tee(_to_score(given))
+        for (row, _, error), result in zip(first, scorer.score_many(conversation for _, conversation, _ in second), strict=True):
             added = result.to_record()
             if isinstance(result, NotScored):
                 failed += 1
-                reason = row.error or f"line {row.number}: {result.error}"
+                reason = error or f"{row.where}: {result.error}"
                 added = {"error": reason}
                 if failed == 1:
                     console.note(f"first row not scored: {reason}")
             file.write(to_line({**row.record, "demeanor": added}))
             done += 1
             step(1)
-        console.check_count(source, total, done)
-    console.note(f"{total - failed} of {total} rows scored into {target}")
+        console.check_count(given.spec, total, done)
+    console.note(f"{total - failed} of {total} rows scored into {where}")
     if failed:
-        console.problem(f"{failed} of {total} rows could not be scored; each holds its 'error' in {target}")
+        console.problem(f"{failed} of {total} rows could not be scored; each holds its 'error' in {where}")
         raise typer.Exit(3)
 
 
-def _twice(rows: Iterator[Row]) -> tuple[Iterator[Row], Iterator[dict[str, object]]]:
-    """The rows, and what of each is to be scored; a row that could not be read has nothing to score, and says so."""
-    import itertools
+def _to_score(given: Input) -> Iterator[tuple[Row, ConversationLike, str | None]]:
+    """Each row with what of it is to be scored; one that cannot be has nothing to score, and says why."""
+    for row, found in given.read():
+        error, conversation = _scorable(row, found)
+        yield row, conversation, error
 
-    first, second = itertools.tee(rows)
-    return first, (row.record for row in second)
+
+def _scorable(row: Row, found: Found | str) -> tuple[str | None, ConversationLike]:
+    if isinstance(found, str):
+        return found, {}
+    try:
+        return None, found.to_score()
+    except ConversationError as error:
+        return f"{row.where}: {error}", {}

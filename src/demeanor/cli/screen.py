@@ -9,6 +9,23 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
+from demeanor.cli.inputs import (
+    ContentColumn,
+    ConversationColumn,
+    Given,
+    InputOption,
+    MessagesColumn,
+    MessagesPath,
+    PromptColumn,
+    Read,
+    ResponseColumn,
+    RoleColumn,
+    Roles,
+    columns_of,
+    note,
+    one_of,
+    open_rows,
+)
 from demeanor.errors import InputFileError
 
 if TYPE_CHECKING:
@@ -21,17 +38,20 @@ EVERY = 30.0  # seconds between lines of progress where there is no terminal to 
 
 
 def screen(
-    source: Annotated[
-        str,
-        typer.Option("--input", "-i", help="A .jsonl, .jsonl.gz, .csv or .parquet file, a folder of them, or a Hugging Face data set: "
-                                           "owner/name, owner/name:split, owner/name@config:split."),
-    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results: new, or a screening to go on with.")],
+    source: Given = None,
+    input_file: InputOption = None,
     vectors: Vectors = None,
     model: OwnModel = None,
-    messages_column: Annotated[str | None, typer.Option("--messages-column", help="Column of the conversation, if not 'messages'.")] = None,
-    prompt_column: Annotated[str | None, typer.Option("--prompt-column", help="Column of the prompt, if not 'prompt'.")] = None,
-    response_column: Annotated[str | None, typer.Option("--response-column", help="Column of the reply, if not 'response'.")] = None,
+    messages_column: MessagesColumn = None,
+    prompt_column: PromptColumn = None,
+    response_column: ResponseColumn = None,
+    messages_path: MessagesPath = None,
+    conversation_column: ConversationColumn = None,
+    role_column: RoleColumn = None,
+    content_column: ContentColumn = None,
+    read: Read = None,
+    role: Roles = None,
     baseline: Annotated[
         Literal["mean", "generate"],
         typer.Option("--baseline", help="What replies are compared with: the neutral mean, or the model's own answer to each prompt."),
@@ -64,17 +84,24 @@ def screen(
     is done twice, and the result is the same to the byte. Rows that cannot be scored hold their error; the command then
     exits with 3.
 
-    Example: demeanor screen --input train.jsonl --output screened
+    Example: demeanor screen train.jsonl --output screened
     """
     if engine != "ray" and (actors is not None or ray_address is not None):
         raise InputFileError("--actors and --ray-address need --engine ray")
-    from demeanor.data.columns import Columns
-    from demeanor.data.sources import open_source
+    from demeanor.data.inputs import FEW
     from demeanor.screening.shards import refuse_foreign
 
-    columns = Columns(prompt=prompt_column, response=response_column, messages=messages_column)
+    spec = one_of(source, input_file)
+    if spec is None:
+        raise InputFileError("there is no input; name a file, a folder or a data set: demeanor screen data.csv --output screened")
+    columns = columns_of(
+        messages_column, prompt_column, response_column, messages_path, conversation_column, role_column, content_column, read, role
+    )
     refuse_foreign(output)
-    open_source(source, columns)
+    rows = open_rows(spec, columns)
+    looked = rows.look(FEW)
+    if spec == "-":
+        spec = str(rows.source.files[0])  # type: ignore[attr-defined]
     from demeanor.screening import LocalEngine, Options
     from demeanor.screening import screen as run
 
@@ -87,11 +114,12 @@ def screen(
     else:
         runner = LocalEngine(lambda: console.load_scorer(chosen, model, device, dtype, allow_other_model))
     with console.stages() as stage:
-        made = run(source, output, chosen, runner, options, stage)
+        made = run(spec, output, chosen, runner, options, stage)
     from demeanor.reports.screening import write_report
 
     write_report(made, chosen, output / "report.html")
     _print(made, output)
+    note(looked)
     if engine == "ray":  # the actors have no terminal
         console.warn_of_model(made.summary["warnings"])
     if made.failed:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,9 +22,11 @@ from demeanor.comparison.gate import GateCondition, Judged, check_trait, judge
 from demeanor.comparison.matching import Match, matched
 from demeanor.comparison.results import Comparison
 from demeanor.comparison.versions import answer, safe_poles, score_versions
+from demeanor.data.columns import Columns
 from demeanor.data.prompts import Prompt, bundled_prompts, prompt_groups, read_prompts
 from demeanor.data.replies import Reply, read_replies
 from demeanor.data.rows import to_line, writing
+from demeanor.data.sources import SUFFIXES
 from demeanor.errors import DemeanorError, InputFileError, OutputError
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class Version:
     """The system prompt of a model."""
 
 
-REPLIES = (".jsonl", ".jsonl.gz", ".json", ".csv")
+REPLIES = (*SUFFIXES,)
 
 
 def version(source: str, system: str | None = None) -> Version:
@@ -90,6 +92,8 @@ class Experiment:
     """Folder for what models wrote."""
     always: bool = False
     """Whether every trait counts on every prompt, also where nothing in the user's messages calls for it."""
+    columns: Columns = field(default_factory=Columns)
+    """How rows of replies are read."""
 
     def __post_init__(self) -> None:
         """Names are made distinct, and what cannot be compared is refused."""
@@ -174,7 +178,7 @@ def run(experiment: Experiment, loading: Loading = Loading(), shown: Shown = Sho
         DemeanorError: as loading, answering and reading do.
     """
     versions, models = experiment.versions, experiment.models
-    replies = {v.name: read_replies(Path(v.source)) for v in versions if v.is_file}
+    replies = {v.name: read_replies(Path(v.source), experiment.columns) for v in versions if v.is_file}
     saved = {} if experiment.save_replies is None else _places(experiment.save_replies, models)
     if not models:
         matched(replies, experiment.match)

@@ -39,10 +39,10 @@ class CountedLines:
         return line.decode("utf-8-sig" if self.number == 1 else "utf-8")
 
 
-def csv_header(path: Path, lines: CountedLines) -> list[str]:
+def csv_header(path: Path, lines: CountedLines, separator: str = ",") -> list[str]:
     """The names of the columns. Raises InputFileError where they cannot be read, or two are the same."""
     try:
-        header = next(csv.reader(lines, strict=True), [])
+        header = next(csv.reader(lines, strict=True, delimiter=separator), [])
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputFileError(f"{path}: its header cannot be read: {error}") from error
     if len(set(header)) != len(header):

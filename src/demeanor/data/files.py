@@ -33,7 +33,8 @@ def reading(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise InputFileError(f"{path}: no such file") from None
     except OSError as error:
-        raise InputFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+        reason = next(iter(str(error.strerror or error).splitlines()), "for no reason that is given")
+        raise InputFileError(f"{path}: cannot be read: {reason}") from error
 
 
 def checksums(files: list[Path], root: Path) -> list[dict[str, Any]]:

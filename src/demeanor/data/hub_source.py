@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from demeanor.data.columns import Columns
+from demeanor.data.rows import Row
 from demeanor.data.surveys import Block, Cut, See, Survey, arrow_block, show_rows
+from demeanor.data.tables import from_table, jsonable
 from demeanor.errors import InputFileError, MissingExtraError
 
 
@@ -25,6 +28,8 @@ class HubSource:
         name, _, split = spec.partition(":")
         name, _, config = name.partition("@")
         self.spec, self.columns = spec, columns
+        self.told: dict[str, None] = {}
+        """What a person should know of how it was read."""
         try:
             self.data = datasets.load_dataset(name, config or None, split=split or "train").with_format("arrow")
         except (OSError, ValueError, RuntimeError) as error:
@@ -50,6 +55,12 @@ class HubSource:
         if see is not None:
             show_rows(self, cuts, schema, see)
         return Survey(self.check(), rows, schema, cuts)
+
+    def rows(self) -> Iterator[Row]:
+        """All rows."""
+        for first in range(0, len(self.data), 1024):
+            for i, record in enumerate(from_table(self.data[first : first + 1024]), first + 1):
+                yield Row(i, jsonable(record), one="row")
 
     def read(self, cut: Cut, schema: pa.Schema) -> Block:
         """The rows of one shard."""

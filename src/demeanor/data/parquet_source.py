@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 
 from demeanor.data.columns import Columns
 from demeanor.data.files import checksums, reading
+from demeanor.data.rows import Row
 from demeanor.data.surveys import CHANGED, Block, Cut, Place, See, Survey, arrow_block, show_rows
-from demeanor.data.tables import without_views
+from demeanor.data.tables import from_table, jsonable, without_views
+from demeanor.data.utterances import utterances_in
 from demeanor.errors import InputFileError
 
 
@@ -27,11 +29,19 @@ def _reading(path: Path) -> Iterator[None]:
             raise InputFileError(f"{path}: not a whole Parquet file ({reason})") from error
 
 
+def are_utterances(path: Path, columns: Columns) -> bool:
+    """Whether the rows of a file are one utterance each. Raises InputFileError."""
+    with _reading(path), pq.ParquetFile(path) as file:
+        return utterances_in(file.schema_arrow.names, columns) is not None
+
+
 class ParquetSource:
     """Parquet files, read by row group. A place is [file, row group, row in the group]."""
 
     def __init__(self, files: list[Path], root: Path, columns: Columns) -> None:
         self.files, self.root, self.columns = files, root, columns
+        self.told: dict[str, None] = {}
+        """What a person should know of how it was read."""
         self._here: tuple[int, Iterator[pa.Table]] | None = None
         self._rest: pa.Table | None = None
 
@@ -70,6 +80,12 @@ class ParquetSource:
         if see is not None:
             show_rows(self, cuts, schema, see)
         return Survey(self.check(), rows, schema, cuts)
+
+    def rows(self) -> Iterator[Row]:
+        """All rows."""
+        records = (record for table in self._tables([0, 0, 0]) for record in from_table(table))
+        for number, record in enumerate(records, 1):
+            yield Row(number, jsonable(record), one="row")
 
     def read(self, cut: Cut, schema: pa.Schema) -> Block:
         """The rows of one shard."""

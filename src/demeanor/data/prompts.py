@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from demeanor.conversation import Message, from_messages
-from demeanor.data.rows import read_rows, sound
-from demeanor.data.sheets import rows_of
+from demeanor.data.fields import PROMPTS, given, plain, unpacked
+from demeanor.data.inputs import open_input
+from demeanor.data.rows import Row, sound
 from demeanor.data.yaml_files import read_yaml
 from demeanor.errors import DemeanorError, InputFileError
 from demeanor.keys import folded
@@ -24,32 +25,44 @@ def bundled_prompts() -> dict[str, Prompt]:
 
 
 def read_prompts(path: Path) -> dict[str, Prompt]:
-    """The prompts of a JSON-lines file by id, else by line: each row has `prompt` (text or messages) or `messages`.
+    """The prompts of a file by id, else by line: each row has `prompt` (text or messages, or under another usual name) or `messages`.
 
     Raises InputFileError at the first row that is none, and for an empty file.
     """
     found: dict[str, Prompt] = {}
-    for row in sound(path, read_rows(path)):
-        given = row.record.get("messages") or row.record.get("prompt")
-        if isinstance(given, str):
-            given = [{"role": "user", "content": given}]
+    for row in _rows(path):
         try:
-            messages = from_messages(given if isinstance(given, list) else []).messages
+            messages = from_messages(asked_in(row.record)).messages
         except DemeanorError:
-            raise InputFileError(f"{path}: line {row.number} has no 'prompt' that can be read; give text, or a list of messages") from None
+            raise InputFileError(f"{path}: {row.where} has no 'prompt' that can be read; give text, or a list of messages") from None
         if messages[-1].role != "user" or not messages[-1].content.strip():
-            raise InputFileError(f"{path}: line {row.number} does not end with something that the user says")
+            raise InputFileError(f"{path}: {row.where} does not end with something that the user says")
         if row.name in found:
-            raise InputFileError(f"{path}: line {row.number} repeats the id {row.name!r}; give each prompt its own")
+            raise InputFileError(f"{path}: {row.where} repeats the id {row.name!r}; give each prompt its own")
         found[row.name] = messages
     if not found:
         raise InputFileError(f"{path} holds no prompts; give one JSON object a line, with 'prompt'")
     return found
 
 
+def _rows(path: Path) -> Iterator[Row]:
+    return sound(path, open_input(path).rows())
+
+
+def asked_in(record: Mapping[str, Any]) -> list[Any]:
+    """What a row asks, as messages; empty where there is nothing."""
+    asked = given(record, "messages") or record.get("prompt")
+    if asked is None:
+        asked = next((record[name] for name in record if plain(name) in PROMPTS and record[name]), None)
+    asked = unpacked(asked) if isinstance(asked, str) and asked.lstrip()[:2] == "[{" else asked
+    if isinstance(asked, str):
+        return [{"role": "user", "content": asked}] if asked else []
+    return asked if isinstance(asked, list) else []
+
+
 def prompt_groups(path: Path) -> dict[str, str]:
     """The groups of related prompts in a file that `read_prompts` reads, by id; prompts without a `group` are not in it."""
-    groups = [(row.name, group_in(row.record)) for row in read_rows(path)]
+    groups = [(row.name, group_in(row.record)) for row in open_input(path).rows()]
     return {name: group for name, group in groups if group is not None}
 
 
@@ -65,12 +78,11 @@ def prompts_of(path: Path) -> list[Prompt]:
     Raises InputFileError at the first row that is none, and for an empty file; ConversationError for messages that are none.
     """
     found = []
-    for row in rows_of(path):
-        prompt = row.record.get("prompt", row.record.get("messages"))
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        if not isinstance(messages, list) or not messages:
-            raise InputFileError(f"{path}: line {row.number} has no 'prompt' (text, or a list of messages)")
-        found.append(from_messages(messages).messages)
+    for row in _rows(path):
+        asked = asked_in(row.record)
+        if not asked:
+            raise InputFileError(f"{path}: {row.where} has no 'prompt' (text, or a list of messages)")
+        found.append(from_messages(asked).messages)
     if not found:
         raise InputFileError(f"{path} holds no prompts")
     return found

@@ -1,6 +1,6 @@
 """Files of replies that versions of a chatbot gave.
 
-A row is a record as `score` takes it (`messages`, or `prompt` and `response`), with or without an `id`; several rows with
+A row is a record as `score` takes it, with or without an `id`; several rows with
 one id or prompt are samples. The prompt is all that was said before the reply, without system messages: these belong
 to the version, not to what it is asked. A `group` says which prompts are related, such as paraphrases of one.
 """
@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from demeanor.conversation import Conversation, Message, from_record
+from demeanor.conversation import Conversation, Message
+from demeanor.data.columns import Columns
+from demeanor.data.inputs import open_input
 from demeanor.data.prompts import Prompt, group_in
-from demeanor.data.rows import Row, read_rows
+from demeanor.data.rows import Row
 from demeanor.errors import DemeanorError, InputFileError
 
 
@@ -48,12 +50,13 @@ class Reply:
         return record | {"messages": self.conversation.to_record()}
 
 
-def read_replies(path: Path) -> list[Reply]:
-    """The replies of a JSON-lines file (.gz too); a row that cannot be read keeps its place with its error.
+def read_replies(path: Path, columns: Columns | None = None) -> list[Reply]:
+    """The replies of a file of any form that is read; a row that cannot be read keeps its place with its error.
 
     Raises InputFileError for a file that is missing, empty, or has no row that can be read.
     """
-    found = [_reply(row) for row in read_rows(path)]
+    columns = columns or Columns()
+    found = [_reply(row, columns) for row in open_input(path, columns).rows()]
     if not found:
         raise InputFileError(f"{path} holds no rows; give one JSON object a line, with 'prompt' and 'response'")
     if all(reply.error for reply in found):
@@ -61,15 +64,15 @@ def read_replies(path: Path) -> list[Reply]:
     return found
 
 
-def _reply(row: Row) -> Reply:
+def _reply(row: Row, columns: Columns) -> Reply:
     if row.error is not None:
         return Reply((), "", error=row.error)
     name = row.record.get("id")
     name, group = None if name is None else str(name), group_in(row.record)
     try:
-        conversation = from_record(row.record)
+        conversation = columns.conversation(row.record)
         end = conversation.last("assistant")
     except DemeanorError as error:
-        return Reply((), "", name, error=f"line {row.number}: {error}", group=group)
+        return Reply((), "", name, error=f"{row.where}: {error}", group=group)
     prompt = tuple(m for m in conversation.messages[:end] if m.role != "system")
     return Reply(prompt, conversation.messages[end].content, name, group=group)

@@ -23,6 +23,13 @@ class Row:
     number: int
     record: dict[str, Any]
     error: str | None = None
+    one: str = "line"
+    """What it is: a line, or where a file has no lines that count, a row or a conversation."""
+
+    @property
+    def where(self) -> str:
+        """Its place, in words."""
+        return f"{self.one} {self.number}"
 
     @property
     def name(self) -> str:
@@ -64,21 +71,42 @@ def sound(path: Path, rows: Iterable[Row]) -> Iterator[Row]:
         yield row
 
 
-def parse_line(number: int, line: str) -> Row:
-    """One line as its object, or with what is wrong with it.
+def line_rows(lines: Iterator[str], one: str = "line") -> Iterator[Row]:
+    """The rows of lines of JSON, whatever is wrong with some of them; `lines` counts itself (`csv_rows.Lines`)."""
+    while True:
+        try:
+            line = next(lines)
+        except StopIteration:
+            return
+        except UnicodeDecodeError as error:
+            number = lines.number  # type: ignore[attr-defined]
+            yield Row(number, {}, f"{one} {number} is not UTF-8 text: {error.reason}; save the file as UTF-8", one)
+            continue
+        if line.strip():
+            yield parse_line(lines.number, line, one)  # type: ignore[attr-defined]
+
+
+def parsed(text: str) -> Any:
+    """JSON as it is read here.
 
     NaN and infinity, which JSON does not have and exports write all the same, are null; a number that is too large for a float,
     or too long to be read, is its text. So no row is lost for a field that nobody reads.
     """
+    return json.loads(text, parse_float=_float, parse_int=_int, parse_constant=lambda _: None)
+
+
+def parse_line(number: int, line: str, one: str = "line") -> Row:
+    """One line as its object, or with what is wrong with it."""
+    where = f"{one} {number}"
     try:
-        record = json.loads(line, parse_float=_float, parse_int=_int, parse_constant=lambda _: None)
+        record = parsed(line)
     except json.JSONDecodeError as error:
-        return Row(number, {}, f"line {number} is not JSON: {error.msg} at column {error.colno}")
+        return Row(number, {}, f"{where} is not JSON: {error.msg} at column {error.colno}", one)
     except (ValueError, RecursionError) as error:  # a thousand nested brackets
-        return Row(number, {}, f"line {number} cannot be read: {error}")
+        return Row(number, {}, f"{where} cannot be read: {error}", one)
     if not isinstance(record, dict):
-        return Row(number, {}, f"line {number} is not a JSON object")
-    return Row(number, record)
+        return Row(number, {}, f"{where} is not a JSON object", one)
+    return Row(number, record, one=one)
 
 
 def _float(text: str) -> float | str:

@@ -1,20 +1,22 @@
-"""The source that a path or a name stands for: JSON lines (.gz too), CSV, Parquet, a folder of one of these, a Hugging Face data set."""
+"""The source that a path or a name stands for: JSON, CSV (.gz too), Parquet, a folder of one of these, a Hugging Face data set."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from demeanor.data.as_lines import refuse_foreign_file
 from demeanor.data.columns import Columns
 from demeanor.data.hub_source import HubSource
-from demeanor.data.parquet_source import ParquetSource
+from demeanor.data.parquet_source import ParquetSource, are_utterances
 from demeanor.data.rows import refuse_pipe
 from demeanor.data.surveys import Source
 from demeanor.data.text_source import TextSource
 from demeanor.errors import InputFileError
 
-SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".jsonl.gz": "jsonl", ".ndjson.gz": "jsonl", ".csv": "csv", ".csv.gz": "csv",
-            ".parquet": "parquet"}  # fmt: skip
+_TEXT = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv"}
+SUFFIXES = _TEXT | {f"{suffix}.gz": kind for suffix, kind in _TEXT.items()} | {".parquet": "parquet"}
+_OPEN = (".txt", ".txt.gz", ".log", ".data", "")  # names that say nothing of what a file holds
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?(:\S+)?")
 
 
@@ -31,12 +33,23 @@ def open_source(spec: str, columns: Columns | None = None) -> Source:
     if not files:
         raise InputFileError(f"{path}: the folder holds no .jsonl, .csv or .parquet file")
     kinds = {_suffix(p) for p in files}
-    if "" in kinds:
+    if "" in kinds and path.suffix.lower() not in _OPEN:
+        refuse_foreign_file(path)
         raise InputFileError(f"{path}: cannot tell what it holds; name it .jsonl, .jsonl.gz, .csv or .parquet")
     if len(kinds) > 1:
         raise InputFileError(f"{path}: the folder holds {' and '.join(sorted(kinds))} files; screen one kind at a time")
     root = path if path.is_dir() else path.parent
-    return ParquetSource(files, root, columns) if kinds == {"parquet"} else TextSource(files, root, columns, kinds == {"csv"})
+    if kinds == {"parquet"} and not are_utterances(files[0], columns):
+        return ParquetSource(files, root, columns)
+    return TextSource(files, root, columns, next(iter(kinds)))
+
+
+def names_rows(text: str) -> bool:
+    """Whether a text says where rows are: it is a file that is there, or one word that is named like one."""
+    try:
+        return Path(text).is_file() or (len(text.split()) == 1 and bool(_suffix(Path(text))))
+    except (OSError, ValueError):  # too long for a name, or none
+        return False
 
 
 def _suffix(path: Path) -> str:

@@ -62,7 +62,7 @@ def table_rows(path: Path, known: Collection[str]) -> Iterator[SheetRow]:
         cells = {name: value for name, value in row.record.items() if isinstance(name, str) and name}
         error = row.error if row.error is None or at == row.number else f"row {at}: {row.error}"
         if error is not None or any(value.strip() for value in cells.values()):
-            yield SheetRow(row.number, cells, error, at)
+            yield SheetRow(row.number, cells, error, at=at)
 
 
 def table_text(path: Path) -> str:

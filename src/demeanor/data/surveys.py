@@ -8,7 +8,7 @@ a shard. CSV fields stay text; Parquet and hub columns keep their Arrow types. R
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -61,6 +61,12 @@ class Block:
 class Source(Protocol):
     """What rows are read from."""
 
+    told: dict[str, None]
+    """What a person should know of how it was read, such as its encoding; complete when it has been read."""
+
+    def rows(self) -> Iterator[Row]:
+        """All rows, numbered from 1: a text file's lines, else its rows."""
+
     def check(self) -> list[dict[str, Any]]:
         """The files as they are now: name, bytes and sha256."""
 
@@ -84,4 +90,4 @@ def show_rows(source: Source, cuts: list[Cut], schema: pa.Schema, see: See) -> N
 def arrow_block(table: pa.Table, first: int, columns: Columns) -> Block:
     """A shard of Arrow rows, of which only the conversation's columns are parsed."""
     records = from_table(table.select(columns.wanted(table.schema.names)))
-    return Block([Row(first + i + 1, record) for i, record in enumerate(records)], table, parsed_whole=False)
+    return Block([Row(first + i + 1, record, one="row") for i, record in enumerate(records)], table, parsed_whole=False)

@@ -9,6 +9,7 @@ does not have is null, as columns cannot tell the two apart.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -130,6 +131,17 @@ def to_json(value: Any) -> str:
     """JSON text that any file can hold."""
     text = json.dumps(value, ensure_ascii=False)
     return text if encodes(text) else json.dumps(value)
+
+
+def jsonable(value: Any) -> Any:
+    """A value of a table as JSON can hold it: what has no place in it is text, and a NaN is null."""
+    if isinstance(value, dict):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [jsonable(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def _type(kind: Kind) -> pa.DataType:

@@ -1,4 +1,4 @@
-"""Rows of JSON lines or CSV, plain or gzipped, shard by shard."""
+"""Rows of files of text, plain or gzipped, shard by shard."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from demeanor.data.as_lines import AsLines, as_lines
 from demeanor.data.columns import Columns
 from demeanor.data.csv_rows import CountedLines, csv_header, csv_rows
-from demeanor.data.files import checksums, open_bytes, reading
-from demeanor.data.rows import Row, parse_line
+from demeanor.data.files import checksums, reading
+from demeanor.data.rows import Row, line_rows
 from demeanor.data.surveys import Block, Cut, Place, See, Survey
 from demeanor.data.tables import Kind, as_table, encodes, field_of, kind_of, merge
 from demeanor.errors import InputFileError
@@ -21,11 +22,13 @@ MOST_COLUMNS = 1000
 
 
 class TextSource:
-    """JSON lines or CSV, plain or gzipped. A place is [file, byte, line]; in a .gz the byte is that of the text."""
+    """JSON lines or CSV, plain or gzipped, or what `as_lines` makes such. A place is [file, byte, line]; the byte is that of the lines."""
 
-    def __init__(self, files: list[Path], root: Path, columns: Columns, is_csv: bool) -> None:
-        self.files, self.root, self.columns, self.is_csv = files, root, columns, is_csv
-        self._open: tuple[int, IO[bytes]] | None = None
+    def __init__(self, files: list[Path], root: Path, columns: Columns, kind: str) -> None:
+        self.files, self.root, self.columns, self.kind = files, root, columns, kind
+        self.told: dict[str, None] = {}
+        """What a person should know of how the files were read, as far as they were."""
+        self._open: tuple[int, IO[bytes], AsLines] | None = None
         self._headers: dict[int, list[str]] = {}
 
     def check(self) -> list[dict[str, Any]]:
@@ -54,7 +57,7 @@ class TextSource:
             for name, value in row.record.items():
                 if not encodes(name):
                     raise InputFileError(f"{self.files[0]}: a row has the key {name!a}, which no file can hold; rename it")
-                kinds[name] = merge(kinds.get(name, "null"), "string" if self.is_csv else kind_of(value))
+                kinds[name] = merge(kinds.get(name, "null"), kind_of(value))
             if len(kinds) > MOST_COLUMNS:
                 where = self.files[0]
                 raise InputFileError(f"{where}: the rows have more than {MOST_COLUMNS} different keys; put the changing ones in one")
@@ -71,6 +74,12 @@ class TextSource:
         cuts[-1] = Cut(cuts[-1].first, rows - cuts[-1].first, cuts[-1].place)
         return Survey(self.check(), rows, pa.schema([field_of(name, kind) for name, kind in kinds.items()]), cuts)
 
+    def rows(self) -> Iterator[Row]:
+        """All rows."""
+        with closing(self):
+            for row, _ in self._rows([0, 0, 0]):
+                yield row
+
     def read(self, cut: Cut, schema: pa.Schema) -> Block:
         """The rows of one shard."""
         rows = [row for (row, _), _ in zip(self._rows(cut.place), range(cut.rows), strict=False)]
@@ -81,40 +90,30 @@ class TextSource:
         number, at, line = place
         while number < len(self.files):
             with reading(self.files[number]):
-                lines = CountedLines(self._file(number), at, line)
-                for row in self._csv_rows(lines, number) if self.is_csv else _json_rows(lines):
+                file, form = self._file(number)
+                lines = CountedLines(file, at, line)
+                for row in self._csv_rows(lines, number, form) if form.is_csv else line_rows(lines, form.one):
                     told = row.error and len(self.files) > 1
-                    named = Row(row.number, {}, f"{self.files[number].name}: {row.error}") if told else row
+                    named = Row(row.number, {}, f"{self.files[number].name}: {row.error}", row.one) if told else row
                     yield named, [number, lines.at, lines.number]
             number, at, line = number + 1, 0, 0
 
-    def _file(self, number: int) -> IO[bytes]:
+    def _file(self, number: int) -> tuple[IO[bytes], AsLines]:
         """The file, kept open: seeking onward in a .gz costs only what lies between."""
         if self._open is None or self._open[0] != number:
             self.close()
-            path = self.files[number]
-            self._open = number, open_bytes(path)
-        return self._open[1]
+            form = as_lines(self.files[number], self.kind, self.columns)
+            if form.told:
+                self.told.setdefault(form.told)
+            self._open = number, form.open(self.files[number]), form
+        return self._open[1:]
 
-    def _csv_rows(self, lines: CountedLines, number: int) -> Iterator[Row]:
+    def _csv_rows(self, lines: CountedLines, number: int, form: AsLines) -> Iterator[Row]:
         if number not in self._headers:
-            first = CountedLines(self._file(number))
-            self._headers[number] = csv_header(self.files[number], first)
+            first = CountedLines(lines.file)
+            self._headers[number] = csv_header(self.files[number], first, form.separator)
             if lines.number == 0:
                 lines.at, lines.number = first.at, first.number
         elif lines.number == 0:
-            csv_header(self.files[number], lines)
-        yield from csv_rows(lines, self._headers[number])
-
-
-def _json_rows(lines: CountedLines) -> Iterator[Row]:
-    while True:
-        try:
-            line = next(lines)
-        except StopIteration:
-            return
-        except UnicodeDecodeError as error:
-            yield Row(lines.number, {}, f"line {lines.number} is not UTF-8 text: {error.reason}")
-            continue
-        if line.strip():
-            yield parse_line(lines.number, line)
+            csv_header(self.files[number], lines, form.separator)
+        yield from csv_rows(lines, self._headers[number], form.separator)

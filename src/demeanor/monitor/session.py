@@ -216,17 +216,17 @@ class Session:
         """Put a message into the conversation that is not to be judged."""
         self._history.add(message)
 
-    def check(self, reply: str) -> Decision:
+    def check(self, reply: str, unread: str | None = None) -> Decision:
         """Judge a reply from elsewhere, as a whole.
 
         The same reply once more, with nothing said since, is judged anew and takes the place of what was shown for it before. A
-        stream that nobody has finished is over.
+        stream that nobody has finished is over. `unread` says why a reply cannot be scored, where that is known: it answers an image.
         """
         _text(reply, "reply")
         self._leave()
         again = self._take_back(reply)
         found, ms = self._passes.read(self.messages, reply, Deadline(self.monitor.deadline), again)
-        decision = self._conclude(reply, found, "observed", ms)
+        decision = self._conclude(reply, found if unread is None else NotScored(unread), "observed", ms)
         self._history.file(reply, decision.text, _let_through(decision))
         return decision
 

@@ -50,10 +50,17 @@ class Transcript:
         }
 
 
-def judge_transcript(monitor: Monitor, name: str, conversation: Conversation, conversation_id: str | None = None) -> Transcript:
+def judge_transcript(
+    monitor: Monitor,
+    name: str,
+    conversation: Conversation,
+    conversation_id: str | None = None,
+    unread: Mapping[int, str] | None = None,
+) -> Transcript:
     """Judge every reply. The monitor must not enforce. Raises ConversationError where there is no reply.
 
-    The audit log holds the hash of `conversation_id`, where that is given, else of the name.
+    The audit log holds the hash of `conversation_id`, where that is given, else of the name. `unread` are replies, by their place among the
+    messages, that cannot be scored, with the cause: they answer what nobody can read.
     """
     if not any(m.role == "assistant" for m in conversation.messages):
         raise ConversationError("no assistant message in the conversation; add one with role 'assistant' to judge it")
@@ -65,7 +72,7 @@ def judge_transcript(monitor: Monitor, name: str, conversation: Conversation, co
             said = message.content if message.role == "user" else said
             session.add(message)
             continue
-        decision = session.check(message.content)
+        decision = session.check(message.content, (unread or {}).get(i))
         shows = decision.action != "allow" and session.reading is not None
         turns.append(Turn(i, said, message.content, decision, session.reading.tokens if shows and session.reading else None))
     return Transcript(name, tuple(turns))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -56,8 +56,7 @@ class Options:
 
     def pins(self, threads: int) -> dict[str, Any]:
         """What the manifest holds, by the names of the command's options."""
-        named = {f"{key}_column": value for key, value in asdict(self.columns).items()}
-        return {**named, "baseline": self.baseline, "format": self.output, "shard_rows": self.shard_rows, "threads": threads}
+        return {**self.columns.pins(), "baseline": self.baseline, "format": self.output, "shard_rows": self.shard_rows, "threads": threads}
 
 
 class Engine(Protocol):

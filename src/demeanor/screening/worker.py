@@ -16,7 +16,6 @@ Added to each row, for every trait T of the vector set (null where it was not sc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from demeanor.data.columns import Columns
 from demeanor.data.rows import to_line
 from demeanor.data.sources import open_source
 from demeanor.data.surveys import CHANGED, Block, Source
-from demeanor.data.tables import from_table
+from demeanor.data.tables import from_table, jsonable
 from demeanor.errors import DemeanorError, InputFileError
 from demeanor.measure.cuts import Condition
 from demeanor.progress import Progress
@@ -215,18 +214,8 @@ def _parquet(block: Block, added: list[dict[str, Any]], scorer: Scorer) -> bytes
 
 def _jsonl(block: Block, added: list[dict[str, Any]]) -> bytes:
     """The rows as lines. Where a Parquet value has no place in JSON it is text, and a NaN is null."""
-    whole = [row.record for row in block.rows] if block.parsed_whole else [_jsonable(record) for record in from_table(block.table)]
+    whole = [row.record for row in block.rows] if block.parsed_whole else [jsonable(record) for record in from_table(block.table)]
     return "".join(to_line({**record, **scores}) for record, scores in zip(whole, added, strict=True)).encode()
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _jsonable(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_jsonable(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 @contextmanager

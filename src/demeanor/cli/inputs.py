@@ -1,0 +1,104 @@
+"""The way in that the commands share: what names an input, how its rows are read, and what is said of it before a model is loaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from demeanor.cli import console
+from demeanor.errors import InputFileError
+
+if TYPE_CHECKING:
+    from demeanor.data.columns import Columns
+    from demeanor.data.inputs import Input, Looked
+
+ROWS = (
+    "A .jsonl, .json, .csv, .tsv (each also .gz) or .parquet file, a folder of them, a hub data set (owner/name, owner/name:split, "
+    "owner/name@config:split), or - for standard input."
+)
+Given = Annotated[str | None, typer.Argument(help=f"{ROWS} See docs/inputs.md.", metavar="INPUT")]
+InputOption = Annotated[str | None, typer.Option("--input", "-i", help="The same as the argument.")]
+MessagesColumn = Annotated[str | None, typer.Option("--messages-column", help="Column of the conversation, if not 'messages'.")]
+PromptColumn = Annotated[str | None, typer.Option("--prompt-column", help="Column of the prompt, if not 'prompt'.")]
+ResponseColumn = Annotated[str | None, typer.Option("--response-column", help="Column of the reply, if not 'response'.")]
+MessagesPath = Annotated[str | None, typer.Option("--messages-path", help="Where nested records hold the messages, e.g. request.messages.")]
+ConversationColumn = Annotated[
+    str | None, typer.Option("--conversation-column", help="Of rows that are one utterance each: which conversation it belongs to.")
+]
+RoleColumn = Annotated[str | None, typer.Option("--role-column", help="Of such rows: who speaks.")]
+ContentColumn = Annotated[str | None, typer.Option("--content-column", help="Of such rows: what is said.")]
+Read = Annotated[str | None, typer.Option("--read", help="Which of two replies in a row is read: chosen or rejected, a or b.")]
+Roles = Annotated[
+    list[str] | None, typer.Option("--role", help="Who a speaker is: NAME=user, NAME=assistant, NAME=system or NAME=tool; repeat it.")
+]
+
+
+def columns_of(
+    messages: str | None = None,
+    prompt: str | None = None,
+    response: str | None = None,
+    path: str | None = None,
+    conversation: str | None = None,
+    role: str | None = None,
+    content: str | None = None,
+    read: str | None = None,
+    roles: Sequence[str] | None = None,
+) -> Columns:
+    """What the options say of how rows are read. Raises InputFileError."""
+    from demeanor.data.columns import Columns
+    from demeanor.data.inputs import parse_roles
+
+    return Columns(prompt, response, messages, path, conversation, role, content, read, parse_roles(roles or ()))
+
+
+def one_of(argument: str | None, option: str | None) -> str | None:
+    """The input, as an argument or with --input. Raises InputFileError for both."""
+    if argument is not None and option is not None:
+        raise InputFileError("the input is given twice, as an argument and with --input; give it once")
+    return argument if argument is not None else option
+
+
+def open_rows(spec: str, columns: Columns, written: Path | None = None) -> Input:
+    """An input; refuses what cannot work before a model is loaded for it. Raises InputFileError."""
+    from demeanor.data.inputs import STANDARD_INPUT, open_input, spooled
+
+    if spec == STANDARD_INPUT:
+        if sys.stdin.isatty():
+            console.note("reading rows from the terminal; end with Ctrl-D")
+        given = open_input(spooled(), columns)
+        given.spec = "standard input"
+        return given
+    if written is not None and Path(spec).resolve() == written.resolve():
+        raise InputFileError(f"{written} is the input; name another file with --output")
+    return open_input(spec, columns)
+
+
+def look(given: Input) -> Looked:
+    """What an input holds; says how it is read. Raises InputFileError where no row can be read."""
+    looked = given.look()
+    note(looked)
+    return looked
+
+
+def note(looked: Looked) -> None:
+    """Lines that say how an input is read."""
+    for line in looked.summary:
+        console.note(line)
+
+
+@contextmanager
+def rows_to(target: Path | None) -> Iterator[IO[str]]:
+    """Where rows are written: a file that takes its name once it is whole, or standard output."""
+    from demeanor.data.rows import writing
+
+    if target is None:
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    with writing(target) as file:
+        yield file
