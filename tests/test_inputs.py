@@ -205,8 +205,10 @@ def test_screen_gives_the_same_numbers_whatever_the_form(command, loaded, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "name", ["CSV with semicolons, as Excel saves it in much of Europe", "ShareGPT", "export of ChatGPT", "one utterance a row"]
-)
+    "name",
+    ["CSV with semicolons, as Excel saves it in much of Europe", "ShareGPT", "export of ChatGPT", "one utterance a row",
+     "speakers that nobody knows", "two replies: chosen", "utterances in Parquet"],
+)  # fmt: skip
 def test_a_screening_of_any_form_goes_on_to_the_byte(command, loaded, tmp_path, name):
     form = BY_NAME[name]
     file_of(form, tmp_path)
@@ -217,6 +219,7 @@ def test_a_screening_of_any_form_goes_on_to_the_byte(command, loaded, tmp_path, 
     parts[-1].unlink()
     assert command(*arguments).returncode == 0
     assert [part.read_bytes() for part in parts] == before
+    assert "another" in command(*arguments, "--role", "Somebody=user").stderr
 
 
 @pytest.mark.parametrize("name", ["ShareGPT", "CSV with semicolons, as Excel saves it in much of Europe", "export of ChatGPT"])
