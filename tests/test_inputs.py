@@ -87,6 +87,7 @@ WRONG = [
     ("book.csv", b"\xd0\xcf\x11\xe0rest", [], "old Excel workbook"),
     ("talks.jsonl", b"\x1f\x8brest", [], "name it .jsonl.gz"),
     ("talks.jsonl", b"PAR1rest", [], "name it .parquet"),
+    ("talks.parquet", parquet([{"prompt": ASKED, "response": SAID}]).replace(b"response", b"re\xffponse"), [], "not a whole Parquet file"),
     ("talks.csv", sheet([["subject", "comment"], ["a", "b"]]), [], "name the columns with --messages-column, or --prompt-column and --response-column (its columns: subject, comment)"),
     ("talks.jsonl", lines({"mesages": said(A)}), [], "'mesages': did you mean messages?"),
     ("talks.csv", sheet([["prompt", "respons"], ["a", "b"]]), [], "'respons': did you mean response or"),
@@ -448,3 +449,11 @@ def test_what_is_meant_is_what_is_read(tmp_path_factory, talks, way, kind):
     found = read_whole(folder / name, Columns())
     assert found is not None
     assert [turns(f) for f in found[0]] == talks
+
+
+@pytest.mark.parametrize("break_", ["\n", "\r", "\x1e", "\u2028"])
+def test_a_line_break_in_a_name_makes_no_second_line(tmp_path, break_):
+    (tmp_path / "talks.jsonl").write_bytes(lines({f"con{break_}versation_id": "1", "role": "user", "content": ASKED}))
+    with pytest.raises(DemeanorError) as raised:
+        open_input(tmp_path / "talks.jsonl").look()
+    one_line(raised.value)
