@@ -88,6 +88,7 @@ WRONG = [
     ("book.csv", b"\xd0\xcf\x11\xe0rest", [], "old Excel workbook"),
     ("talks.jsonl", b"\x1f\x8brest", [], "name it .jsonl.gz"),
     ("talks.jsonl", b"PAR1rest", [], "name it .parquet"),
+    ("talks.parquet", parquet([{"prompt": ASKED, "response": SAID}]).replace(b"response", b"re\xffponse"), [], "not a whole Parquet file"),
     ("talks.csv", sheet([["subject", "comment"], ["a", "b"]]), [], "name the columns with --messages-column, or --prompt-column and --response-column (its columns: subject, comment)"),
     ("talks.jsonl", lines({"mesages": said(A)}), [], "'mesages': did you mean messages?"),
     ("talks.csv", sheet([["prompt", "respons"], ["a", "b"]]), [], "'respons': did you mean response or"),
@@ -206,8 +207,10 @@ def test_screen_gives_the_same_numbers_whatever_the_form(command, loaded, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "name", ["CSV with semicolons, as Excel saves it in much of Europe", "ShareGPT", "export of ChatGPT", "one utterance a row"]
-)
+    "name",
+    ["CSV with semicolons, as Excel saves it in much of Europe", "ShareGPT", "export of ChatGPT", "one utterance a row",
+     "speakers that nobody knows", "two replies: chosen", "utterances in Parquet"],
+)  # fmt: skip
 def test_a_screening_of_any_form_goes_on_to_the_byte(command, loaded, tmp_path, name):
     form = BY_NAME[name]
     file_of(form, tmp_path)
@@ -218,6 +221,7 @@ def test_a_screening_of_any_form_goes_on_to_the_byte(command, loaded, tmp_path, 
     parts[-1].unlink()
     assert command(*arguments).returncode == 0
     assert [part.read_bytes() for part in parts] == before
+    assert "another" in command(*arguments, "--role", "Somebody=user").stderr
 
 
 @pytest.mark.parametrize("name", ["ShareGPT", "CSV with semicolons, as Excel saves it in much of Europe", "export of ChatGPT"])
@@ -446,3 +450,11 @@ def test_what_is_meant_is_what_is_read(tmp_path_factory, talks, way, kind):
     found = read_whole(folder / name, Columns())
     assert found is not None
     assert [turns(f) for f in found[0]] == talks
+
+
+@pytest.mark.parametrize("break_", ["\n", "\r", "\x1e", "\u2028"])
+def test_a_line_break_in_a_name_makes_no_second_line(tmp_path, break_):
+    (tmp_path / "talks.jsonl").write_bytes(lines({f"con{break_}versation_id": "1", "role": "user", "content": ASKED}))
+    with pytest.raises(DemeanorError) as raised:
+        open_input(tmp_path / "talks.jsonl").look()
+    one_line(raised.value)

@@ -18,6 +18,10 @@ class DemeanorError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        """The message in one line, also where it shows a name or a value that holds line breaks."""
+        return " ".join(super().__str__().splitlines())
+
 
 class ConversationError(DemeanorError, ValueError):
     """A conversation cannot be read as given: empty reply, unknown role, no message to score, broken text."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from demeanor.comparison import Comparison, Judged, UnsafeShare
     from demeanor.comparison.experiment import Result, Version
+    from demeanor.data.columns import Columns
 
 
 def compare(
@@ -124,11 +125,21 @@ def compare(
         typer.echo(json.dumps(made.to_record(), indent=1, ensure_ascii=False, allow_nan=False))
     else:
         _print(made.comparison, made.judged)
+    _say_how_read(chosen, columns)
     if report is not None:
         console.note(f"report in {report}")
     if made.not_judged is not None:  # what was measured is shown first
         raise made.not_judged
     _exit(made)
+
+
+def _say_how_read(versions: Sequence[Version], columns: Columns) -> None:
+    from demeanor.data.inputs import open_input
+
+    for version in versions:
+        if version.is_file:
+            for line in open_input(version.source, columns).look().summary:
+                console.note(f"{version.name}: {line}")
 
 
 @contextmanager

@@ -54,7 +54,8 @@ class Columns:
     def pins(self) -> dict[str, Any]:
         """By the names of the command's options; those that older screenings did not know only where they are given."""
         old = {f"{name}_column": getattr(self, name) for name in ("prompt", "response", "messages")}
-        return old | {name: value for name, value in asdict(self).items() if f"{name}_column" not in old and value}
+        new = {name: value for name, value in asdict(self).items() if f"{name}_column" not in old and value}
+        return old | (new | {"roles": dict(self.roles)} if self.roles else new)
 
     def wanted(self, present: list[str]) -> list[str]:
         """Those of these columns that the conversation is read from."""

@@ -24,7 +24,7 @@ def _reading(path: Path) -> Iterator[None]:
     with reading(path):
         try:
             yield
-        except pa.ArrowException as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter: a column's name that is no text
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputFileError(f"{path}: not a whole Parquet file ({reason})") from error
 
