@@ -27,7 +27,9 @@ err = TextConsole(stderr=True, highlight=False, emoji=False)
 
 EVERY = 10.0  # seconds between two lines of progress outside a terminal
 EMBEDDED = "smollm2-135m-instruct"
-Model = Annotated[str, typer.Option("--model", "-m", help="The embedded model's name, a hub id, a folder, or a .gguf file.")]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="The embedded model's name, a hub id, a folder, a .gguf file, or a PEFT adapter.")
+]
 Quantization = Annotated[str | None, typer.Option("--quantization", help="8bit or 4bit (bitsandbytes, CUDA only).")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, bfloat16, float16, float32.")]

@@ -113,6 +113,7 @@ class _Model(Checked):
     dtype: str
     quantization: str
     blocks: str = ""
+    adapter: str = ""
 
 
 class Manifest(Checked):

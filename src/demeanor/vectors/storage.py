@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -240,7 +239,7 @@ def _files(vectors: VectorSet) -> dict[str, bytes]:
     manifest = {
         "format_version": FORMAT_VERSION,
         "created": vectors.created,
-        "model": asdict(vectors.model),
+        "model": vectors.model.to_record(),
         "pooling": vectors.pooling,
         "versions": vectors.versions,
         "made_from": vectors.made_from,

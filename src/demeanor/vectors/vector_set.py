@@ -156,6 +156,8 @@ class VectorSet:
             problems.append(
                 f"another model: they were made with {mine.name} ({mine.fingerprint[:8]}), loaded is {model.name} ({model.fingerprint[:8]})"
             )
+        elif model.adapter != mine.adapter:
+            problems.append(f"another adapter: {mine.adapter[:8] or 'none'} then, {model.adapter[:8] or 'none'} now")
         if model.quantization != mine.quantization:
             problems.append(f"another quantisation: {mine.quantization} then, {model.quantization} now")
         if model.template_hash != mine.template_hash:
