@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
+from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Template, Vectors
 from demeanor.errors import DemeanorError, InputFileError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def monitor(
     vectors: Vectors = None,
     model: OwnModel = None,
     allow_other_model: OtherModel = False,
+    template: Template = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     reasoning_hidden: Annotated[
@@ -65,7 +66,7 @@ def monitor(
             raise InputFileError(f"{path} is an audit log, which {option} would write over; name another file with {option}")
     chosen, total = load_policy(policy), console.count_rows(input_file, output_file)
     load_replies().check_country(country)
-    scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
+    scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model, template)
     scorer.reasoning_hidden = reasoning_hidden
     from demeanor.monitor.session import Monitor
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
+from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Template, Vectors
 from demeanor.errors import ConversationError, InputFileError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def score(
     model: OwnModel = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reading as JSON.")] = False,
     allow_other_model: OtherModel = False,
+    template: Template = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     reasoning_hidden: Annotated[
@@ -52,7 +53,7 @@ def score(
         if text is not None:
             raise InputFileError("give either a text or --input, not both")
         total = console.count_rows(input_file, output_file)
-        scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
+        scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model, template)
         scorer.reasoning_hidden = reasoning_hidden
         _score_file(input_file, output_file, total, scorer)
         return
@@ -63,7 +64,7 @@ def score(
     chosen = console.vector_set(vectors, model)
     if any(entry.reads == "response" for entry in chosen.traits.values()):
         conversation.last("assistant")
-    scorer = console.load_scorer(chosen, model, device, dtype, allow_other_model)
+    scorer = console.load_scorer(chosen, model, device, dtype, allow_other_model, template)
     scorer.reasoning_hidden = reasoning_hidden
     reading = scorer.score(conversation)
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
+from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Template, Vectors
 from demeanor.errors import InputFileError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def screen(
     shard_rows: Annotated[int, typer.Option("--shard-rows", help="Rows of a part; a killed run loses at most one part's work.")] = 2048,
     threads: Annotated[int | None, typer.Option("--threads", help="Threads of a model. Default: as torch, or as it was begun.")] = None,
     allow_other_model: OtherModel = False,
+    template: Template = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:  # fmt: skip
@@ -83,9 +84,9 @@ def screen(
     if engine == "ray":
         from demeanor.screening.ray_engine import LoadScorer, RayEngine
 
-        runner: Engine = RayEngine(LoadScorer(chosen, model, device, dtype, allow_other_model), actors, ray_address)
+        runner: Engine = RayEngine(LoadScorer(chosen, model, device, dtype, allow_other_model, template), actors, ray_address)
     else:
-        runner = LocalEngine(lambda: console.load_scorer(chosen, model, device, dtype, allow_other_model))
+        runner = LocalEngine(lambda: console.load_scorer(chosen, model, device, dtype, allow_other_model, template))
     with console.stages() as stage:
         made = run(source, output, chosen, runner, options, stage)
     from demeanor.reports.screening import write_report

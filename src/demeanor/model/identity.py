@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demeanor.model.blocks import text_config
 from demeanor.model.chat import ChatEncoder
+from demeanor.model.templates import PLAIN, PLAIN_HASH, told
 
 _SAMPLE = 64
 _ALWAYS = ("name", "architecture", "layers", "hidden_size", "fingerprint", "template_hash", "dtype", "quantization", "blocks")
@@ -42,11 +43,18 @@ class ModelIdentity:
     """Dotted name of the decoder blocks, where the user had to name them."""
     adapter: str = ""
     """Hash of the adapter that is merged into the weights, where there is one."""
+    template: str = ""
+    """The chat template that the model was told, by its name or whole; "" for the tokenizer's own."""
 
     @property
     def load_quantization(self) -> Literal["8bit", "4bit"] | None:
         """What `load_model` must be given to load it alike; a GGUF file or a quantised checkpoint needs nothing."""
         return self.quantization if self.quantization in ("8bit", "4bit") else None  # type: ignore[return-value]
+
+    @property
+    def load_template(self) -> str | None:
+        """What the model must be told to read alike; None where its own chat template was used."""
+        return self.template or (PLAIN if self.template_hash == PLAIN_HASH else None)
 
     def to_record(self) -> dict[str, str | int]:
         """As plain data for the manifest, without what there is none of."""
@@ -67,6 +75,7 @@ def identify(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blocks:
         quantization=_quantization(model),
         blocks=blocks or "",
         adapter=getattr(model, _ADAPTER, ""),
+        template=told(tokenizer),
     )
 
 

@@ -109,9 +109,10 @@ class Scorer:
         device: str = "auto",
         allow_other_model: bool = False,
         reasoning_hidden: bool = False,
+        template: str | None = None,
     ) -> Scorer:
         """As `open_scorer`: a vector set, by default the built-in one, and the model that it names (or `model`)."""
-        return open_scorer(folder, model, device, allow_other_model=allow_other_model, reasoning_hidden=reasoning_hidden)
+        return open_scorer(folder, model, device, allow_other_model=allow_other_model, reasoning_hidden=reasoning_hidden, template=template)
 
     def score(self, conversation: ConversationLike) -> Reading:
         """The reading of one conversation's last reply: for each trait raw, centred, z and probability, higher is more of it.
@@ -287,6 +288,7 @@ def open_scorer(
     quantization: Quantization | None = None,
     allow_other_model: bool = False,
     reasoning_hidden: bool = False,
+    template: str | None = None,
 ) -> Scorer:
     """A vector set and its model, ready to score with.
 
@@ -298,19 +300,22 @@ def open_scorer(
         quantization: "8bit" or "4bit" (CUDA); by default as the vectors were made, unless another model is allowed.
         allow_other_model: Score although the vectors were made with another model; `Scorer.warnings` then says so.
         reasoning_hidden: Users never see the reasoning in replies; see `Scorer`.
+        template: "chatml", "llama3", "plain" or a file, for a model without a chat template; by default as the vectors were made.
 
     Raises:
         VectorSetError: there is no such set, or it is damaged.
         ModelError: the model cannot be found or loaded.
+        ChatTemplateError: the model has no chat template, and none was told.
         WrongModelError: the vectors belong to another model.
     """
     chosen = vectors if isinstance(vectors, VectorSet) else VectorSet.load(vectors or built_in.FOLDER)
     if model is not None and not isinstance(model, str):
         return Scorer(model, chosen, allow_other_model, reasoning_hidden)
-    from demeanor.model.loading import load_model
+    from demeanor.model.loading import load_model, with_template
 
     as_made = None if allow_other_model else chosen.model.load_quantization
     loaded = load_model(model or chosen.model.name, quantization or as_made, device, dtype)
+    loaded = with_template(loaded, template or chosen.model.load_template, keep_own=template is None and allow_other_model)
     return Scorer(ActivationReader(*loaded, chosen.model.blocks or None), chosen, allow_other_model, reasoning_hidden)
 
 

@@ -21,6 +21,7 @@ from demeanor.measure.cuts import Action, AppliesWhen
 from demeanor.measure.poles import Pole, unsafe_side
 from demeanor.measure.proof import PairCount, Proof
 from demeanor.model.pooling import Pooling
+from demeanor.model.templates import LONGEST
 from demeanor.traits.definition import NAME, Span
 
 Layer = Annotated[int, Field(ge=0, lt=2**31)]
@@ -114,6 +115,7 @@ class _Model(Checked):
     quantization: str
     blocks: str = ""
     adapter: str = ""
+    template: Annotated[str, StringConstraints(max_length=LONGEST)] = ""
 
 
 class Manifest(Checked):
