@@ -38,8 +38,7 @@ def load(folder):
 def set_of(loaded):
     made = entry("warmth")
     vector = PersonaVector("warmth", torch.eye(32)[3], 1, 1.0)
-    nothing = {"neutral_norm": torch.zeros(0), "neutral_scale": torch.zeros(0, 0)}
-    return VectorSet(identify(*loaded), {"warmth": replace(made, reading=vector, steering=vector)}, **nothing)
+    return VectorSet(identify(*loaded), {"warmth": replace(made, reading=vector, steering=vector)})
 
 
 def text_read(scorer):

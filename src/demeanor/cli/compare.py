@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.console import Device, Dtype, OtherModel
+from demeanor.cli.console import Device, Dtype, OtherModel, Template
 from demeanor.errors import InputFileError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from demeanor.comparison import Comparison, Judged, Share
     from demeanor.comparison.experiment import Result, Version
+    from demeanor.model.chat import ChatEncoder
 
 
 def compare(
@@ -61,6 +62,7 @@ def compare(
     report: Annotated[Path | None, typer.Option("--report", help="Write the report to this HTML file.")] = None,
     save_replies: Annotated[Path | None, typer.Option("--save-replies", help="Folder for what the models wrote, to compare again.")] = None,
     allow_other_model: OtherModel = False,
+    template: Template = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:  # fmt: skip
@@ -77,6 +79,7 @@ def compare(
     """
     from demeanor.comparison import experiment
     from demeanor.comparison.gate import parse_condition
+    from demeanor.data.rows import refuse_unwritable
 
     conditions = [parse_condition(text) for text in fail_if or ()]
     chosen = parse_versions(versions, system or [])
@@ -84,11 +87,14 @@ def compare(
         chosen, vectors or [], prompts, samples, max_tokens, temperature, seed, match, conditions, size, save_replies, always
     )
     console.check_places({f"version {i}": Path(v.source) for i, v in enumerate(chosen, 1) if v.is_file}, {"--report": report})
+    if report is not None:
+        refuse_unwritable(report)
     made = experiment.run(
         asked,
         experiment.Loading(
             lambda folder: console.load_scorer(folder, None, device, dtype, allow_other_model),
-            lambda model: console.load_reader(model, None, device, dtype),
+            lambda model: console.load_reader(model, None, device, dtype, None, template, True),
+            lambda model: _look(model, template),
         ),
         experiment.Shown(_stage, lambda path, replies: console.note(f"{replies} replies in {path}")),
     )
@@ -105,6 +111,15 @@ def compare(
     if made.not_judged is not None:  # what was measured is shown first
         raise made.not_judged
     _exit(made)
+
+
+def _look(model: str, template: str | None) -> ChatEncoder | None:
+    """Look at a model that is to answer, without its weights."""
+    if model == console.EMBEDDED:
+        console.offer_embedded()
+    from demeanor.model.loading import encoder_of
+
+    return encoder_of(model, template)
 
 
 @contextmanager

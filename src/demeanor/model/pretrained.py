@@ -42,7 +42,7 @@ def tokenizer_in(path: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder alone. Raises ModelError."""
     try:
         with quiet():
-            return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)  # type: ignore[no-any-return]
+            return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # as above
         raise ModelError(f"the tokenizer in {path} could not be loaded: {first_line(error)}") from error
 
