@@ -239,6 +239,11 @@ def load_scorer(
 
         scorer = open_scorer(chosen, model, device, dtype, allow_other_model=allow_other_model, template=template)
     warn_of_model(scorer.warnings)
+    if bare := [name for name, entry in chosen.traits.items() if not entry.calibration.measured]:
+        note(
+            f"not calibrated: {', '.join(bare)}. Higher is more of the trait, and nothing more is known: no chance, no threshold; "
+            "see demeanor calibrate"
+        )
     return scorer
 
 
