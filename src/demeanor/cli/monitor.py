@@ -78,6 +78,10 @@ def monitor(
         console.note(watch.drift_note)
         counts, kept = _judge(watch, input_file, output_file, total, keep=report is not None or save_baseline is not None)
     _print(counts)
+    if counts.cautions:
+        from demeanor.language import counted
+
+        console.note(counted(counts.cautions, counts.replies, scorer.vectors.languages))
     if counts.unread:
         console.problem(f"{counts.unread} of {total} rows could not be read; each holds its 'error' in {output_file}")
     if counts.not_scored:

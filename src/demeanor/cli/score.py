@@ -78,6 +78,8 @@ def score(
         console.note(f"longer than the model's context: read in {reading.windows} overlapping windows")
     for sign in reading.signs:
         console.note(f"{sign.what}: {sign.sentence}")
+    if reading.caution:
+        console.note(f"caution: {reading.caution}")
     if reading.apart is not None:
         console.note(f"set apart from the reply, and in none of these scores: {reading.apart.characters} characters of reasoning")
         if isinstance(reading.apart.read, Reading):
@@ -98,12 +100,13 @@ def _score_file(source: Path, target: Path, total: int, scorer: Scorer) -> None:
     from demeanor.data.rows import read_rows, to_line, writing
     from demeanor.scoring import NotScored
 
-    done = failed = 0
+    done = failed = cautions = 0
     with console.stages() as stage, writing(target) as file:
         step = stage("scoring", total)
         rows, to_score = _twice(read_rows(source))
         for row, result in zip(rows, scorer.score_many(to_score), strict=True):
             added = result.to_record()
+            cautions += "caution" in added
             if isinstance(result, NotScored):
                 failed += 1
                 reason = row.error or f"line {row.number}: {result.error}"
@@ -115,6 +118,10 @@ def _score_file(source: Path, target: Path, total: int, scorer: Scorer) -> None:
             step(1)
         console.check_count(source, total, done)
     console.note(f"{total - failed} of {total} rows scored into {target}")
+    if cautions:
+        from demeanor.language import counted
+
+        console.note(counted(cautions, total, scorer.vectors.languages))
     if failed:
         console.problem(f"{failed} of {total} rows could not be scored; each holds its 'error' in {target}")
         raise typer.Exit(3)

@@ -112,6 +112,10 @@ def _print(made: Screening, output: Path) -> None:
         f"{summary['rows']} rows, {summary['flagged']} flagged ({summary['near_duplicates']} of them repeat another), "
         f"{summary['failed']} not scored: {output}/scored, flagged.jsonl, summary.json, report.html"
     )
+    if summary.get("cautions"):
+        from demeanor.language import counted
+
+        console.note(counted(summary["cautions"], summary["rows"], summary["languages"]))
     if summary["without_tokens"]:
         console.note(f"{summary['without_tokens']} flagged rows do not name their tokens; for all of them: --explain {summary['flagged']}")
 

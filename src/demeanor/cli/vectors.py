@@ -51,6 +51,7 @@ def import_(
     high_pole: Annotated[str, typer.Option("--high-pole", help="The high pole in words.")] = "",
     low_pole: Annotated[str, typer.Option("--low-pole", help="The low pole in words.")] = "",
     reads: Annotated[Literal["response", "user"], typer.Option("--reads", help="Whose message is read.")] = "response",
+    language: Annotated[str, typer.Option("--language", help="Of the texts that it was made from: en, de, ...")] = "en",
     device: Device = "auto",
     dtype: Dtype = "auto",
     template: Template = None,
@@ -87,7 +88,7 @@ def import_(
     name = trait or found.trait or (data.name if data else file.stem.lower())
     if name in made.traits:
         raise VectorSetError(f"{add_to} holds a trait {name} already; name this one with --trait")
-    entry = trait_entry(found, made.model, name, safe_pole, layer, high_pole, low_pole, reads=reads, data=data)
+    entry = trait_entry(found, made.model, name, safe_pole, layer, high_pole, low_pole, reads=reads, data=data, language=language)
     folder = replace(made, traits={**made.traits, name: entry}).save(target)
     if found.caution is not None:
         console.err.print(f"[yellow]caution:[/] {found.caution}", soft_wrap=True)

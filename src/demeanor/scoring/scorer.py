@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict
 
 from demeanor.conversation import (
     Conversation,
@@ -24,6 +24,7 @@ from demeanor.conversation import (
     user_turns,
 )
 from demeanor.errors import ConversationError, DemeanorError, ModelError, sound
+from demeanor.language import caution
 from demeanor.measure.calibration import Calibration
 from demeanor.model.chat import Encoded
 from demeanor.model.packing import Job
@@ -45,6 +46,14 @@ class _Prepared(NamedTuple):
     ids: list[int]
     places: Places
     signs: tuple[Sign, ...] = ()
+    caution: str = ""
+
+
+class Beside(TypedDict):
+    """What is said of a text beside its scores."""
+
+    signs: tuple[Sign, ...]
+    caution: str
 
 
 class _Reasoned(NamedTuple):
@@ -79,6 +88,7 @@ class Scorer:
         self.reads, self.vectors = reader, vectors
         self.reasoning_hidden = reasoning_hidden
         self.gauge = Gauge(vectors)
+        self.languages = vectors.languages
 
     @property
     def reader(self) -> ActivationReader:
@@ -174,7 +184,7 @@ class Scorer:
             windows = self.reads.windows(max(end for _, end in places.spans.values()))
             size = len(self.gauge.asked(places))
             reading = self.gauge.reading(raw[at : at + size], places, windows)
-            results.append(replace(reading, signs=signs_of(reply_of(conversation)), apart=self.set_apart(conversation)))
+            results.append(replace(reading, apart=self.set_apart(conversation), **self.beside(conversation)))
             at += size
         return results
 
@@ -182,6 +192,11 @@ class Scorer:
         """The conversation as tokens. Raises ChatTemplateError where the template refuses it."""
         (encoded,) = self.reads.encode([conversation])
         return sound(encoded)
+
+    def beside(self, conversation: Conversation) -> Beside:
+        """What is said of the last reply beside its scores; without one, of the user's message."""
+        reply = reply_of(conversation)
+        return {"signs": signs_of(reply), "caution": caution(reply or conversation.messages[-1].content, self.languages)}
 
     def set_apart(self, conversation: Conversation) -> SetApart | None:
         """The reasoning in a conversation's last reply, read in that reply's place; None where there is none."""
@@ -252,7 +267,7 @@ class Scorer:
                 spans, back = self.spans(conversation, encoded), self.gauge.looks_back
                 turns = user_turns(conversation)[-back:] if back else []
                 places = Places(spans, tuple(tuple(encoded.spans[i] for i in turn) for turn in turns))
-                prepared.append(_Prepared(encoded.ids, places, signs_of(reply_of(conversation))))
+                prepared.append(_Prepared(encoded.ids, places, **self.beside(conversation)))
             except ConversationError as error:
                 prepared.append(error)
         return prepared
@@ -266,7 +281,7 @@ class Scorer:
             raw = next(found)
             if isinstance(raw, DemeanorError):
                 return raw
-            return replace(self.gauge.reading(raw, part.places, self.reads.windows(len(part.ids))), signs=part.signs)
+            return replace(self.gauge.reading(raw, part.places, self.reads.windows(len(part.ids))), signs=part.signs, caution=part.caution)
 
         for entry in ready:
             if isinstance(entry, _Prepared):

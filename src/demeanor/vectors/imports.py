@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from demeanor.errors import VectorSetError
+from demeanor.language import ENGLISH
 from demeanor.measure.calibration import Calibration
 from demeanor.measure.poles import Pole
 from demeanor.model.identity import ModelIdentity
@@ -206,6 +207,7 @@ def trait_entry(
     description: str = "",
     reads: Span = "response",
     data: TraitData | None = None,
+    language: str = ENGLISH,
 ) -> TraitEntry:
     """A trait of a vector set from what was imported: one layer's direction, made a unit vector, and a calibration that says it is none.
 
@@ -220,6 +222,7 @@ def trait_entry(
         description: Likewise, the first line of what its judge is asked.
         reads: Whose message is read.
         data: Persona Vectors' trait data.
+        language: That of the texts it was made from.
 
     Raises:
         VectorSetError: a name that is none, or a layer that the file does not hold.
@@ -247,6 +250,7 @@ def trait_entry(
         reads=reads,
         pack_hash=data.digest if data else imported.digest,
         calibration=uncalibrated(strength, imported.source),
+        language=language,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from demeanor.errors import DamagedVectorSetError
+from demeanor.language import ENGLISH
 from demeanor.measure.calibration import Calibration
 from demeanor.measure.checked import Checked, Count, Share
 from demeanor.measure.cuts import Action, AppliesWhen
@@ -90,6 +91,7 @@ class _Trait(Checked):
     applies_when: AppliesWhen | None = None
     not_scored: Action = "flag"
     judged_whole: bool = False
+    language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")] = ENGLISH
 
     @model_validator(mode="before")
     @classmethod

@@ -56,6 +56,11 @@ class VectorSet:
         return self.traits[trait]
 
     @property
+    def languages(self) -> frozenset[str]:
+        """The languages that its traits were made from."""
+        return frozenset(entry.language for entry in self.traits.values())
+
+    @property
     def layers(self) -> list[int]:
         """All layers that its reading vectors need, ascending."""
         return sorted({layer for entry in self.traits.values() for layer in entry.reading.layers})
