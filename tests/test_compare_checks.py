@@ -11,7 +11,7 @@ from demeanor.comparison.experiment import Experiment, Loading, version
 from demeanor.comparison.gate import parse_condition
 from demeanor.errors import ChatTemplateError, DemeanorError, InputFileError, ModelError, ModelNotFoundError, OutputError, VectorSetError
 from demeanor.model.chat import ChatEncoder
-from demeanor.model.loading import encoder_of
+from demeanor.model.talking import encoder_of
 from demeanor.testing.tiny import tiny_tokenizer
 
 

@@ -13,8 +13,8 @@ from demeanor.errors import ChatTemplateError, DamagedVectorSetError
 from demeanor.model.chat import ChatEncoder
 from demeanor.model.generation import Sampling, text_of
 from demeanor.model.identity import identify
-from demeanor.model.loading import with_template
 from demeanor.model.pretrained import LoadedModel
+from demeanor.model.talking import with_template
 from demeanor.model.templates import NAMED, PLAIN_HASH, told
 from demeanor.scoring.scorer import open_scorer
 from demeanor.testing.tiny import tiny_tokenizer

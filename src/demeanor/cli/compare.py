@@ -117,7 +117,7 @@ def _look(model: str, template: str | None) -> ChatEncoder | None:
     """Look at a model that is to answer, without its weights."""
     if model == console.EMBEDDED:
         console.offer_embedded()
-    from demeanor.model.loading import encoder_of
+    from demeanor.model.talking import encoder_of
 
     return encoder_of(model, template)
 

@@ -163,8 +163,9 @@ def load_reader(
 ) -> ActivationReader:
     """Load a model to be read, saying so; with `keep_own`, the template is only for one that has none."""
     with loading_model(model):
-        from demeanor.model.loading import load_model, with_template
+        from demeanor.model.loading import load_model
         from demeanor.model.reader import ActivationReader
+        from demeanor.model.talking import with_template
 
         loaded = load_model(model, quantization, device, dtype)  # type: ignore[arg-type]
         return ActivationReader(*with_template(loaded, template, keep_own), blocks)

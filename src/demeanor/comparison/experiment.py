@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from demeanor.comparison.compare import compare
 from demeanor.comparison.gate import Condition, Judged, check_trait, judge
+from demeanor.comparison.loading import STANDARD
+from demeanor.comparison.loading import Loading as Loading
 from demeanor.comparison.matching import Match, matched
 from demeanor.comparison.results import Comparison
 from demeanor.comparison.versions import answer, safe_poles, score_versions, to_be_written, with_system
@@ -142,41 +144,6 @@ class Result:
         """As plain data."""
         conditions = [{"condition": str(j.condition), "version": j.version, "outcome": j.outcome, "reason": j.reason} for j in self.judged]
         return self.comparison.to_record() | {"conditions": conditions}
-
-
-def load_observer(folder: Path | None) -> Scorer:
-    """The scorer of a vector set, by default of the built-in one."""
-    from demeanor.scoring.scorer import Scorer
-
-    return Scorer.load(folder)
-
-
-def load_model(name: str) -> ActivationReader:
-    """A model that is to answer."""
-    from demeanor.model.loading import load_model as load
-    from demeanor.model.loading import with_template
-    from demeanor.model.reader import ActivationReader
-
-    return ActivationReader(*with_template(load(name)))
-
-
-def look_at(name: str) -> ChatEncoder | None:
-    """What can be said of a model that is to answer before its weights are loaded: that it is there, and how it is talked to."""
-    from demeanor.model.loading import encoder_of
-
-    return encoder_of(name)
-
-
-class Loading(NamedTuple):
-    """How what reads and what answers is loaded."""
-
-    observer: Callable[[Path | None], Scorer] = load_observer
-    model: Callable[[str], ActivationReader] = load_model
-    look: Callable[[str], ChatEncoder | None] | None = None
-    """Looks at a model that is to answer, before any does: it raises for one that could not, and gives how conversations are written."""
-
-
-STANDARD = Loading(look=look_at)
 
 
 class Shown(NamedTuple):

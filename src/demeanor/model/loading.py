@@ -14,13 +14,11 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from demeanor.conversation import Conversation, Message
-from demeanor.errors import ChatTemplateError, MissingExtraError, ModelError, ModelNotFoundError, nearest
-from demeanor.model import adapters, embedded, templates
-from demeanor.model.chat import ChatEncoder
-from demeanor.model.pretrained import LoadedModel, cast, first_line, from_folder, from_gguf, quiet, tokenizer_in
+from demeanor.errors import MissingExtraError, ModelError, ModelNotFoundError, nearest
+from demeanor.model import adapters, embedded
+from demeanor.model.pretrained import LoadedModel, cast, first_line, from_folder, from_gguf, quiet
 
 Quantization = Literal["8bit", "4bit"]
 SMALL = 1_000_000_000  # parameters up to which a model may take twice its memory, to be read faster
@@ -52,7 +50,7 @@ def load_model(
     target = _device(device)
     torch_dtype = _dtype(dtype, target)
     options: dict[str, Any] = {"dtype": torch_dtype}
-    whole, adapter = _base_and_adapter(name)
+    whole, adapter = base_and_adapter(name)
     if adapter is not None:
         adapters.check_adapter(adapter)
         if quantization is not None:
@@ -70,7 +68,7 @@ def load_model(
                 raise ModelError("a GGUF file is quantised already; leave --quantization out")
             loaded = from_gguf(Path(whole), torch_dtype)
         else:
-            loaded = from_folder(_whole_model(whole, name), options)
+            loaded = from_folder(whole_model(whole, name), options)
         if adapter is not None:
             loaded = adapters.merged(loaded, adapter)
     model, tokenizer = loaded
@@ -79,62 +77,6 @@ def load_model(
     model.eval().requires_grad_(False)
     model.config._name_or_path = name if adapter is None else f"{whole}{adapters.WITH}{adapters.parts(name).last}"
     return LoadedModel(model, tokenizer)
-
-
-def with_template(loaded: LoadedModel, template: str | None = None, keep_own: bool = False) -> LoadedModel:
-    """A loaded model whose tokenizer has a chat template: its own, or the one that it is told here.
-
-    Args:
-        loaded: As `load_model` gives it.
-        template: "chatml", "llama3", "plain", the path of a file with a template, or a template itself; by default the model's own.
-        keep_own: Tell it only to a model that has none.
-
-    Raises:
-        ChatTemplateError: there is no template, or the one that is given cannot render a conversation.
-    """
-    _tell(loaded.tokenizer, template, loaded.model.config._name_or_path or "the model", keep_own)
-    return loaded
-
-
-def _tell(tokenizer: PreTrainedTokenizerBase, template: str | None, name: str, keep_own: bool) -> None:
-    if template is None or (keep_own and templates.has_one(tokenizer)):
-        if not templates.has_one(tokenizer):
-            raise ChatTemplateError(
-                f"{name} has no chat template (is it a base model?); say how a conversation is "
-                "written for it: --template chatml, llama3, plain ('User: ...'), or a file that holds the template"
-            )
-        return
-    templates.tell(tokenizer, templates.as_recorded(template))
-    (trial,) = ChatEncoder(tokenizer).encode([Conversation((Message("user", "Hello there"), Message("assistant", "Good day")))])
-    if isinstance(trial, ChatTemplateError):
-        shown = template if len(template) < 80 else "the template"
-        raise ChatTemplateError(f"{shown} cannot be used as a chat template: {trial}") from trial
-
-
-def encoder_of(name: str | os.PathLike[str], template: str | None = None) -> ChatEncoder | None:
-    """How a model's conversations would be written, without loading its weights; None for a GGUF file, which is only looked for.
-
-    What is on the hub and not here is fetched. `template` is for a model that has none.
-
-    Raises:
-        ModelError: as `load_model` does for what is not there, not whole, or cannot be merged.
-        ChatTemplateError: as `with_template` does.
-    """
-    name = full_name(name)
-    whole_model, adapter = _base_and_adapter(name)
-    if adapter is not None:
-        adapters.check_adapter(adapter)
-    if whole_model.endswith(".gguf"):
-        if not Path(whole_model).is_file():
-            raise ModelNotFoundError(f"no such file: {whole_model}")
-        return None
-    folder = embedded.ensure() if whole_model == embedded.NAME else _whole_model(whole_model, name)
-    if not whole(folder):
-        raise ModelError(f"{folder} lacks its weights, or a part of them; save or download it anew, whole")
-    own = adapter if adapter is not None and (adapter / "tokenizer_config.json").is_file() else folder
-    tokenizer = tokenizer_in(own)
-    _tell(tokenizer, template, name, keep_own=True)
-    return ChatEncoder(tokenizer)
 
 
 def full_name(name: str | os.PathLike[str]) -> str:
@@ -152,7 +94,7 @@ def full_name(name: str | os.PathLike[str]) -> str:
     return str(path.resolve()) if name.endswith(".gguf") else name
 
 
-def _base_and_adapter(name: str) -> tuple[str, Path | None]:
+def base_and_adapter(name: str) -> tuple[str, Path | None]:
     """The name of a whole model, and the folder of the adapter that goes on top of it, if there is one."""
     base, last = adapters.parts(name)
     if base is None and (last == embedded.NAME or last.endswith(".gguf")):
@@ -165,7 +107,7 @@ def _base_and_adapter(name: str) -> tuple[str, Path | None]:
     return last, None
 
 
-def _whole_model(whole: str, name: str) -> Path:
+def whole_model(whole: str, name: str) -> Path:
     """The folder of a whole model, by itself or as the base of an adapter."""
     stacked = ModelError(f"the base model of {name} is an adapter itself; merge that one first, and save it whole")
     if adapters.parts(whole).base is not None:

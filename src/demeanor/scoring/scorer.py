@@ -326,7 +326,8 @@ def open_scorer(
     chosen = vectors if isinstance(vectors, VectorSet) else VectorSet.load(vectors or built_in.FOLDER)
     if model is not None and not isinstance(model, str):
         return Scorer(model, chosen, allow_other_model, reasoning_hidden)
-    from demeanor.model.loading import load_model, with_template
+    from demeanor.model.loading import load_model
+    from demeanor.model.talking import with_template
 
     as_made = None if allow_other_model else chosen.model.load_quantization
     loaded = load_model(model or chosen.model.name, quantization or as_made, device, dtype)
