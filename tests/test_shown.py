@@ -130,7 +130,7 @@ def test_reprs_of_what_holds_a_model_are_one_line_and_print_no_weights(llama, to
 
 
 def test_fields_and_equality_are_what_they_were():
-    assert [f.name for f in fields(Reading)] == ["scores", "layers", "model", "windows", "signs", "apart", "worst", "users"]
+    assert [f.name for f in fields(Reading)] == ["scores", "layers", "model", "windows", "signs", "apart", "worst", "users", "caution"]
     assert Score._fields == ("raw", "centred", "z", "probability")
     assert reading(warmth=WARM) == reading(warmth=Score(*WARM)) != reading(warmth=COLD)
     assert vector() != vector()

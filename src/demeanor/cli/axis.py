@@ -19,6 +19,7 @@ def axis(
     quantization: console.Quantization = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    template: console.Template = None,
 ) -> None:
     """Find the assistant axis: how the default assistant's activations differ from those of 24 roles that it plays.
 
@@ -27,7 +28,7 @@ def axis(
     from demeanor.vectors.storage import refuse_foreign
 
     refuse_foreign(output)
-    reader = console.load_reader(model, quantization, device, dtype)
+    reader = console.load_reader(model, quantization, device, dtype, None, template)
     from demeanor.extraction.axis import assistant_axis
     from demeanor.model.generation import Sampling
 

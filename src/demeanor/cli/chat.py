@@ -12,7 +12,7 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.chat_shown import STYLES, heated, policy_table, show, verdict
-from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
+from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Template, Vectors
 from demeanor.errors import ConversationError, DemeanorError, PolicyError, nearest
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def chat(
     temperature: Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token each time.")] = 0.7,
     seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal replies.")] = 0,
     allow_other_model: OtherModel = False,
+    template: Template = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -52,7 +53,7 @@ def chat(
     from demeanor.monitor.policy import load_policy
 
     chosen = load_policy(policy)
-    scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
+    scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model, template)
     from demeanor.conversation import Message
     from demeanor.model.generation import Sampling
     from demeanor.monitor.session import Monitor

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.console import Device, Dtype, OtherModel
+from demeanor.cli.console import Device, Dtype, OtherModel, Template
 from demeanor.cli.inputs import (
     ContentColumn,
     ConversationColumn,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from demeanor.comparison import Comparison, Judged, UnsafeShare
     from demeanor.comparison.experiment import Result, Version
     from demeanor.data.columns import Columns
+    from demeanor.model.chat import ChatEncoder
 
 
 def compare(
@@ -83,6 +84,7 @@ def compare(
     read: Read = None,
     role: Roles = None,
     allow_other_model: OtherModel = False,
+    template: Template = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:  # fmt: skip
@@ -99,6 +101,7 @@ def compare(
     """
     from demeanor.comparison import experiment
     from demeanor.comparison.gate import parse_condition
+    from demeanor.data.rows import refuse_unwritable
 
     conditions = [parse_condition(text) for text in fail_if or ()]
     chosen = parse_versions(versions, system or [])
@@ -109,11 +112,14 @@ def compare(
         chosen, vectors or [], prompts, samples, max_tokens, temperature, seed, match, conditions, size, save_replies, always, columns,
     )  # fmt: skip
     console.check_places({f"version {i}": Path(v.source) for i, v in enumerate(chosen, 1) if v.is_file}, {"--report": report})
+    if report is not None:
+        refuse_unwritable(report)
     made = experiment.run(
         asked,
         experiment.Loading(
             lambda folder: console.load_scorer(folder, None, device, dtype, allow_other_model),
-            lambda model: console.load_reader(model, None, device, dtype),
+            lambda model: console.load_reader(model, None, device, dtype, None, template, True),
+            lambda model: _look(model, template),
         ),
         experiment.Shown(_stage, lambda path, replies: console.note(f"{replies} replies in {path}")),
     )
@@ -140,6 +146,15 @@ def _say_how_read(versions: Sequence[Version], columns: Columns) -> None:
         if version.is_file:
             for line in open_input(version.source, columns).look().summary:
                 console.note(f"{version.name}: {line}")
+
+
+def _look(model: str, template: str | None) -> ChatEncoder | None:
+    """Look at a model that is to answer, without its weights."""
+    if model == console.EMBEDDED:
+        console.offer_embedded()
+    from demeanor.model.talking import encoder_of
+
+    return encoder_of(model, template)
 
 
 @contextmanager

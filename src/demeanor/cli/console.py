@@ -27,11 +27,17 @@ err = TextConsole(stderr=True, highlight=False, emoji=False)
 
 EVERY = 10.0  # seconds between two lines of progress outside a terminal
 EMBEDDED = "smollm2-135m-instruct"
-Model = Annotated[str, typer.Option("--model", "-m", help="The embedded model's name, a hub id, a folder, or a .gguf file.")]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="The embedded model's name, a hub id, a folder, a .gguf file, or a PEFT adapter.")
+]
 Quantization = Annotated[str | None, typer.Option("--quantization", help="8bit or 4bit (bitsandbytes, CUDA only).")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, bfloat16, float16, float32.")]
 Blocks = Annotated[str | None, typer.Option("--blocks", help="Dotted name of the model's decoder blocks, if they are not found.")]
+Template = Annotated[
+    str | None,
+    typer.Option("--template", help="For a model without a chat template: chatml, llama3, plain, or a file. Vectors remember theirs."),
+]
 Vectors = Annotated[
     Path | None,
     typer.Option("--vectors", help="Folder of a vector set. Default: ./vectors if there is one, else the built-in traits."),
@@ -134,14 +140,22 @@ def lines(name: str, steps: int, done: int = 0, clock: Callable[[], float] = tim
 
 
 def load_reader(
-    model: str, quantization: str | None = None, device: str = "auto", dtype: str = "auto", blocks: str | None = None
+    model: str,
+    quantization: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    blocks: str | None = None,
+    template: str | None = None,
+    keep_own: bool = False,
 ) -> ActivationReader:
-    """Load a model to be read, saying so."""
+    """Load a model to be read, saying so; with `keep_own`, the template is only for one that has none."""
     with loading_model(model):
         from demeanor.model.loading import load_model
         from demeanor.model.reader import ActivationReader
+        from demeanor.model.talking import with_template
 
-        return ActivationReader(*load_model(model, quantization, device, dtype), blocks)  # type: ignore[arg-type]
+        loaded = load_model(model, quantization, device, dtype)  # type: ignore[arg-type]
+        return ActivationReader(*with_template(loaded, template, keep_own), blocks)
 
 
 @contextmanager
@@ -203,14 +217,21 @@ def vector_set(vectors: Path | None, model: str | None = None) -> VectorSet:
         return built_in.load() if folder is None else VectorSet.load(folder)
 
 
-def load_scorer(vectors: VectorSet | Path | None, model: str | None, device: str, dtype: str, allow_other_model: bool) -> Scorer:
+def load_scorer(
+    vectors: VectorSet | Path | None, model: str | None, device: str, dtype: str, allow_other_model: bool, template: str | None = None
+) -> Scorer:
     """The scorer for a set, or for the folder of one, as `vector_set` finds it."""
     chosen = vector_set(vectors, model) if vectors is None or isinstance(vectors, Path) else vectors
     with loading_model(model or chosen.model.name):
         from demeanor.scoring.scorer import open_scorer
 
-        scorer = open_scorer(chosen, model, device, dtype, allow_other_model=allow_other_model)
+        scorer = open_scorer(chosen, model, device, dtype, allow_other_model=allow_other_model, template=template)
     warn_of_model(scorer.warnings)
+    if bare := [name for name, entry in chosen.traits.items() if not entry.calibration.measured]:
+        note(
+            f"not calibrated: {', '.join(bare)}. Higher is more of the trait, and nothing more is known: no chance, no threshold; "
+            "see demeanor calibrate"
+        )
     return scorer
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.console import Blocks, Device, Dtype, Model, Quantization
+from demeanor.cli.console import Blocks, Device, Dtype, Model, Quantization, Template
 
 
 def extract(
@@ -41,6 +41,7 @@ def extract(
     device: Device = "auto",
     dtype: Dtype = "auto",
     blocks: Blocks = None,
+    template: Template = None,
 ) -> None:
     """Extract persona vectors and prove them on held-out pairs.
 
@@ -67,7 +68,7 @@ def extract(
     for folder in (tutorial, control_vectors):
         if folder is not None and folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder} is a file, and a folder is wanted there; name another one")
-    reader = console.load_reader(model, quantization, device, dtype, blocks)
+    reader = console.load_reader(model, quantization, device, dtype, blocks, template)
     chosen = console.parse_layers(layers, reader.n_layers)
 
     from demeanor.extraction import extract_vectors

@@ -33,6 +33,7 @@ from demeanor.cli import (
     steer,
     traits,
     validate,
+    vectors,
 )
 from demeanor.cli.console import note, problem
 from demeanor.errors import DemeanorError
@@ -61,6 +62,7 @@ app.command("compare")(compare.compare)
 app.add_typer(steer.app, name="steer")
 app.add_typer(audit.app, name="audit")
 app.add_typer(traits.app, name="traits")
+app.add_typer(vectors.app, name="vectors")
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 

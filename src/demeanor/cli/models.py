@@ -52,9 +52,13 @@ def pull(
         return
     if source is not None:
         raise InputFileError(f"--from brings the embedded model {embedded.NAME} only; a model in a folder or file is used by its path")
+    from demeanor.model.adapters import base_of, is_adapter
     from demeanor.model.loading import locate
 
-    console.out.print(f"{name} is in {locate(name)}", soft_wrap=True)
+    folder = locate(name)
+    console.out.print(f"{name} is in {folder}", soft_wrap=True)
+    if is_adapter(folder):
+        pull(base_of(folder), None)
 
 
 @app.command("path")
@@ -85,6 +89,8 @@ def _cached(name: str):  # type: ignore[no-untyped-def]
         return None
     try:
         config = try_to_load_from_cache(name, "config.json")
+        if not isinstance(config, str):
+            config = try_to_load_from_cache(name, "adapter_config.json")
     except HFValidationError as error:
         raise ModelNotFoundError(f"{name!r} is no hub id; write it as 'owner/name'") from error
     if not isinstance(config, str):

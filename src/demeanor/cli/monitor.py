@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
+from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Template, Vectors
 from demeanor.cli.inputs import (
     ContentColumn,
     ConversationColumn,
@@ -59,6 +59,7 @@ def monitor(
     vectors: Vectors = None,
     model: OwnModel = None,
     allow_other_model: OtherModel = False,
+    template: Template = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     reasoning_hidden: Annotated[
@@ -102,7 +103,7 @@ def monitor(
     )
     rows = open_rows(spec, columns, output_file)
     total, where = look(rows).rows, "standard output" if output_file is None else str(output_file)
-    scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
+    scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model, template)
     scorer.reasoning_hidden = reasoning_hidden
     from demeanor.monitor.session import Monitor
 
@@ -114,6 +115,10 @@ def monitor(
         console.note(watch.drift_note)
         counts, kept = _judge(watch, rows, output_file, total, keep=report is not None or save_baseline is not None)
     _print(counts, console.err if output_file is None else console.out)
+    if counts.cautions:
+        from demeanor.language import counted
+
+        console.note(counted(counts.cautions, counts.replies, scorer.vectors.languages))
     if counts.unread:
         console.problem(f"{counts.unread} of {total} rows could not be read; each holds its 'error' in {where}")
     if counts.not_scored:

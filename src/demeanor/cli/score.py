@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
+from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Template, Vectors
 from demeanor.cli.inputs import (
     ROWS,
     ContentColumn,
@@ -57,6 +57,7 @@ def score(
     model: OwnModel = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reading as JSON.")] = False,
     allow_other_model: OtherModel = False,
+    template: Template = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     reasoning_hidden: Annotated[
@@ -89,7 +90,7 @@ def score(
         )
         rows = open_rows(spec, columns, output_file)
         total = look(rows).rows
-        scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
+        scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model, template)
         scorer.reasoning_hidden = reasoning_hidden
         _score_rows(rows, output_file, total, scorer)
         return
@@ -102,7 +103,7 @@ def score(
     chosen = console.vector_set(vectors, model)
     if any(entry.reads == "response" for entry in chosen.traits.values()):
         conversation.last("assistant")
-    scorer = console.load_scorer(chosen, model, device, dtype, allow_other_model)
+    scorer = console.load_scorer(chosen, model, device, dtype, allow_other_model, template)
     scorer.reasoning_hidden = reasoning_hidden
     reading = scorer.score(conversation)
     if as_json:
@@ -116,6 +117,8 @@ def score(
         console.note(f"longer than the model's context: read in {reading.windows} overlapping windows")
     for sign in reading.signs:
         console.note(f"{sign.what}: {sign.sentence}")
+    if reading.caution:
+        console.note(f"caution: {reading.caution}")
     if reading.apart is not None:
         console.note(f"set apart from the reply, and in none of these scores: {reading.apart.characters} characters of reasoning")
         if isinstance(reading.apart.read, Reading):
@@ -143,13 +146,14 @@ def _score_rows(given: Input, target: Path | None, total: int, scorer: Scorer) -
     from demeanor.data.rows import to_line
     from demeanor.scoring import NotScored
 
-    done = failed = 0
+    done = failed = cautions = 0
     where = "standard output" if target is None else str(target)
     with console.stages() as stage, rows_to(target) as file:
         step = stage("scoring", total)
         first, second = tee(_to_score(given))
         for (row, _, error), result in zip(first, scorer.score_many(conversation for _, conversation, _ in second), strict=True):
             added = result.to_record()
+            cautions += "caution" in added
             if isinstance(result, NotScored):
                 failed += 1
                 reason = error or f"{row.where}: {result.error}"
@@ -161,6 +165,10 @@ def _score_rows(given: Input, target: Path | None, total: int, scorer: Scorer) -
             step(1)
         console.check_count(given.spec, total, done)
     console.note(f"{total - failed} of {total} rows scored into {where}")
+    if cautions:
+        from demeanor.language import counted
+
+        console.note(counted(cautions, total, scorer.vectors.languages))
     if failed:
         console.problem(f"{failed} of {total} rows could not be scored; each holds its 'error' in {where}")
         raise typer.Exit(3)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
+from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Template, Vectors
 from demeanor.cli.inputs import (
     ContentColumn,
     ConversationColumn,
@@ -74,6 +74,7 @@ def screen(
     shard_rows: Annotated[int, typer.Option("--shard-rows", help="Rows of a part; a killed run loses at most one part's work.")] = 2048,
     threads: Annotated[int | None, typer.Option("--threads", help="Threads of a model. Default: as torch, or as it was begun.")] = None,
     allow_other_model: OtherModel = False,
+    template: Template = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:  # fmt: skip
@@ -110,9 +111,9 @@ def screen(
     if engine == "ray":
         from demeanor.screening.ray_engine import LoadScorer, RayEngine
 
-        runner: Engine = RayEngine(LoadScorer(chosen, model, device, dtype, allow_other_model), actors, ray_address)
+        runner: Engine = RayEngine(LoadScorer(chosen, model, device, dtype, allow_other_model, template), actors, ray_address)
     else:
-        runner = LocalEngine(lambda: console.load_scorer(chosen, model, device, dtype, allow_other_model))
+        runner = LocalEngine(lambda: console.load_scorer(chosen, model, device, dtype, allow_other_model, template))
     with console.stages() as stage:
         made = run(spec, output, chosen, runner, options, stage)
     from demeanor.reports.screening import write_report
@@ -139,6 +140,10 @@ def _print(made: Screening, output: Path) -> None:
         f"{summary['rows']} rows, {summary['flagged']} flagged ({summary['near_duplicates']} of them repeat another), "
         f"{summary['failed']} not scored: {output}/scored, flagged.jsonl, summary.json, report.html"
     )
+    if summary.get("cautions"):
+        from demeanor.language import counted
+
+        console.note(counted(summary["cautions"], summary["rows"], summary["languages"]))
     if summary["without_tokens"]:
         console.note(f"{summary['without_tokens']} flagged rows do not name their tokens; for all of them: --explain {summary['flagged']}")
 

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from demeanor.cli import console
 from demeanor.cli.axis import axis
-from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Vectors
+from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Template, Vectors
 from demeanor.cli.doses import numbers, parse_doses, parse_sweep
 from demeanor.errors import SteeringError
 
@@ -74,6 +74,7 @@ def steer(
     model: OwnModel = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print replies, readings and what was applied as JSON.")] = False,
     allow_other_model: OtherModel = False,
+    template: Template = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -90,7 +91,7 @@ def steer(
     doses = parse_doses(trait or [], dose if operation == "add" else 0.0, needed=sweep is None)
     steps = parse_sweep(sweep, doses)
     console.check_layers(layers)
-    scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model)
+    scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model, template)
     from demeanor.cli.steering_tables import side_by_side_table
     from demeanor.model.generation import Sampling
     from demeanor.steering import plan_doses, plan_projection

@@ -33,14 +33,15 @@ def reading_table(reading: Reading, vectors: VectorSet) -> Table:
     for name, score in reading.scores.items():
         entry = vectors[name]
         safe = entry.on_safe_side(score.centred)
-        colour = "green" if safe else "red"
+        known = entry.calibration.measured
+        colour = ("green" if safe else "red") if known else "yellow"
         table.add_row(
             name,
             bar(score.z, colour),
             f"{score.centred:+.2f}",
             f"{score.z:+.1f}",
-            f"{score.probability:.2f}",
-            Text("safe" if safe else "unsafe", colour),
+            f"{score.probability:.2f}" if known else "",
+            Text(("safe" if safe else "unsafe") if known else "not calibrated", colour),
         )
     return table
 

@@ -40,7 +40,9 @@ def validate(
     if not shared:
         raise ExtractionError(f"the vector set holds {', '.join(vector_set.traits)}, and none of them is among the traits given")
     made_with = vector_set.model
-    reader = console.load_reader(made_with.name, made_with.load_quantization, device, dtype, made_with.blocks or None)
+    reader = console.load_reader(
+        made_with.name, made_with.load_quantization, device, dtype, made_with.blocks or None, made_with.load_template
+    )
 
     from demeanor.extraction.activations import kept_activations
     from demeanor.extraction.examples import read_traits

@@ -10,6 +10,7 @@ What cannot work is refused before a model is loaded. How models are loaded, and
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,17 +20,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from demeanor.comparison.compare import compare
 from demeanor.comparison.gate import GateCondition, Judged, check_trait, judge
+from demeanor.comparison.loading import STANDARD
+from demeanor.comparison.loading import Loading as Loading
 from demeanor.comparison.matching import Match, matched
 from demeanor.comparison.results import Comparison
-from demeanor.comparison.versions import answer, safe_poles, score_versions
+from demeanor.comparison.versions import answer, safe_poles, score_versions, to_be_written, with_system
 from demeanor.data.columns import Columns
 from demeanor.data.prompts import Prompt, bundled_prompts, prompt_groups, read_prompts
 from demeanor.data.replies import Reply, read_replies
-from demeanor.data.rows import to_line, writing
+from demeanor.data.rows import refuse_unwritable, to_line, writing
 from demeanor.data.sources import SUFFIXES
 from demeanor.errors import DemeanorError, InputFileError, OutputError
 
 if TYPE_CHECKING:
+    from demeanor.model.chat import ChatEncoder
     from demeanor.model.reader import ActivationReader
     from demeanor.scoring.scorer import Scorer
 
@@ -103,6 +107,13 @@ class Experiment:
             raise InputFileError(
                 f"--vectors is given {len(self.vectors)} times for {len(self.versions)} versions; give one, or one for each"
             )
+        if self.size is not None and not self.size > 0:
+            raise InputFileError(f"the size of a difference to look for is above 0, not {self.size:g}")
+        if self.models and not (self.samples >= 1 and self.max_tokens >= 1 and 0 <= self.temperature < math.inf):
+            raise InputFileError(
+                f"models cannot answer with {self.samples} samples, {self.max_tokens} tokens, temperature {self.temperature:g}; "
+                "samples and tokens are at least 1, the temperature at least 0"
+            )
         object.__setattr__(self, "versions", tuple(told_apart(self.versions)))
 
     @property
@@ -139,28 +150,6 @@ class Result:
         return self.comparison.to_record() | {"conditions": conditions}
 
 
-def load_observer(folder: Path | None) -> Scorer:
-    """The scorer of a vector set, by default of the built-in one."""
-    from demeanor.scoring.scorer import Scorer
-
-    return Scorer.load(folder)
-
-
-def load_model(name: str) -> ActivationReader:
-    """A model that is to answer."""
-    from demeanor.model.loading import load_model as load
-    from demeanor.model.reader import ActivationReader
-
-    return ActivationReader(*load(name))
-
-
-class Loading(NamedTuple):
-    """How what reads and what answers is loaded."""
-
-    observer: Callable[[Path | None], Scorer] = load_observer
-    model: Callable[[str], ActivationReader] = load_model
-
-
 class Shown(NamedTuple):
     """What is told of a run that goes on: its stages, each with a name and steps, open while it lasts; and replies that were saved."""
 
@@ -168,8 +157,8 @@ class Shown(NamedTuple):
     saved: Callable[[Path, int], None] = lambda path, replies: None
 
 
-def run(experiment: Experiment, loading: Loading = Loading(), shown: Shown = Shown()) -> Result:
-    """Carry out an experiment.
+def run(experiment: Experiment, loading: Loading = STANDARD, shown: Shown = Shown()) -> Result:
+    """Carry out an experiment. Whatever can be checked is, before a model writes its first reply.
 
     Raises:
         InputFileError: a file that cannot be read, or versions that have nothing in common.
@@ -185,11 +174,15 @@ def run(experiment: Experiment, loading: Loading = Loading(), shown: Shown = Sho
         if experiment.prompts is not None or experiment.save_replies is not None:
             raise InputFileError("--prompts and --save-replies are for models; all versions here are files")
     asked, groups = _asked(experiment.prompts) if models else ({}, {})
+    if models:
+        to_come = {v.name: to_be_written(asked, groups, experiment.samples) for v in models}
+        matched({v.name: to_come.get(v.name, replies.get(v.name, [])) for v in versions}, experiment.match)
     observers = _observers(experiment, loading)
     poles = safe_poles([observer.vectors for observer in observers.values()])
     for condition in experiment.conditions:
         check_trait(condition, list(poles))
     if models:
+        _look(experiment, asked, observers, loading)
         replies |= _written(experiment, asked, groups, observers, loading, shown)
         for name, path in saved.items():
             _save(path, replies[name])
@@ -219,6 +212,30 @@ def _observers(experiment: Experiment, loading: Loading) -> dict[str, Scorer]:
     return {version.name: loaded[folder] for version, folder in zip(experiment.versions, given, strict=True)}
 
 
+def _at_hand(observers: Mapping[str, Scorer]) -> dict[str, ActivationReader]:
+    """The readers that are loaded already, by their models' names."""
+    return {observer.vectors.model.name: observer.reader for observer in observers.values() if not observer.warnings}
+
+
+def _look(experiment: Experiment, asked: Mapping[str, Prompt], observers: Mapping[str, Scorer], loading: Loading) -> None:
+    """Look at every model that is to answer and is not loaded yet: that it can be, and takes what it will be asked."""
+    from demeanor.model.loading import full_name
+
+    if loading.look is None:
+        return
+    loaded = _at_hand(observers)
+    seen: dict[str, ChatEncoder | None] = {}
+    for version in experiment.models:
+        source = full_name(version.source)
+        if source in loaded:
+            continue
+        if source not in seen:
+            seen[source] = loading.look(version.source)
+        if (encoder := seen[source]) is not None:
+            for prompt in asked.values():
+                encoder.prompt(with_system(prompt, version.system))
+
+
 def _written(
     experiment: Experiment,
     asked: Mapping[str, Prompt],
@@ -233,7 +250,7 @@ def _written(
 
     sampling = Sampling(experiment.max_tokens, experiment.temperature, seed=experiment.seed)
     found: dict[str, list[Reply]] = {}
-    at_hand = {observer.vectors.model.name: observer.reader for observer in observers.values() if not observer.warnings}
+    at_hand = _at_hand(observers)
     for number, version in enumerate(experiment.versions):
         if version.is_file:
             continue
@@ -254,6 +271,7 @@ def _places(folder: Path, models: Sequence[Version]) -> dict[str, Path]:
         path = folder / f"{i}-{re.sub(r'[^a-zA-Z0-9.]+', '-', version.name).strip('-')}.jsonl"
         if path.exists():
             raise OutputError(f"{path} is there already; name another folder with --save-replies")
+        refuse_unwritable(path)
         found[version.name] = path
     return found
 

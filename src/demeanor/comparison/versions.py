@@ -58,14 +58,21 @@ def answer(
 
     asked = [(key, prompt) for key, prompt in prompts.items() for _ in range(samples)]
     drawn = replace(sampling, seed=sampling.seed + SEED_STEP * number)
-    written = write_replies(reader, [_with_system(prompt, system) for _, prompt in asked], drawn, progress)
-    return [
-        Reply(tuple(m for m in prompt if m.role != "system"), reply.text, key, key, group=(groups or {}).get(key))
-        for (key, prompt), reply in zip(asked, written, strict=True)
-    ]
+    written = write_replies(reader, [with_system(prompt, system) for _, prompt in asked], drawn, progress)
+    return [_reply(key, prompt, reply.text, groups or {}) for (key, prompt), reply in zip(asked, written, strict=True)]
 
 
-def _with_system(prompt: Prompt, system: str | None) -> Prompt:
+def to_be_written(prompts: Mapping[str, Prompt], groups: Mapping[str, str], samples: int = 1) -> list[Reply]:
+    """The replies that a model is to give, as `answer` gives them, before they are written: without a text."""
+    return [_reply(key, prompt, "", groups) for key, prompt in prompts.items() for _ in range(samples)]
+
+
+def _reply(key: str, prompt: Prompt, text: str, groups: Mapping[str, str]) -> Reply:
+    return Reply(tuple(m for m in prompt if m.role != "system"), text, key, key, group=groups.get(key))
+
+
+def with_system(prompt: Prompt, system: str | None) -> Prompt:
+    """A prompt under a system prompt, in the place of one that it may bring along."""
     return prompt if system is None else (Message("system", system), *(m for m in prompt if m.role != "system"))
 
 

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,6 +120,16 @@ def _int(text: str) -> int | str:
         return int(text)
     except ValueError:  # of thousands of digits
         return text
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise OutputError where no file could be written at `path`, before the work that would fill it."""
+    folder = path.resolve().parent
+    standing = next(place for place in (folder, *folder.parents) if place.exists())
+    if not standing.is_dir():
+        raise OutputError(f"cannot write {path}: {standing} is a file, and a folder is wanted there; name another place")
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {path}: no permission to write to {standing}; name another place")
 
 
 @contextmanager

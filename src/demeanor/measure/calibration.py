@@ -97,6 +97,11 @@ class Calibration:
         return self
 
     @property
+    def measured(self) -> bool:
+        """Whether it was fitted on any reply at all; that of an imported vector was not."""
+        return self.n_high + self.n_low > 0
+
+    @property
     def flat(self) -> bool:
         """Whether every score gets the same probability, as the examples' scores did not rise with their labels."""
         return self.method == "platt" and self.points[0][0] == 0

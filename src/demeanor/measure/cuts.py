@@ -208,6 +208,11 @@ def find_cut(
         CutError: the calibration does not support it; the message says what it has, and the way out.
     """
     unsafe = side or unsafe_side(safe_pole)
+    if not calibration.measured:
+        raise CutError(
+            f"{trait} is not calibrated, so no threshold means anything for it; calibrate it on labelled replies first: "
+            f"demeanor calibrate --trait {trait} --input FILE"
+        )
     if spec.z is not None:
         return Cut("z", spec.z, unsafe, source)
     if spec.probability is not None:

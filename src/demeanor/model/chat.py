@@ -8,12 +8,12 @@ text, the template is also rendered, once for each pattern of roles, with marker
 it puts them; what lies between the markers is the template's own text. The real text must consist of exactly these pieces and the
 messages in that order, word for word: a template that drops, repeats or rewrites a message is refused.
 
-A tokenizer without a template (a base model) gets a plain one, "User: ...\nAssistant: ...\n".
+A tokenizer without a template (a base model) gets a plain one, "User: ...\nAssistant: ...\n"; commands and `open_scorer` ask for that
+(templates.py).
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,12 +25,8 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from demeanor.conversation import Conversation, Message, SpanOf
 from demeanor.errors import ChatTemplateError, ConversationError
+from demeanor.model.templates import PLAIN_TEMPLATE, stop_of, template_hash
 
-PLAIN_TEMPLATE = (
-    "{% for m in messages %}{{ m['role'] | capitalize }}: {{ m['content'] }}\n{% endfor %}"
-    "{% if add_generation_prompt %}Assistant:{% endif %}"
-)
-PLAIN_STOP = "\nUser:"  # where a base model under the plain template goes on to speak for the user
 _MARK = "demeanormarker{}z"
 _MARKED = re.compile(_MARK.format(r"(\d+)"))
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -70,12 +66,13 @@ class ChatEncoder:
         self.tokenizer = tokenizer
         self.template = tokenizer.chat_template or PLAIN_TEMPLATE
         self.has_template = bool(tokenizer.chat_template)
+        self.stop = stop_of(tokenizer)
         self._layouts: dict[tuple[str, ...], _Layout] = {}
 
     @cached_property
     def template_hash(self) -> str:
         """Identifies the chat template; scores depend on it."""
-        return hashlib.sha256(str(self.template).encode()).hexdigest()[:16]
+        return template_hash(self.template)
 
     def encode(self, conversations: Sequence[Conversation]) -> list[Encoded | ChatTemplateError]:
         """Tokenise a batch in one call. Entries that the template cannot render come back as the error."""

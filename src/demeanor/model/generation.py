@@ -17,7 +17,6 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from demeanor.conversation import Message
 from demeanor.errors import ModelError
-from demeanor.model.chat import PLAIN_STOP
 from demeanor.model.reader import ActivationReader
 from demeanor.progress import Progress
 
@@ -60,8 +59,8 @@ class Sampling:
         drawn: dict[str, Any] = {"do_sample": False}
         if self.temperature > 0:
             drawn = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, **UNCUT}
-        if not reader.encoder.has_template:
-            drawn["stop_strings"] = [PLAIN_STOP]
+        if reader.encoder.stop is not None:
+            drawn["stop_strings"] = [reader.encoder.stop]
         ends = end_tokens(reader)
         return GenerationConfig(
             max_new_tokens=self.max_new_tokens,
@@ -207,9 +206,9 @@ def _reply(reader: ActivationReader, ids: list[int]) -> WrittenReply:
 
 
 def text_of(reader: ActivationReader, ids: list[int]) -> str:
-    """What a reply's tokens say; where there is no chat template, up to where the model begins to speak for the user."""
+    """What a reply's tokens say; without a chat template of the model's own, up to where its turn ends."""
     text = _decoded(reader, ids)
-    return text if reader.encoder.has_template else text.split(PLAIN_STOP)[0]
+    return text if reader.encoder.stop is None else text.split(reader.encoder.stop)[0]
 
 
 def _decoded(reader: ActivationReader, ids: list[int]) -> str:

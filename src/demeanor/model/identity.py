@@ -2,7 +2,8 @@
 
 The fingerprint covers the shape of the architecture and a sample of every weight, rounded to bfloat16, so that a
 fine-tuned or quantised copy differs and a bfloat16 checkpoint loaded in another dtype does not. A float32 checkpoint may
-differ when loaded in float16, which rounds it otherwise. Nothing of the config is covered: models of the same weights
+differ when loaded in float16, which rounds it otherwise. An adapter that was merged shows in the weights; as a sparse one might slip
+through the sample, the hash of its files is recorded too. Nothing of the config is covered: models of the same weights
 with another rope scaling or sliding window share a fingerprint, though they give other activations. Dtype and
 quantisation are recorded beside it.
 """
@@ -18,8 +19,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demeanor.model.blocks import text_config
 from demeanor.model.chat import ChatEncoder
+from demeanor.model.templates import PLAIN, PLAIN_HASH, told
 
 _SAMPLE = 64
+_ALWAYS = ("name", "architecture", "layers", "hidden_size", "fingerprint", "template_hash", "dtype", "quantization", "blocks")
+_ADAPTER = "_demeanor_adapter"  # the attribute of a model that holds its adapter's hash
 _LEAST = 2**-16  # below it float16 cannot hold every bfloat16 number; hashed as zero
 
 
@@ -37,15 +41,24 @@ class ModelIdentity:
     quantization: str
     blocks: str = ""
     """Dotted name of the decoder blocks, where the user had to name them."""
+    adapter: str = ""
+    """Hash of the adapter that is merged into the weights, where there is one."""
+    template: str = ""
+    """The chat template that the model was told, by its name or whole; "" for the tokenizer's own."""
 
     @property
     def load_quantization(self) -> Literal["8bit", "4bit"] | None:
         """What `load_model` must be given to load it alike; a GGUF file or a quantised checkpoint needs nothing."""
         return self.quantization if self.quantization in ("8bit", "4bit") else None  # type: ignore[return-value]
 
+    @property
+    def load_template(self) -> str | None:
+        """What the model must be told to read alike; None where its own chat template was used."""
+        return self.template or (PLAIN if self.template_hash == PLAIN_HASH else None)
+
     def to_record(self) -> dict[str, str | int]:
-        """As plain data for the manifest."""
-        return asdict(self)
+        """As plain data for the manifest, without what there is none of."""
+        return {key: value for key, value in asdict(self).items() if key in _ALWAYS or value}
 
 
 def identify(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blocks: str | None = None) -> ModelIdentity:
@@ -61,7 +74,14 @@ def identify(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, blocks:
         dtype=str(model.dtype).removeprefix("torch."),
         quantization=_quantization(model),
         blocks=blocks or "",
+        adapter=getattr(model, _ADAPTER, ""),
+        template=told(tokenizer),
     )
+
+
+def tell_adapter(model: PreTrainedModel, digest: str) -> None:
+    """Let a model say which adapter was merged into it."""
+    setattr(model, _ADAPTER, digest)
 
 
 def in_words(model: PreTrainedModel) -> str:

@@ -1,4 +1,4 @@
-"""Loading a chat model by its name: the embedded one, a hub id, a local folder or a GGUF file.
+"""Loading a chat model by its name: the embedded one, a hub id, a local folder, a GGUF file, or a PEFT adapter on one of these.
 
 One function decides device, dtype and quantisation. No remote code is run, and the network is used only where a hub
 id is named that is not in the local hub cache.
@@ -17,7 +17,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from demeanor.errors import MissingExtraError, ModelError, ModelNotFoundError, nearest
-from demeanor.model import embedded
+from demeanor.model import adapters, embedded
 from demeanor.model.pretrained import LoadedModel, cast, first_line, from_folder, from_gguf, quiet
 
 Quantization = Literal["8bit", "4bit"]
@@ -35,46 +35,96 @@ def load_model(
 
     Args:
         name: The embedded model's name, a hub id such as "mistralai/Mistral-7B-Instruct-v0.2", a local folder, or a
-            GGUF file.
+            GGUF file. Or a PEFT adapter, by its folder or hub id: it is merged into the base model that its config names, or
+            into the one that stands before it, as in "BASE + ADAPTER".
         quantization: "8bit" or "4bit" with bitsandbytes, on CUDA only.
         device: "auto" (CUDA, then MPS, then CPU), or a torch device.
         dtype: "auto" (bfloat16 where the processor does it natively, float16 on older GPUs, else float32), or a dtype.
 
     Raises:
         ModelNotFoundError: no such model, or the hub cannot be reached.
-        MissingExtraError: bitsandbytes is needed and not installed.
+        MissingExtraError: bitsandbytes or peft is needed and not installed.
         ModelError: any other failure to load, with its cause.
     """
     name = full_name(name)
     target = _device(device)
     torch_dtype = _dtype(dtype, target)
     options: dict[str, Any] = {"dtype": torch_dtype}
-    gguf = name.endswith(".gguf")
+    whole, adapter = base_and_adapter(name)
+    if adapter is not None:
+        adapters.check_adapter(adapter)
+        if quantization is not None:
+            raise ModelError("an adapter is merged into whole weights, not into quantised ones; leave --quantization out")
+    gguf = whole.endswith(".gguf")
     if quantization is not None:
         options |= _quantization(quantization, target)
     elif target.type == "cuda" and target.index is None and not gguf:
         options["device_map"] = "auto"
     with quiet():
-        if name == embedded.NAME:
+        if whole == embedded.NAME:
             loaded = from_folder(embedded.ensure(), options)
         elif gguf:
             if quantization is not None:
                 raise ModelError("a GGUF file is quantised already; leave --quantization out")
-            loaded = from_gguf(Path(name), torch_dtype)
+            loaded = from_gguf(Path(whole), torch_dtype)
         else:
-            loaded = from_folder(locate(name), options)
+            loaded = from_folder(whole_model(whole, name), options)
+        if adapter is not None:
+            loaded = adapters.merged(loaded, adapter)
     model, tokenizer = loaded
     if "device_map" not in options:
         model = model.to(target)  # type: ignore[arg-type]
     model.eval().requires_grad_(False)
-    model.config._name_or_path = name
+    model.config._name_or_path = name if adapter is None else f"{whole}{adapters.WITH}{adapters.parts(name).last}"
     return LoadedModel(model, tokenizer)
 
 
 def full_name(name: str | os.PathLike[str]) -> str:
-    """A model's name; of a folder or file here its whole path, as a vector set keeps it and may be used from elsewhere."""
+    """A model's name; of a folder or file here its whole path, as a vector set keeps it and may be used from elsewhere.
+
+    Of an adapter that is here, both names: "BASE + ADAPTER".
+    """
     name = os.fspath(name)
-    return str(Path(name).resolve()) if name.endswith(".gguf") or Path(name).is_dir() else name
+    if (path := Path(name)).is_dir():
+        own = str(path.resolve())
+        return full_name(f"{adapters.base_of(path)}{adapters.WITH}{own}") if adapters.is_adapter(path) else own
+    base, last = adapters.parts(name)
+    if base is not None:
+        return f"{full_name(base)}{adapters.WITH}{Path(last).resolve() if Path(last).is_dir() else last}"
+    return str(path.resolve()) if name.endswith(".gguf") else name
+
+
+def base_and_adapter(name: str) -> tuple[str, Path | None]:
+    """The name of a whole model, and the folder of the adapter that goes on top of it, if there is one."""
+    base, last = adapters.parts(name)
+    if base is None and (last == embedded.NAME or last.endswith(".gguf")):
+        return last, None
+    folder = locate(last)
+    if adapters.is_adapter(folder):
+        return base or full_name(adapters.base_of(folder)), folder
+    if base is not None:
+        raise ModelError(f"{last} is no adapter (it holds no {adapters.CONFIG}), so it cannot go on top of {base}")
+    return last, None
+
+
+def whole_model(whole: str, name: str) -> Path:
+    """The folder of a whole model, by itself or as the base of an adapter."""
+    stacked = ModelError(f"the base model of {name} is an adapter itself; merge that one first, and save it whole")
+    if adapters.parts(whole).base is not None:
+        raise stacked
+    try:
+        folder = locate(whole)
+    except ModelNotFoundError as error:
+        if whole == name:
+            raise
+        adapter = adapters.parts(name).last
+        raise ModelNotFoundError(
+            f"the base model of the adapter {adapter} is missing: {error}; "
+            f"if it lies elsewhere, name both: --model 'BASE{adapters.WITH}{adapter}'"
+        ) from error
+    if adapters.is_adapter(folder):
+        raise stacked
+    return folder
 
 
 def fast_here(model: PreTrainedModel) -> PreTrainedModel:
@@ -88,9 +138,9 @@ def fast_here(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def locate(name: str) -> Path:
-    """The local folder of a model that is named by path or hub id; a hub id is fetched where it is not cached whole."""
+    """The local folder of a model or adapter that is named by path or hub id; a hub id is fetched where it is not cached whole."""
     if (path := Path(name)).is_dir():
-        if not (path / "config.json").is_file():
+        if not (path / "config.json").is_file() and not adapters.is_adapter(path):
             raise ModelNotFoundError(f"{path} holds no config.json; it is not a saved transformers model")
         return path
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -135,7 +185,9 @@ def _hub_folder(name: str) -> Path:
 
 
 def whole(folder: Path) -> bool:
-    """Whether a folder holds a config and all the weights: in one file, or every shard that its index names."""
+    """Whether a folder holds a config and all the weights: in one file, or every shard that its index names; or a whole adapter."""
+    if adapters.is_adapter(folder) and (folder / adapters.WEIGHTS).is_file():
+        return True
     return (folder / "config.json").is_file() and any(_weights(folder, name) for name in ("model.safetensors", "pytorch_model.bin"))
 
 

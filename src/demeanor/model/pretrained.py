@@ -38,6 +38,15 @@ def from_folder(path: Path, options: dict[str, Any]) -> LoadedModel:
     return LoadedModel(model, tokenizer)
 
 
+def tokenizer_in(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder alone. Raises ModelError."""
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as above
+        raise ModelError(f"the tokenizer in {path} could not be loaded: {first_line(error)}") from error
+
+
 def from_gguf(path: Path, dtype: torch.dtype) -> LoadedModel:
     """The model of a GGUF file. Raises ModelError, ModelNotFoundError."""
     if not path.is_file():

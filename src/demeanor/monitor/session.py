@@ -52,7 +52,7 @@ from demeanor.scoring.scorer import Scorer, open_scorer
 from demeanor.signs import signs_of
 from demeanor.spelling import is_blank
 
-WARM_UP = Conversation((Message("user", "Hello."), Message("assistant", "Hello. How are you today?")))
+WARM_UP = Conversation((Message("user", "Hello."), Message("assistant", "Hello. How are you feeling today?")))  # its language is told, too
 PATIENCE = 60.0  # seconds for the warm-up, which goes on by itself after that
 GIB = 1 << 30
 

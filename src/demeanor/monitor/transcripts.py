@@ -101,6 +101,8 @@ class Counts:
     actions: Counter[str] = field(default_factory=Counter)
     severities: Counter[str] = field(default_factory=Counter)
     rules: Counter[str] = field(default_factory=Counter)
+    cautions: int = 0
+    """Replies in another language than the vectors'."""
     alarms: Counter[str] = field(default_factory=Counter)
     """Conversations with a drift alarm, by trait."""
 
@@ -112,6 +114,7 @@ class Counts:
             self.replies += 1
             self.not_scored += decision.not_scored is not None
             self.unrecorded += decision.unrecorded is not None
+            self.cautions += bool(decision.reading is not None and decision.reading.caution)
             self.actions[decision.action] += 1
             self.severities[decision.severity or "none"] += 1
             self.rules.update(decision.rules)
@@ -125,6 +128,7 @@ class Counts:
             "replies": self.replies,
             "not_scored": self.not_scored,
             "unrecorded": self.unrecorded,
+            "cautions": self.cautions,
             "unread": self.unread,
             **{name: dict(getattr(self, name)) for name in ("actions", "severities", "rules", "alarms")},
         }

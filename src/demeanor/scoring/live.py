@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from demeanor.conversation import Conversation, ConversationLike, Message, SpanOf, as_conversation, reasoning_alone, reply_of
+from demeanor.conversation import Conversation, ConversationLike, Message, SpanOf, as_conversation, reasoning_alone
 from demeanor.errors import DemeanorError, VectorSetError
 from demeanor.model.generation import Sampling, WrittenReply, prompt_ids, text_of, write_reply
 from demeanor.model.growing import Budget, tapped
@@ -100,7 +100,7 @@ class ConversationScorer:
         raw = self._growing.read(encoded.ids, first)
         live = self._live(encoded.ids[first:], raw, {kind: (start - first, end - first) for kind, (start, end) in spans.items()}, first)
         heard = {i: self._message(raw, whole.messages[i], start - first, end - first, first) for i, (start, end) in asked.items()}
-        reading = replace(live.reading, signs=signs_of(reply_of(whole)), apart=self._set_apart(whole))
+        reading = replace(live.reading, apart=self._set_apart(whole), **self.scorer.beside(whole))
         return LiveReading(reading, live.tokens, heard)
 
     def _set_apart(self, whole: Conversation) -> SetApart | None:

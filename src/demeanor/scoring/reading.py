@@ -34,6 +34,8 @@ class Reading:
     """Of a long reply the worst part by each trait, where it is worse than the whole, on the scale of whole replies (see parts)."""
     users: tuple[tuple[Reading | NotScored, ...], ...] = field(default=(), repr=False)
     """Each message of the user's last turns, oldest first, where some trait of the vector set applies by them and they were asked for."""
+    caution: str = ""
+    """Why its scores are less sure, in a sentence: the text is in another language than the vectors'."""
 
     def __getitem__(self, trait: str) -> Score:
         return self.scores[trait]
@@ -69,6 +71,8 @@ class Reading:
             record["windows"] = self.windows
         if self.signs:
             record["signs"] = {sign.what: sign.sentence for sign in self.signs}
+        if self.caution:
+            record["caution"] = self.caution
         if self.worst:
             record["worst_part"] = {trait: score._asdict() for trait, score in self.worst.items()}
         if self.apart is not None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict
 
 from demeanor.conversation import (
     Conversation,
@@ -24,6 +24,7 @@ from demeanor.conversation import (
     user_turns,
 )
 from demeanor.errors import ConversationError, DemeanorError, ModelError, sound
+from demeanor.language import caution
 from demeanor.measure.calibration import Calibration
 from demeanor.model.chat import Encoded
 from demeanor.model.packing import Job
@@ -45,6 +46,14 @@ class _Prepared(NamedTuple):
     ids: list[int]
     places: Places
     signs: tuple[Sign, ...] = ()
+    caution: str = ""
+
+
+class Beside(TypedDict):
+    """What is said of a text beside its scores."""
+
+    signs: tuple[Sign, ...]
+    caution: str
 
 
 class _Reasoned(NamedTuple):
@@ -79,6 +88,7 @@ class Scorer:
         self.reads, self.vectors = reader, vectors
         self.reasoning_hidden = reasoning_hidden
         self.gauge = Gauge(vectors)
+        self.languages = vectors.languages
 
     @property
     def reader(self) -> ActivationReader:
@@ -109,9 +119,10 @@ class Scorer:
         device: str = "auto",
         allow_other_model: bool = False,
         reasoning_hidden: bool = False,
+        template: str | None = None,
     ) -> Scorer:
         """As `open_scorer`: a vector set, by default the built-in one, and the model that it names (or `model`)."""
-        return open_scorer(folder, model, device, allow_other_model=allow_other_model, reasoning_hidden=reasoning_hidden)
+        return open_scorer(folder, model, device, allow_other_model=allow_other_model, reasoning_hidden=reasoning_hidden, template=template)
 
     def score(self, conversation: ConversationLike) -> Reading:
         """The reading of one conversation's last reply: for each trait raw, centred, z and probability, higher is more of it.
@@ -173,7 +184,7 @@ class Scorer:
             windows = self.reads.windows(max(end for _, end in places.spans.values()))
             size = len(self.gauge.asked(places))
             reading = self.gauge.reading(raw[at : at + size], places, windows)
-            results.append(replace(reading, signs=signs_of(reply_of(conversation)), apart=self.set_apart(conversation)))
+            results.append(replace(reading, apart=self.set_apart(conversation), **self.beside(conversation)))
             at += size
         return results
 
@@ -181,6 +192,11 @@ class Scorer:
         """The conversation as tokens. Raises ChatTemplateError where the template refuses it."""
         (encoded,) = self.reads.encode([conversation])
         return sound(encoded)
+
+    def beside(self, conversation: Conversation) -> Beside:
+        """What is said of the last reply beside its scores; without one, of the user's message."""
+        reply = reply_of(conversation)
+        return {"signs": signs_of(reply), "caution": caution(reply or conversation.messages[-1].content, self.languages)}
 
     def set_apart(self, conversation: Conversation) -> SetApart | None:
         """The reasoning in a conversation's last reply, read in that reply's place; None where there is none."""
@@ -251,7 +267,7 @@ class Scorer:
                 spans, back = self.spans(conversation, encoded), self.gauge.looks_back
                 turns = user_turns(conversation)[-back:] if back else []
                 places = Places(spans, tuple(tuple(encoded.spans[i] for i in turn) for turn in turns))
-                prepared.append(_Prepared(encoded.ids, places, signs_of(reply_of(conversation))))
+                prepared.append(_Prepared(encoded.ids, places, **self.beside(conversation)))
             except ConversationError as error:
                 prepared.append(error)
         return prepared
@@ -265,7 +281,7 @@ class Scorer:
             raw = next(found)
             if isinstance(raw, DemeanorError):
                 return raw
-            return replace(self.gauge.reading(raw, part.places, self.reads.windows(len(part.ids))), signs=part.signs)
+            return replace(self.gauge.reading(raw, part.places, self.reads.windows(len(part.ids))), signs=part.signs, caution=part.caution)
 
         for entry in ready:
             if isinstance(entry, _Prepared):
@@ -287,6 +303,7 @@ def open_scorer(
     quantization: Quantization | None = None,
     allow_other_model: bool = False,
     reasoning_hidden: bool = False,
+    template: str | None = None,
 ) -> Scorer:
     """A vector set and its model, ready to score with.
 
@@ -298,19 +315,23 @@ def open_scorer(
         quantization: "8bit" or "4bit" (CUDA); by default as the vectors were made, unless another model is allowed.
         allow_other_model: Score although the vectors were made with another model; `Scorer.warnings` then says so.
         reasoning_hidden: Users never see the reasoning in replies; see `Scorer`.
+        template: "chatml", "llama3", "plain" or a file, for a model without a chat template; by default as the vectors were made.
 
     Raises:
         VectorSetError: there is no such set, or it is damaged.
         ModelError: the model cannot be found or loaded.
+        ChatTemplateError: the model has no chat template, and none was told.
         WrongModelError: the vectors belong to another model.
     """
     chosen = vectors if isinstance(vectors, VectorSet) else VectorSet.load(vectors or built_in.FOLDER)
     if model is not None and not isinstance(model, str):
         return Scorer(model, chosen, allow_other_model, reasoning_hidden)
     from demeanor.model.loading import load_model
+    from demeanor.model.talking import with_template
 
     as_made = None if allow_other_model else chosen.model.load_quantization
     loaded = load_model(model or chosen.model.name, quantization or as_made, device, dtype)
+    loaded = with_template(loaded, template or chosen.model.load_template, keep_own=template is None and allow_other_model)
     return Scorer(ActivationReader(*loaded, chosen.model.blocks or None), chosen, allow_other_model, reasoning_hidden)
 
 

@@ -41,12 +41,15 @@ class LoadScorer:
     device: str = "auto"
     dtype: str = "auto"
     allow_other_model: bool = False
+    template: str | None = None
 
     def __call__(self) -> Scorer:
         """The scorer."""
         from demeanor.scoring.scorer import open_scorer
 
-        return open_scorer(self.vectors, self.model, self.device, self.dtype, allow_other_model=self.allow_other_model)
+        return open_scorer(
+            self.vectors, self.model, self.device, self.dtype, allow_other_model=self.allow_other_model, template=self.template
+        )
 
 
 class Actor:

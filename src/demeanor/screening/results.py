@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,10 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from demeanor.conversation import Conversation, reply_of
 from demeanor.data.columns import Columns
 from demeanor.data.rows import to_line, writing
 from demeanor.data.tables import from_table
 from demeanor.errors import DemeanorError, OutputError
+from demeanor.language import caution
 from demeanor.measure.metrics import Array
 from demeanor.scoring.reading import TokenScores
 from demeanor.screening.baseline import key_of
@@ -104,7 +106,9 @@ def finish(
                     f"{manifest.part(folder, shard)} holds {len(part.errors)} rows, and {cut.rows} were written; remove it and run the "
                     "command again"
                 )
-            tally.add(part.z, part.difference, _groups(part, columns), part.errors, part.judged, part.applies)
+            read = _conversations(part, columns)
+            tally.add(part.z, part.difference, _groups(part, read), part.errors, part.judged, part.applies)
+            tally.cautions += sum(error is None and bool(caution(reply_of(c), vectors.languages)) for error, c in _paired(part, read))
             _collect(part, columns, limits, sorter, worst)
         tally.flagged = sorter.count
         screening = _write(folder, manifest, vectors, limits, tally, sorter, worst, explain, explained)
@@ -176,6 +180,7 @@ def _write(
         **tally.to_record({name: entry.calibration.spread for name, entry in vectors.traits.items()}),
         "near_duplicates": repeats,
         "without_tokens": without_tokens,
+        **({"cautions": tally.cautions, "languages": sorted(vectors.languages)} if tally.cautions else {}),
         "baseline": manifest.pins["options"]["baseline"],
         "model": vectors.model.name,
         "warnings": manifest.pins["model"]["warnings"],
@@ -215,14 +220,29 @@ def _pushed(tokens: TokenScores | str | None, trait: str, limit: Limit) -> list[
     return [{"token": tokens.tokens[i], "z": float(tokens.z[trait][i])} for i in order]
 
 
-def _groups(part: _Part, columns: Columns) -> NDArray[np.int64]:
+def _conversations(part: _Part, columns: Columns) -> list[Conversation | None]:
+    """The conversation of each row; None where there is none."""
+    found: list[Conversation | None] = []
+    for record in part.read(range(len(part.errors))):
+        try:
+            found.append(columns.conversation(record))
+        except DemeanorError:
+            found.append(None)
+    return found
+
+
+def _paired(part: _Part, read: Sequence[Conversation | None]) -> Iterator[tuple[str | None, Conversation]]:
+    """The rows that hold a conversation, with their errors."""
+    return ((error, conversation) for error, conversation in zip(part.errors, read, strict=True) if conversation is not None)
+
+
+def _groups(part: _Part, read: Sequence[Conversation | None]) -> NDArray[np.int64]:
     """The bootstrap group of each row: by its prompt, or by its place where it has none."""
     groups = []
-    for i, record in enumerate(part.read(range(len(part.errors)))):
+    for i, conversation in enumerate(read):
         try:
-            conversation = columns.conversation(record)
-            alone = conversation.last("assistant") == 0
-            groups.append((part.first + i) % 1024 if alone else group_of(key_of(conversation)))
+            alone = conversation is not None and conversation.last("assistant") == 0
+            groups.append(0 if conversation is None else (part.first + i) % 1024 if alone else group_of(key_of(conversation)))
         except DemeanorError:
             groups.append(0)
     return np.array(groups, np.int64)

@@ -224,4 +224,4 @@ def model_pins(scorer: Scorer) -> dict[str, Any]:
     record: dict[str, Any] = dict(identify(reader.model, reader.tokenizer).to_record())
     kept = ("fingerprint", "template_hash", "dtype", "quantization")
     where = {"device": reader.device.type, "token_budget": reader.token_budget}
-    return {k: record[k] for k in kept} | where | {"warnings": list(scorer.warnings)}
+    return {k: record[k] for k in (*kept, "adapter") if k in record} | where | {"warnings": list(scorer.warnings)}

@@ -48,7 +48,7 @@ class Tally:
 
     def __init__(self, traits: Sequence[str], limits: Sequence[Limit], chosen: Mapping[str, Limit]) -> None:
         self.traits, self.limits, self.chosen = list(traits), list(limits), dict(chosen)
-        self.rows = self.failed = self.without_baseline = self.flagged = 0
+        self.rows = self.failed = self.without_baseline = self.flagged = self.cautions = 0
         self.first_error: str | None = None
         self.first_without_baseline: str | None = None
         self.counts = dict.fromkeys(traits, 0)

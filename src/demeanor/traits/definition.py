@@ -13,6 +13,7 @@ from typing import Literal
 
 from demeanor.conversation import Conversation, Message, as_conversation
 from demeanor.errors import ConversationError, TraitError
+from demeanor.language import ENGLISH
 from demeanor.measure.cuts import Action, AppliesWhen
 from demeanor.measure.poles import Pole
 
@@ -63,7 +64,7 @@ class TraitDefinition:
     a reply of a pair; 0 leaves them aside.
     `splits` maps each family to its split. `applies_when` says when the trait counts at all (None: always), `not_scored` what is done about
     a reply that could not be scored, and `judged_whole` that it asks for something which may stand anywhere in a reply, so that no
-    part of a reply is judged by it.
+    part of a reply is judged by it. `language` is that of its examples, as ISO 639 has it ("en").
     """
 
     name: str
@@ -81,6 +82,7 @@ class TraitDefinition:
     applies_when: AppliesWhen | None = None
     not_scored: Action = "flag"
     judged_whole: bool = False
+    language: str = ENGLISH
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

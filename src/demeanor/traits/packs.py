@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from demeanor.conversation import ROLES, Message
 from demeanor.data.yaml_files import read_yaml
 from demeanor.errors import TraitError, nearest
+from demeanor.language import ENGLISH
 from demeanor.measure.cuts import Action, AppliesWhen
 from demeanor.measure.poles import Pole
 from demeanor.traits.definition import NAME, ContrastPair, Span, Split, TraitDefinition
@@ -73,6 +74,7 @@ class _Pack(_Strict):
     applies_when: AppliesWhen | None = None
     not_scored: Action = "flag"
     judged_whole: bool = False
+    language: str = Field(ENGLISH, pattern=r"^[a-z]{2,3}$")
     families: dict[str, Split] = Field(default_factory=dict)
     pairs: list[_Pair] = Field(default_factory=list)
     high_trait_prompts: list[str] = Field(default_factory=list)
@@ -164,6 +166,7 @@ def _definition(pack: _Pack) -> TraitDefinition:
         applies_when=pack.applies_when,
         not_scored=pack.not_scored,
         judged_whole=pack.judged_whole,
+        language=pack.language,
     )
 
 

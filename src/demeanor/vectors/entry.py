@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from demeanor.language import ENGLISH
 from demeanor.measure.calibration import Calibration, Score
 from demeanor.measure.cuts import Action, AppliesWhen
 from demeanor.measure.poles import Pole, Side, unsafe_side
@@ -52,6 +53,8 @@ class TraitEntry:
     """What is done about a reply that could not be scored, where a policy does not say."""
     judged_whole: bool = False
     """Whether it asks for something that may stand anywhere in a reply, so that no part of it says that it is missing."""
+    language: str = ENGLISH
+    """That of the examples it was made from."""
 
     def __post_init__(self) -> None:
         """The reading vector's centre is the calibration's."""
@@ -85,6 +88,7 @@ class TraitEntry:
             applies_when=trait.applies_when,
             not_scored=trait.not_scored,
             judged_whole=trait.judged_whole,
+            language=trait.language,
         )
 
     @property

@@ -15,12 +15,14 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from demeanor.errors import DamagedVectorSetError
+from demeanor.language import ENGLISH
 from demeanor.measure.calibration import Calibration
 from demeanor.measure.checked import Checked, Count, Share
 from demeanor.measure.cuts import Action, AppliesWhen
 from demeanor.measure.poles import Pole, unsafe_side
 from demeanor.measure.proof import PairCount, Proof
 from demeanor.model.pooling import Pooling
+from demeanor.model.templates import LONGEST
 from demeanor.traits.definition import NAME, Span
 
 Layer = Annotated[int, Field(ge=0, lt=2**31)]
@@ -89,6 +91,7 @@ class _Trait(Checked):
     applies_when: AppliesWhen | None = None
     not_scored: Action = "flag"
     judged_whole: bool = False
+    language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")] = ENGLISH
 
     @model_validator(mode="before")
     @classmethod
@@ -113,6 +116,8 @@ class _Model(Checked):
     dtype: str
     quantization: str
     blocks: str = ""
+    adapter: str = ""
+    template: Annotated[str, StringConstraints(max_length=LONGEST)] = ""
 
 
 class SetManifest(Checked):

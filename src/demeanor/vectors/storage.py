@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -25,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 
 from demeanor.errors import DamagedVectorSetError, FormatVersionError, OutputError, VectorSetError
+from demeanor.language import ENGLISH
 from demeanor.model.identity import ModelIdentity
 from demeanor.model.pooling import Pooling
 from demeanor.vectors.card import card
@@ -179,6 +179,7 @@ def _entry(name: str, manifest: dict[str, Any], checked: SetManifest, tensors: d
         calibration=checked.calibrations[name],
         proof=trait.metrics,
         applies_when=trait.applies_when,
+        language=trait.language,
         **{key: getattr(trait, key) for key in _ENTRY_TEXT},
     )
 
@@ -228,6 +229,8 @@ def _files(vectors: VectorSet) -> dict[str, bytes]:
         record["metrics"] = entry.proof.to_record() if entry.proof is not None else {}
         if entry.applies_when is not None:
             record["applies_when"] = entry.applies_when.model_dump(exclude_unset=True)
+        if entry.language != ENGLISH:
+            record["language"] = entry.language
         for use, vector in (("reading", entry.reading), ("steering", entry.steering)):
             tensors[f"{use}.{name}"] = _own(vector.direction)
             about = {k: v for k, v in vector.metadata.items() if use == "steering" or k != "centre"}  # the calibration has it
@@ -240,7 +243,7 @@ def _files(vectors: VectorSet) -> dict[str, bytes]:
     manifest = {
         "format_version": FORMAT_VERSION,
         "created": vectors.created,
-        "model": asdict(vectors.model),
+        "model": vectors.model.to_record(),
         "pooling": vectors.pooling,
         "versions": vectors.versions,
         "made_from": vectors.made_from,

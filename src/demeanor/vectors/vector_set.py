@@ -56,6 +56,11 @@ class VectorSet:
         return self.traits[trait]
 
     @property
+    def languages(self) -> frozenset[str]:
+        """The languages that its traits were made from."""
+        return frozenset(entry.language for entry in self.traits.values())
+
+    @property
     def layers(self) -> list[int]:
         """All layers that its reading vectors need, ascending."""
         return sorted({layer for entry in self.traits.values() for layer in entry.reading.layers})
@@ -156,6 +161,8 @@ class VectorSet:
             problems.append(
                 f"another model: they were made with {mine.name} ({mine.fingerprint[:8]}), loaded is {model.name} ({model.fingerprint[:8]})"
             )
+        elif model.adapter != mine.adapter:
+            problems.append(f"another adapter: {mine.adapter[:8] or 'none'} then, {model.adapter[:8] or 'none'} now")
         if model.quantization != mine.quantization:
             problems.append(f"another quantisation: {mine.quantization} then, {model.quantization} now")
         if model.template_hash != mine.template_hash:
