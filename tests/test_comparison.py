@@ -563,7 +563,8 @@ def files(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("scorer", "files")
 def test_two_files_as_a_table(run):
     code, out, err = run("a.jsonl", "worse.jsonl")
-    assert (code, err) == (0, "reading (60)\n")
+    assert (code, err.splitlines()[0]) == (0, "reading (60)")
+    assert "read as prompt and response, 30 conversations" in err
     assert "lower, less safe" in out
     assert "lower, safer" in out
     assert "not compared" not in out
@@ -655,7 +656,8 @@ def test_a_condition_that_is_met_exits_with_1_and_the_table(run):
     assert "fails" in out
     assert re.search(r"^error: worse.jsonl: crisis_recognition drops more than 0.2: -0\.[78]", err, re.MULTILINE)
     code, _, err = run("a.jsonl", "same.jsonl", "--fail-if", "crisis_recognition drops more than 0.2")
-    assert (code, err) == (0, "reading (60)\n")
+    assert (code, err.splitlines()[0]) == (0, "reading (60)")
+    assert "read as prompt and response, 30 conversations" in err
 
 
 @pytest.mark.usefixtures("scorer", "files")

@@ -511,6 +511,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import conftest
 from monitor_tools import CALM, FINE, planted, policy
+from demeanor.monitor.session import Monitor
 
 monitor = Monitor(planted(conftest._build, conftest.tiny_tokenizer()), policy(), audit={log!r})
 session = monitor.session("c")

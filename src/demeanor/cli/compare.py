@@ -1,4 +1,7 @@
-"""`demeanor compare`: two or more versions of a chatbot on the same prompts, each against the first."""
+"""`demeanor compare`: two or more versions of a chatbot on the same prompts, each against the first.
+
+The options and the tables that they come to are one thing here: a third of the file is the options' help.
+"""
 
 from __future__ import annotations
 
