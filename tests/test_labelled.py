@@ -4,6 +4,8 @@ import gzip
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from artifacts import CALIBRATION, entry, unit, vector_set
 
@@ -190,4 +192,32 @@ def test_a_damaged_compressed_sheet_is_named(tmp_path, kind, damage):
     path = tmp_path / f"sheet.{kind}.gz"
     path.write_bytes(damaged[damage])
     with pytest.raises(InputFileError, match=r"sheet\.\w+\.gz: not a whole gzip file"):
+        read_labelled(path)
+
+
+SHAREGPT = [
+    {
+        "conversations": [{"from": "human", "value": f"I am low {i}"}, {"from": "gpt", "value": f"reply {i}"}],
+        "label": i % 2,
+    }
+    for i in range(6)
+]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet"])
+def test_labelled_rows_come_in_the_forms_that_conversations_have(tmp_path, name):
+    path = tmp_path / name
+    if name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(SHAREGPT), path)
+    else:
+        path.write_text(json.dumps(SHAREGPT) if name.endswith(".json") else "".join(json.dumps(row) + "\n" for row in SHAREGPT))
+    found = read_labelled(path)
+    assert [c.messages[-1].content for c in found.conversations] == [f"reply {i}" for i in range(6)]
+    assert len(set(found.target.tolist())) == 2
+
+
+def test_a_labelled_row_in_no_form_is_still_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"label": 1, "words": "x"}) + "\n")
+    with pytest.raises(InputFileError, match="neither 'messages'"):
         read_labelled(path)

@@ -1,10 +1,11 @@
-"""Rows that people label, or have labelled: a sheet (CSV of any spreadsheet) or JSON lines, plain or gzipped.
+"""Rows that people label, or have labelled: a sheet (CSV of any spreadsheet), or rows in any other form that conversations have.
 
 Columns are known by their names, whatever their case and the white space around them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from demeanor.conversation import Conversation, SpanOf, from_record
+from demeanor.data.columns import Columns
+from demeanor.data.inputs import open_input
 from demeanor.data.rows import Row, read_rows, sound
 from demeanor.data.seals import unsealed
 from demeanor.data.spreadsheets import is_table, place, table_rows
@@ -22,6 +25,8 @@ from demeanor.keys import folded, prompt_key
 
 COLUMNS = ("label", "pair_id", "group", "messages", "prompt", "response", "text", "id", "rater", "trait", "hash", "conversation")
 """What is read of a row, here and by `from_record`; other columns are nobody's business."""
+LABELLING = ("label", "rater", "trait", "hash", "conversation")
+OTHERS = (".json", ".parquet")
 _MORE = re.compile(r"messages (\d+)")
 
 
@@ -36,7 +41,7 @@ def rows_of(path: Path) -> list[Row]:
 def every_row(path: Path) -> Iterator[Row]:
     """The same, but a broken row is given with what is wrong with it. Raises InputFileError for a file that cannot be read at all."""
     table = is_table(path)
-    for row in table_rows(path, COLUMNS) if table else read_rows(path):
+    for row in table_rows(path, COLUMNS) if table else _other_rows(path):
         if row.error is not None:
             yield row
             continue
@@ -45,6 +50,14 @@ def every_row(path: Path) -> Iterator[Row]:
             yield replace(row, record=_unpacked(record) if table else record)
         except ValueError as error:
             yield replace(row, record={}, error=f"{place(row)}{error}")
+
+
+def _other_rows(path: Path) -> Iterator[Row]:
+    """The rows of what is no table: JSON lines, or a JSON array, Parquet or a folder."""
+    if path.is_dir() or path.name.lower().removesuffix(".gz").endswith(OTHERS):
+        yield from open_input(path).rows()
+    else:
+        yield from read_rows(path)
 
 
 def _named(record: dict[str, Any]) -> dict[str, Any]:
@@ -70,12 +83,21 @@ def empty(value: object) -> bool:
 def conversation_of(path: Path, row: Row, reads: SpanOf | None = None) -> Conversation:
     """The conversation of a row, with something to read where `reads` says; an error names the file and line."""
     try:
-        conversation = from_record(row.record)
+        conversation = _conversation(row.record)
         if reads is not None:
             conversation.last("user" if reads == "user" else "assistant")
         return conversation
     except DemeanorError as error:
         raise InputFileError(f"{path}: {place(row)}: {error}") from error
+
+
+def _conversation(record: dict[str, Any]) -> Conversation:
+    try:
+        return from_record(record)
+    except ConversationError:
+        with contextlib.suppress(DemeanorError):  # then what was wrong with the plain form says more
+            return Columns().conversation({name: value for name, value in record.items() if name not in LABELLING})
+        raise
 
 
 def group_of(record: dict[str, Any], conversation: Conversation) -> str:
