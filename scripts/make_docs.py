@@ -155,14 +155,20 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def main() -> None:
-    """Write the pages, or compare."""
+def main() -> int:
+    """Write the pages, or compare; gives the exit code."""
     for path, text in {DOCS / "cli.md": page(), DOCS / "inputs.md": inputs()}.items():
         if "--check" not in sys.argv[1:]:
             path.write_text(text, encoding="utf-8")
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
-            sys.exit(f"{os.path.relpath(path)} is not what the commands and the tests say now; write it anew: python scripts/make_docs.py")
+            told = f"{os.path.relpath(path)} is not what the commands and the tests say now"
+            print(f"{told}; write it anew: python scripts/make_docs.py", file=sys.stderr)
+            return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # the usual way out was once seen to be aborted by a thread of pyarrow's

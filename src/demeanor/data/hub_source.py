@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from demeanor.data.columns import Columns
 from demeanor.data.rows import Row
-from demeanor.data.surveys import Block, Cut, See, Survey, arrow_block, show_rows
+from demeanor.data.surveys import Block, See, ShardPlace, Survey, arrow_block, show_rows
 from demeanor.data.tables import from_table, jsonable
 from demeanor.errors import InputFileError, MissingExtraError
 
@@ -51,7 +51,7 @@ class HubSource:
         schema: pa.Schema = self.data[:1].schema
         if wrong := self.columns.missing(schema.names):
             raise InputFileError(f"{self.spec} has {wrong}")
-        cuts = [Cut(first, min(shard_rows, rows - first), [first]) for first in range(0, rows, shard_rows)]
+        cuts = [ShardPlace(first, min(shard_rows, rows - first), [first]) for first in range(0, rows, shard_rows)]
         if see is not None:
             show_rows(self, cuts, schema, see)
         return Survey(self.check(), rows, schema, cuts)
@@ -62,6 +62,6 @@ class HubSource:
             for i, record in enumerate(from_table(self.data[first : first + 1024]), first + 1):
                 yield Row(i, jsonable(record), one="row")
 
-    def read(self, cut: Cut, schema: pa.Schema) -> Block:
+    def read(self, cut: ShardPlace, schema: pa.Schema) -> Block:
         """The rows of one shard."""
         return arrow_block(self.data[cut.first : cut.first + cut.rows].cast(schema), cut.first, self.columns)

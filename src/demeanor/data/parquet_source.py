@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from demeanor.data.columns import Columns
 from demeanor.data.files import checksums, reading
 from demeanor.data.rows import Row
-from demeanor.data.surveys import CHANGED, Block, Cut, Place, See, Survey, arrow_block, show_rows
+from demeanor.data.surveys import CHANGED, Block, Place, See, ShardPlace, Survey, arrow_block, show_rows
 from demeanor.data.tables import from_table, jsonable, without_views
 from demeanor.data.utterances import utterances_in
 from demeanor.errors import InputFileError
@@ -75,7 +75,7 @@ class ParquetSource:
         cuts, before = [], 0
         for number, group, count in groups:
             for first in range(-(-before // shard_rows) * shard_rows, before + count, shard_rows):
-                cuts.append(Cut(first, min(shard_rows, rows - first), [number, group, first - before]))
+                cuts.append(ShardPlace(first, min(shard_rows, rows - first), [number, group, first - before]))
             before += count
         if see is not None:
             show_rows(self, cuts, schema, see)
@@ -87,7 +87,7 @@ class ParquetSource:
         for number, record in enumerate(records, 1):
             yield Row(number, jsonable(record), one="row")
 
-    def read(self, cut: Cut, schema: pa.Schema) -> Block:
+    def read(self, cut: ShardPlace, schema: pa.Schema) -> Block:
         """The rows of one shard."""
         if self._here is None or self._here[0] != cut.first:
             self._here, self._rest = (cut.first, self._tables(cut.place)), None

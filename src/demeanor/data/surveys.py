@@ -27,7 +27,7 @@ CHANGED = "the input has changed while it was screened; start again with another
 
 
 @dataclass(frozen=True)
-class Cut:
+class ShardPlace:
     """A shard of the input: its first row (from 0), how many rows it has, and where they begin."""
 
     first: int
@@ -43,7 +43,7 @@ class Survey:
     """Name, bytes and sha256 of each file; for a hub data set its fingerprint."""
     rows: int
     schema: pa.Schema
-    cuts: list[Cut]
+    cuts: list[ShardPlace]
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,14 @@ class Source(Protocol):
     def survey(self, shard_rows: int, see: See | None = None) -> Survey:
         """One pass over all rows. Raises InputFileError for an empty source, and for a column that is not there."""
 
-    def read(self, cut: Cut, schema: pa.Schema) -> Block:
+    def read(self, cut: ShardPlace, schema: pa.Schema) -> Block:
         """The rows of one shard."""
 
     def close(self) -> None:
         """Let go of open files; reading opens them again."""
 
 
-def show_rows(source: Source, cuts: list[Cut], schema: pa.Schema, see: See) -> None:
+def show_rows(source: Source, cuts: list[ShardPlace], schema: pa.Schema, see: See) -> None:
     """Read a source shard by shard, for `see` to see every row."""
     for cut in cuts:
         for i, row in enumerate(source.read(cut, schema).rows):

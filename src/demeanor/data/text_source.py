@@ -14,7 +14,7 @@ from demeanor.data.columns import Columns
 from demeanor.data.csv_rows import CountedLines, csv_header, csv_rows
 from demeanor.data.files import checksums, reading
 from demeanor.data.rows import Row, line_rows
-from demeanor.data.surveys import Block, Cut, Place, See, Survey
+from demeanor.data.surveys import Block, Place, See, ShardPlace, Survey
 from demeanor.data.tables import Kind, as_table, encodes, field_of, kind_of, merge
 from demeanor.errors import InputFileError
 
@@ -48,12 +48,12 @@ class TextSource:
 
     def _survey(self, shard_rows: int, see: See | None) -> Survey:
         kinds: dict[str, Kind] = {}
-        cuts: list[Cut] = []
+        cuts: list[ShardPlace] = []
         rows = 0
         place: Place = [0, 0, 0]
         for row, after in self._rows(place):
             if rows % shard_rows == 0:
-                cuts.append(Cut(rows, shard_rows, place))
+                cuts.append(ShardPlace(rows, shard_rows, place))
             for name, value in row.record.items():
                 if not encodes(name):
                     raise InputFileError(f"{self.files[0]}: a row has the key {name!a}, which no file can hold; rename it")
@@ -71,7 +71,7 @@ class TextSource:
             raise InputFileError(f"{where}: no row can be read ({next(iter(self._rows([0, 0, 0])))[0].error})")
         if wrong := self.columns.missing(list(kinds)):
             raise InputFileError(f"{where} has {wrong}")
-        cuts[-1] = Cut(cuts[-1].first, rows - cuts[-1].first, cuts[-1].place)
+        cuts[-1] = ShardPlace(cuts[-1].first, rows - cuts[-1].first, cuts[-1].place)
         return Survey(self.check(), rows, pa.schema([field_of(name, kind) for name, kind in kinds.items()]), cuts)
 
     def rows(self) -> Iterator[Row]:
@@ -80,7 +80,7 @@ class TextSource:
             for row, _ in self._rows([0, 0, 0]):
                 yield row
 
-    def read(self, cut: Cut, schema: pa.Schema) -> Block:
+    def read(self, cut: ShardPlace, schema: pa.Schema) -> Block:
         """The rows of one shard."""
         rows = [row for (row, _), _ in zip(self._rows(cut.place), range(cut.rows), strict=False)]
         return Block(rows, as_table([row.record for row in rows], schema))

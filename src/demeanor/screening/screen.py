@@ -31,7 +31,7 @@ from demeanor.vectors.vector_set import VectorSet
 if TYPE_CHECKING:
     from demeanor.scoring.scorer import Scorer
 
-Baseline = Literal["mean", "generate"]
+BaselineKind = Literal["mean", "generate"]
 SHARD_ROWS = 2048
 
 
@@ -40,7 +40,7 @@ class Options:
     """How a data set is screened. All but the last three must be the same when a run goes on."""
 
     columns: Columns = field(default_factory=Columns)
-    baseline: Baseline = "mean"
+    baseline: BaselineKind = "mean"
     """What a reply is compared with: the neutral mean of the calibration, or the model's own answer to the same prompt."""
     output: Output = "parquet"
     shard_rows: int = SHARD_ROWS

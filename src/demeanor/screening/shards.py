@@ -26,7 +26,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from demeanor.data.surveys import Cut, Survey
+from demeanor.data.surveys import ShardPlace, Survey
 from demeanor.errors import OutputError
 
 FORMAT = "demeanor screening 1"
@@ -48,7 +48,7 @@ class Manifest:
     pins: dict[str, Any]
     rows: int
     schema: pa.Schema
-    cuts: list[Cut]
+    cuts: list[ShardPlace]
     prompts: int = 0
     """Distinct prompts that the model answers itself, for `--baseline generate`."""
 
@@ -89,7 +89,7 @@ class Manifest:
             if record.pop("checksum", None) != _checksum(record):
                 raise ValueError("its checksum does not fit")
             schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record.pop("schema"))))
-            cuts = [Cut(first, rows, place) for first, rows, *place in record.pop("shards")]
+            cuts = [ShardPlace(first, rows, place) for first, rows, *place in record.pop("shards")]
             known = {key: record.pop(key) for key in ("rows", "prompts")}
             if [cut.first for cut in cuts] != [0, *accumulate(cut.rows for cut in cuts)][:-1] or sum(cut.rows for cut in cuts) != known[
                 "rows"
