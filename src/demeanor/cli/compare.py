@@ -15,18 +15,7 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, OtherModel, Template
-from demeanor.cli.inputs import (
-    ContentColumn,
-    ConversationColumn,
-    MessagesColumn,
-    MessagesPath,
-    PromptColumn,
-    Read,
-    ResponseColumn,
-    RoleColumn,
-    Roles,
-    columns_of,
-)
+from demeanor.cli.inputs import ColumnOptions, takes_columns
 from demeanor.errors import InputFileError
 
 if TYPE_CHECKING:
@@ -38,6 +27,7 @@ if TYPE_CHECKING:
     from demeanor.model.chat import ChatEncoder
 
 
+@takes_columns
 def compare(
     versions: Annotated[list[str], typer.Argument(help="Two or more: files of replies (as `score` takes rows), or models by name.")],
     system: Annotated[
@@ -77,15 +67,8 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     report: Annotated[Path | None, typer.Option("--report", help="Write the report to this HTML file.")] = None,
     save_replies: Annotated[Path | None, typer.Option("--save-replies", help="Folder for what the models wrote, to compare again.")] = None,
-    messages_column: MessagesColumn = None,
-    prompt_column: PromptColumn = None,
-    response_column: ResponseColumn = None,
-    messages_path: MessagesPath = None,
-    conversation_column: ConversationColumn = None,
-    role_column: RoleColumn = None,
-    content_column: ContentColumn = None,
-    read: Read = None,
-    role: Roles = None,
+    *,
+    columns: ColumnOptions,
     allow_other_model: OtherModel = False,
     template: Template = None,
     device: Device = "auto",
@@ -108,11 +91,9 @@ def compare(
 
     conditions = [parse_condition(text) for text in fail_if or ()]
     chosen = parse_versions(versions, system or [])
-    columns = columns_of(
-        messages_column, prompt_column, response_column, messages_path, conversation_column, role_column, content_column, read, role
-    )
+    read_as = columns()
     asked = experiment.Experiment(
-        chosen, vectors or [], prompts, samples, max_tokens, temperature, seed, match, conditions, size, save_replies, always, columns,
+        chosen, vectors or [], prompts, samples, max_tokens, temperature, seed, match, conditions, size, save_replies, always, read_as,
     )  # fmt: skip
     console.check_places({f"version {i}": Path(v.source) for i, v in enumerate(chosen, 1) if v.is_file}, {"--report": report})
     if report is not None:
@@ -134,7 +115,7 @@ def compare(
         typer.echo(json.dumps(made.to_record(), indent=1, ensure_ascii=False, allow_nan=False))
     else:
         _print(made.comparison, made.judged)
-    _say_how_read(chosen, columns)
+    _say_how_read(chosen, read_as)
     if report is not None:
         console.note(f"report in {report}")
     if made.not_judged is not None:  # what was measured is shown first

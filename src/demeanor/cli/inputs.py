@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -54,6 +56,39 @@ def columns_of(
     from demeanor.data.inputs import parse_roles
 
     return Columns(prompt, response, messages, path, conversation, role, content, read, parse_roles(roles or ()))
+
+
+ColumnOptions: TypeAlias = "Callable[[], Columns]"
+"""What a command is given in place of the options: what they say, once it is wanted."""
+_OPTIONS = {
+    "messages_column": MessagesColumn,
+    "prompt_column": PromptColumn,
+    "response_column": ResponseColumn,
+    "messages_path": MessagesPath,
+    "conversation_column": ConversationColumn,
+    "role_column": RoleColumn,
+    "content_column": ContentColumn,
+    "read": Read,
+    "role": Roles,
+}  # in the order in which columns_of takes them
+
+
+def takes_columns(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with a parameter `columns: ColumnOptions`, in the place of which its users have the options."""
+    own = inspect.signature(command, eval_str=True)
+    options = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=of) for name, of in _OPTIONS.items()]
+    parameters: list[inspect.Parameter] = []
+    for parameter in own.parameters.values():
+        parameters += options if parameter.name == "columns" else [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+
+    @wraps(command)
+    def called(**given: Any) -> None:
+        named = [given.pop(name) for name in _OPTIONS]
+        command(**given, columns=lambda: columns_of(*named))
+
+    called.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return called
 
 
 def one_of(argument: str | None, option: str | None) -> str | None:

@@ -11,24 +11,7 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Template, Vectors
-from demeanor.cli.inputs import (
-    ContentColumn,
-    ConversationColumn,
-    Given,
-    InputOption,
-    MessagesColumn,
-    MessagesPath,
-    PromptColumn,
-    Read,
-    ResponseColumn,
-    RoleColumn,
-    Roles,
-    columns_of,
-    look,
-    one_of,
-    open_rows,
-    rows_to,
-)
+from demeanor.cli.inputs import ColumnOptions, Given, InputOption, look, one_of, open_rows, rows_to, takes_columns
 from demeanor.errors import DemeanorError, InputFileError
 
 if TYPE_CHECKING:
@@ -40,6 +23,7 @@ if TYPE_CHECKING:
 PATIENCE = 600.0  # seconds for a reply: nobody waits for a transcript
 
 
+@takes_columns
 def monitor(
     source: Given = None,
     input_file: InputOption = None,
@@ -65,15 +49,8 @@ def monitor(
     reasoning_hidden: Annotated[
         bool, typer.Option("--reasoning-hidden", help="Users never see reasoning in replies (<think>...</think>): leave it unread.")
     ] = False,
-    messages_column: MessagesColumn = None,
-    prompt_column: PromptColumn = None,
-    response_column: ResponseColumn = None,
-    messages_path: MessagesPath = None,
-    conversation_column: ConversationColumn = None,
-    role_column: RoleColumn = None,
-    content_column: ContentColumn = None,
-    read: Read = None,
-    role: Roles = None,
+    *,
+    columns: ColumnOptions,
 ) -> None:
     """Judge every reply of finished conversations, and say what the policy would have done about it.
 
@@ -98,10 +75,7 @@ def monitor(
             raise InputFileError(f"{path} is an audit log, which {option} would write over; name another file with {option}")
     chosen = load_policy(policy)
     load_replies().check_country(country)
-    columns = columns_of(
-        messages_column, prompt_column, response_column, messages_path, conversation_column, role_column, content_column, read, role
-    )
-    rows = open_rows(spec, columns, output_file)
+    rows = open_rows(spec, columns(), output_file)
     total, where = look(rows).rows, "standard output" if output_file is None else str(output_file)
     scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model, template)
     scorer.reasoning_hidden = reasoning_hidden

@@ -11,23 +11,7 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, Vectors
-from demeanor.cli.inputs import (
-    ContentColumn,
-    ConversationColumn,
-    Given,
-    InputOption,
-    MessagesColumn,
-    MessagesPath,
-    PromptColumn,
-    Read,
-    ResponseColumn,
-    RoleColumn,
-    Roles,
-    columns_of,
-    look,
-    one_of,
-    open_rows,
-)
+from demeanor.cli.inputs import ColumnOptions, Given, InputOption, look, one_of, open_rows, takes_columns
 from demeanor.errors import DemeanorError, InputFileError, nearest
 
 if TYPE_CHECKING:
@@ -52,6 +36,7 @@ class Candidate:
     """Its scores, by trait."""
 
 
+@takes_columns
 def sample(
     traits: Annotated[list[str], typer.Option("--trait", "-t", help="The trait that will be labelled. May be repeated.")],
     source: Given = None,
@@ -74,15 +59,8 @@ def sample(
     vectors: Vectors = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    messages_column: MessagesColumn = None,
-    prompt_column: PromptColumn = None,
-    response_column: ResponseColumn = None,
-    messages_path: MessagesPath = None,
-    conversation_column: ConversationColumn = None,
-    role_column: RoleColumn = None,
-    content_column: ContentColumn = None,
-    read: Read = None,
-    role: Roles = None,
+    *,
+    columns: ColumnOptions,
 ) -> None:
     """Choose which replies to label next, and write them to a CSV sheet for a spreadsheet.
 
@@ -106,10 +84,7 @@ def sample(
         entries, chosen, rows, left = _from_decisions(decisions, names, _actions(action), allowed, n, seed, vectors)
     else:
         assert spec is not None
-        columns = columns_of(
-            messages_column, prompt_column, response_column, messages_path, conversation_column, role_column, content_column, read, role
-        )
-        given = open_rows(spec, columns, output)
+        given = open_rows(spec, columns(), output)
         look(given)
         entries, chosen, rows, left = _from_replies(given, names, n, seed, vectors, device, dtype)
     questions = {name: _question(name, entries[name]) for name in names}

@@ -13,22 +13,7 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Template, Vectors
-from demeanor.cli.inputs import (
-    ROWS,
-    ContentColumn,
-    ConversationColumn,
-    MessagesColumn,
-    MessagesPath,
-    PromptColumn,
-    Read,
-    ResponseColumn,
-    RoleColumn,
-    Roles,
-    columns_of,
-    look,
-    open_rows,
-    rows_to,
-)
+from demeanor.cli.inputs import ROWS, ColumnOptions, look, open_rows, rows_to, takes_columns
 from demeanor.errors import ConversationError, InputFileError
 
 if TYPE_CHECKING:
@@ -39,6 +24,7 @@ if TYPE_CHECKING:
     from demeanor.scoring import Scorer
 
 
+@takes_columns
 def score(
     text: Annotated[
         str | None,
@@ -63,15 +49,8 @@ def score(
     reasoning_hidden: Annotated[
         bool, typer.Option("--reasoning-hidden", help="Users never see reasoning in replies (<think>...</think>): leave it unread.")
     ] = False,
-    messages_column: MessagesColumn = None,
-    prompt_column: PromptColumn = None,
-    response_column: ResponseColumn = None,
-    messages_path: MessagesPath = None,
-    conversation_column: ConversationColumn = None,
-    role_column: RoleColumn = None,
-    content_column: ContentColumn = None,
-    read: Read = None,
-    role: Roles = None,
+    *,
+    columns: ColumnOptions,
 ) -> None:
     r"""Score the last reply of a conversation on every trait.
 
@@ -85,10 +64,7 @@ def score(
         raise InputFileError("give either a text or --input, not both")
     spec = input_file if input_file is not None or text is None or not _names_rows(text) else text
     if spec is not None:
-        columns = columns_of(
-            messages_column, prompt_column, response_column, messages_path, conversation_column, role_column, content_column, read, role
-        )
-        rows = open_rows(spec, columns, output_file)
+        rows = open_rows(spec, columns(), output_file)
         total = look(rows).rows
         scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model, template)
         scorer.reasoning_hidden = reasoning_hidden

@@ -9,23 +9,7 @@ import typer
 
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Template, Vectors
-from demeanor.cli.inputs import (
-    ContentColumn,
-    ConversationColumn,
-    Given,
-    InputOption,
-    MessagesColumn,
-    MessagesPath,
-    PromptColumn,
-    Read,
-    ResponseColumn,
-    RoleColumn,
-    Roles,
-    columns_of,
-    note,
-    one_of,
-    open_rows,
-)
+from demeanor.cli.inputs import ColumnOptions, Given, InputOption, note, one_of, open_rows, takes_columns
 from demeanor.errors import InputFileError
 
 if TYPE_CHECKING:
@@ -37,21 +21,15 @@ if TYPE_CHECKING:
 EVERY = 30.0  # seconds between lines of progress where there is no terminal to draw a bar on
 
 
+@takes_columns
 def screen(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results: new, or a screening to go on with.")],
     source: Given = None,
     input_file: InputOption = None,
     vectors: Vectors = None,
     model: OwnModel = None,
-    messages_column: MessagesColumn = None,
-    prompt_column: PromptColumn = None,
-    response_column: ResponseColumn = None,
-    messages_path: MessagesPath = None,
-    conversation_column: ConversationColumn = None,
-    role_column: RoleColumn = None,
-    content_column: ContentColumn = None,
-    read: Read = None,
-    role: Roles = None,
+    *,
+    columns: ColumnOptions,
     baseline: Annotated[
         Literal["mean", "generate"],
         typer.Option("--baseline", help="What replies are compared with: the neutral mean, or the model's own answer to each prompt."),
@@ -95,11 +73,9 @@ def screen(
     spec = one_of(source, input_file)
     if spec is None:
         raise InputFileError("there is no input; name a file, a folder or a data set: demeanor screen data.csv --output screened")
-    columns = columns_of(
-        messages_column, prompt_column, response_column, messages_path, conversation_column, role_column, content_column, read, role
-    )
+    read_as = columns()
     refuse_foreign(output)
-    rows = open_rows(spec, columns)
+    rows = open_rows(spec, read_as)
     looked = rows.look(FEW)
     if spec == "-":
         spec = str(rows.source.files[0])  # type: ignore[attr-defined]
@@ -107,7 +83,7 @@ def screen(
     from demeanor.screening import screen as run
 
     chosen = console.vector_set(vectors, model)
-    options = Options(columns, baseline, output_format, shard_rows, threads, threshold or (), always, explain)
+    options = Options(read_as, baseline, output_format, shard_rows, threads, threshold or (), always, explain)
     if engine == "ray":
         from demeanor.screening.ray_engine import LoadScorer, RayEngine
 
