@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from demeanor.conversation import ConversationLike, SpanOf
-from demeanor.errors import DemeanorError, OutputError
+from demeanor.errors import OutputError, sound
 from demeanor.model import embedded
 from demeanor.model.blocks import text_config
 from demeanor.model.identity import identify
@@ -59,12 +59,7 @@ class KeptActivations:
         """What `reader.read` gives, [conversations, layers, hidden]; only what is not kept yet is read, and then kept."""
 
         def read(jobs: list[Job]) -> list[Array]:
-            found = []
-            for result in reader.run(jobs, layers, pooling, progress=progress):
-                if isinstance(result, DemeanorError):
-                    raise result
-                found.append(result[0].numpy())
-            return found
+            return [sound(result)[0].numpy() for result in reader.run(jobs, layers, pooling, progress=progress)]
 
         found = self._through(reader, reader.jobs(conversations, span), layers, pooling, read, progress or (lambda done: None))
         return np.stack(found) if found else np.zeros((0, len(layers), reader.hidden_size), np.float32)
@@ -83,12 +78,8 @@ class KeptActivations:
         """The mean activations of all spans of each job, [spans, layers, hidden] a job."""
 
         def read(jobs: list[Job]) -> list[Array]:
-            found = []
-            for result in reader.run(jobs, layers, progress=progress):
-                if isinstance(result, DemeanorError):
-                    raise result
-                found.append(result.transpose(0, 1).contiguous().numpy())
-            return found
+            results = reader.run(jobs, layers, progress=progress)
+            return [sound(result).transpose(0, 1).contiguous().numpy() for result in results]
 
         found = self._through(reader, jobs, layers, "mean of each span", read, progress or (lambda done: None))
         return [values.reshape(len(layers), -1, reader.hidden_size).transpose(1, 0, 2) for values in found]

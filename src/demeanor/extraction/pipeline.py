@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from demeanor.errors import DemeanorError, ExtractionError
+from demeanor.errors import ExtractionError, sound
 from demeanor.extraction.activations import KeptActivations
 from demeanor.extraction.assembly import assembled
 from demeanor.extraction.directions import METHODS, fit_layers, spread
@@ -219,7 +219,7 @@ def _with_parts(
     if kept is not None:
         activations = [torch.from_numpy(found) for found in kept.spans(reader, jobs, directions.layers, step)]
     else:
-        activations = [_sound(found) for found in reader.run(jobs, directions.layers, progress=step)]
+        activations = [sound(found) for found in reader.run(jobs, directions.layers, progress=step)]
     raw = {text: directions.project(found.to(reader.device)).cpu().double().numpy() for text, found in zip(texts, activations, strict=True)}
     measured = dict(entries)
     for name, found in safe.items():
@@ -227,12 +227,6 @@ def _with_parts(
         parts = measure_parts([v[1:] if len(v) > 1 else v for v in values], [v[0] for v in values])
         measured[name] = replace(entries[name], calibration=replace(entries[name].calibration, parts=parts))
     return measured
-
-
-def _sound(result: torch.Tensor | DemeanorError) -> torch.Tensor:
-    if isinstance(result, DemeanorError):
-        raise result
-    return result
 
 
 def _everyday_norms(reader: ActivationReader, kept: KeptActivations | None, like: VectorSet | None) -> torch.Tensor:

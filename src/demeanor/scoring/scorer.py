@@ -130,9 +130,7 @@ class Scorer:
         Raises DemeanorError where it cannot be scored: ConversationError for what is no conversation, ActivationError for NaN.
         """
         (result,) = self._score(self._prepare([conversation]))
-        if isinstance(result, DemeanorError):
-            raise result
-        return result
+        return sound(result)
 
     def score_many(self, conversations: Iterable[ConversationLike]) -> Iterator[Reading | NotScored]:
         """Readings in the order of `conversations`, which may be endless: memory is bounded by chunks.

@@ -86,6 +86,8 @@ class ShardWorker:
         self.scorer = scorer
         self.source = source or open_source(job.source, job.columns)
         self.answers = Answers(job.folder) if job.baseline == "generate" else None
+        self.conditions = {trait: scorer.vectors.condition(trait) for trait in scorer.traits}
+        """Of each trait, when it counts; None: always."""
 
     def do(self, task: Task, item: Any, progress: Progress | None = None) -> Any:
         """A shard's number to its part's bytes, a batch's number to its answers' bytes, a conversation to its tokens."""
@@ -116,10 +118,10 @@ def score_shard(worker: ShardWorker, shard: int, progress: Progress | None = Non
         except DemeanorError as error:
             read.append(str(error))
     results = scorer.score_many([c for c in read if isinstance(c, Conversation)])
-    added = []
+    added, names = [], added_columns(worker)
     told = 0
     for at, conversation in enumerate(read, 1):
-        scores: dict[str, Any] = dict.fromkeys(added_columns(scorer))
+        scores: dict[str, Any] = dict.fromkeys(names)
         if isinstance(conversation, str):
             scores[ERROR] = conversation
         else:
@@ -127,13 +129,13 @@ def score_shard(worker: ShardWorker, shard: int, progress: Progress | None = Non
             if isinstance(result, NotScored):
                 scores[ERROR] = result.error
             else:
-                scores |= _scores(worker.scorer, result)
+                scores |= _scores(worker, result)
                 scores |= _differences(worker, conversation, result)
         added.append(scores)
         if progress is not None and (at % CHUNK == 0 or at == len(read)):
             progress(at - told)  # in the lumps in which they are scored, or the speed would be nonsense
             told = at
-    return _parquet(block, added, scorer) if manifest.output == "parquet" else _jsonl(block, added)
+    return _parquet(block, added, names) if manifest.output == "parquet" else _jsonl(block, added)
 
 
 def screened(scorer: Scorer, result: Reading | NotScored) -> Reading | NotScored:
@@ -159,25 +161,26 @@ def explain(scorer: Scorer, messages: Sequence[dict[str, str]]) -> TokenScores |
         return str(error)
 
 
-def added_columns(scorer: Scorer) -> list[str]:
+def added_columns(worker: ShardWorker) -> list[str]:
     """The columns that scoring adds, in order."""
-    names = []
+    scorer, names = worker.scorer, []
     for trait in scorer.traits:
         names += [column(trait, k) for k in ("raw", "z", "probability")]
         if scorer.vectors[trait].reads == "response":
             names += [column(trait, k) for k in (WORST_Z, "difference")]
-        if scorer.vectors.condition(trait) is not None:
+        if worker.conditions[trait] is not None:
             names.append(column(trait, CONDITION_Z))
     return [*names, ERROR]
 
 
-def _scores(scorer: Scorer, reading: Reading) -> dict[str, float | None]:
+def _scores(worker: ShardWorker, reading: Reading) -> dict[str, float | None]:
+    scorer = worker.scorer
     found: dict[str, float | None] = {}
     for trait, score in reading.scores.items():
         kinds: dict[str, float | None] = {"raw": score.raw, "z": score.z, "probability": score.probability}
         if scorer.vectors[trait].reads == "response":
             kinds[WORST_Z] = reading.worst.get(trait, score).z
-        if (condition := scorer.vectors.condition(trait)) is not None:
+        if (condition := worker.conditions[trait]) is not None:
             kinds[CONDITION_Z] = _worst_of_user(scorer, condition, reading)
         found |= {column(trait, what): value for what, value in kinds.items()}
     return found
@@ -202,9 +205,9 @@ def _differences(worker: ShardWorker, conversation: Conversation, reading: Readi
     return {column(name, "difference"): reading[name].raw - answer[name] for name in traits}
 
 
-def _parquet(block: Block, added: list[dict[str, Any]], scorer: Scorer) -> bytes:
+def _parquet(block: Block, added: list[dict[str, Any]], names: list[str]) -> bytes:
     table = block.table
-    for name in added_columns(scorer):
+    for name in names:
         kind = pa.string() if name == ERROR else pa.float64()
         table = table.append_column(pa.field(name, kind), pa.array([row[name] for row in added], kind))
     sink = pa.BufferOutputStream()
