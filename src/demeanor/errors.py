@@ -99,6 +99,10 @@ class AuditError(DemeanorError, OSError):
     """An audit log cannot be read, or a record cannot be written to it; what was written before stands."""
 
 
+class GatewayError(DemeanorError, ValueError):
+    """The gateway's configuration cannot be read, or asks for what cannot be served."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an "unknown name" message: the nearest known names, or all of them where none is near."""
     names = sorted(known)

@@ -2,6 +2,7 @@
 
     session.user(text)       what the user says; it is read for risk together with the reply
     session.check(reply)     a reply from elsewhere, whole                   -> Decision
+    await session.acheck(..) the same, without holding up the event loop     -> Decision
     session.stream(chunks)   a reply from elsewhere, while it is written     -> ReplyStream, then its decision
     session.astream(chunks)  the same from an asynchronous iterator          -> AsyncReplyStream, then its decision
     session.write()          a reply of the loaded model's own, likewise     -> ReplyStream, then its decision
@@ -31,8 +32,8 @@ from demeanor.measure.drift import Baseline, DriftWatch
 from demeanor.model.contexts import Steering
 from demeanor.model.generation import Sampling, write_reply
 from demeanor.model.growing import Budget
-from demeanor.monitor.async_stream import AsyncReplyStream
-from demeanor.monitor.decision import Decision, ReplySource
+from demeanor.monitor.async_stream import AsyncReplyStream, in_thread
+from demeanor.monitor.decision import Decision, ReplySource, new_id
 from demeanor.monitor.history import History
 from demeanor.monitor.listener import Listener
 from demeanor.monitor.looks import Look, Looks
@@ -230,6 +231,18 @@ class Session:
         self._history.file(reply, decision.text, _let_through(decision))
         return decision
 
+    async def acheck(self, reply: str, unread: str | None = None) -> Decision:
+        """The same as `check`, in a thread, so that the event loop goes on. Cancelled, it ends when the check has ended."""
+        return await in_thread(self.check, reply, unread)
+
+    def take_back(self) -> bool:
+        """The last reply is asked for anew, as by a retry: what was shown for it counts no more. Gives whether there was one to take back.
+
+        Only a reply that was judged here and that nothing was said after is taken back.
+        """
+        self._leave()
+        return self._take_back(None)
+
     def stream(self, chunks: Iterable[str | None] = ()) -> ReplyStream:
         """Watch a reply from elsewhere while it is written; without `chunks`, feed them one by one.
 
@@ -333,7 +346,7 @@ class Session:
         problem = f"the reply broke off ({stream.failure})" if stream.failure is not None else None
         if problem is None and is_blank(stream.text):
             problem = f"the {'model' if source == 'generated' else 'chatbot'} gave no reply to show"
-        return self._conclude(stream.text, found, source, ms, stream.stopped, problem)
+        return self._conclude(stream.text, found, source, ms, stream.stopped, problem, stream.id)
 
     def _begin(self, stream: ReplyStream) -> None:
         self._leave()
@@ -353,8 +366,8 @@ class Session:
         else:
             self._history.end()
 
-    def _take_back(self, reply: str) -> bool:
-        """Where the last reply is judged once more, it is as if it had not been judged. Gives whether that is so."""
+    def _take_back(self, reply: str | None) -> bool:
+        """Where the last reply is judged once more, it is as if it had not been judged. Gives whether that is so. None: whatever it was."""
         again = self._history.take_back(reply)
         if again and self._drift is not None:
             self._drift.take_back()
@@ -368,8 +381,9 @@ class Session:
         ms: dict[str, float],
         stopped: Look | None = None,
         problem: str | None = None,
+        name: str = "",
     ) -> Decision:
-        """The decision about a reply, recorded; `problem` says why there is no whole reply to show."""
+        """The decision about a reply, recorded; `problem` says why there is no whole reply to show, `name` is the decision's id."""
         monitor = self.monitor
         with _timed(ms, "decide"):
             users = self._passes.users(*([found.error] if isinstance(found, NotScored) else []))
@@ -386,14 +400,15 @@ class Session:
             if problem is not None:
                 outcome = at_least(outcome, "substitute", problem, "writing")
             drift = self._drift.turn(z_of(read)) if self._drift is not None else None
-            decision = self._showing.decision(outcome, self.reading, reply, source, monitor.enforce, drift, ms)
+            name = name or new_id()
+            decision = replace(self._showing.decision(outcome, self.reading, reply, source, monitor.enforce, drift, ms), id=name)
         if monitor.audit is not None:
             with _timed(ms, "audit"):
                 unrecorded = monitor.recorder.write(self._record(decision, reply), monitor.deadline)
             if unrecorded is not None:
                 outcome = at_least(outcome, monitor.policy.policy.audit_failure, unrecorded)
                 raised = self._showing.decision(outcome, self.reading, reply, source, monitor.enforce, drift, ms)
-                decision = replace(raised, unrecorded=unrecorded)
+                decision = replace(raised, unrecorded=unrecorded, id=name)
         self._showing.count(decision)
         return replace(decision, latency_ms=ms)
 
