@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from demeanor.errors import DemeanorError
-from demeanor.gateway.choice import HELD, Choice, Watched
+from demeanor.gateway.choice import HELD, NEVER, Choice, Watched
 from demeanor.gateway.frames import DONE, Cutter, Frame, TooLargeError, parse, to_frame
 from demeanor.gateway.telling import told
 from demeanor.gateway.words import words_of_choice
@@ -134,7 +134,7 @@ class StreamedAnswer:
             places[index] = self._choice(index).take(words)
             if choice.get("finish_reason"):
                 self._choice(index).finish()
-                places[index] = HELD
+                places[index] = HELD if places[index] != NEVER else NEVER
         return places
 
     def _choice(self, index: int) -> Choice:

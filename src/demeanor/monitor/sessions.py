@@ -28,7 +28,7 @@ class Sessions:
     A session is taken out while it is in use, so that two requests of one conversation at the same time never share one.
     """
 
-    def __init__(self, monitor: Monitor, max: int = 10_000, ttl: float = 3600.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, monitor: Monitor, max: int = 10_000, ttl: float = 3600.0, clock: Callable[[], float] = time.monotonic) -> None:  # noqa: A002
         """None at first.
 
         Args:
