@@ -31,6 +31,7 @@ from demeanor.cli import (
     sample,
     score,
     screen,
+    serve,
     sources,
     steer,
     traits,
@@ -60,6 +61,7 @@ app.command("score")(score.score)
 app.command("monitor")(monitor.monitor)
 app.command("chat")(chat.chat)
 app.command("screen")(screen.screen)
+app.command("serve")(serve.serve)
 app.command("compare")(compare.compare)
 app.add_typer(steer.app, name="steer")
 app.add_typer(audit.app, name="audit")

@@ -1,8 +1,11 @@
 """The gateway as one ASGI app: which path is answered by what, and what lives as long as the server.
 
     POST /v1/chat/completions      passed on to the upstream and judged, or answered by the loaded model
+    POST /v1/check, /v1/score      judged or scored, nothing passed on; /v1/moderations and LiteLLM's guardrail in their own shapes
     GET  /v1/models, ...           passed on: no reply of a chatbot comes back
-    everything else under /v1      refused in one line
+    GET  /healthz, /readyz         whether it lives, and whether it can do its work
+    GET  /openapi.json             what is served
+    everything else                refused in one line
 
 Nothing is kept between two requests but what a server's life needs: the monitor, the sessions, the upstream's connections.
 """
@@ -10,6 +13,7 @@ Nothing is kept between two requests but what a server's life needs: the monitor
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,13 +21,21 @@ import httpx2
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from demeanor.gateway.answers import Answers
+from demeanor.gateway.checks import Checks
 from demeanor.gateway.config import GatewayConfig, load_config
 from demeanor.gateway.conversations import Identity
-from demeanor.gateway.endpoint import Endpoint, Handler
+from demeanor.gateway.endpoint import Answer, Endpoint, Handler, Incoming
+from demeanor.gateway.frames import dumped
+from demeanor.gateway.guardrail import PATH, Guardrail
+from demeanor.gateway.health import Health
 from demeanor.gateway.hooks import Hooks
-from demeanor.gateway.proxy import Proxy
+from demeanor.gateway.openapi import description
+from demeanor.gateway.proxy import Proxy, not_served
 from demeanor.gateway.refusals import App
+from demeanor.gateway.starting import start
 from demeanor.gateway.upstream import Upstream
+from demeanor.monitor.decision import Decision
 from demeanor.monitor.session import Monitor
 from demeanor.monitor.sessions import Sessions
 
@@ -44,25 +56,54 @@ def build(
         hooks: Who may come in, and who is told what happens.
         transport: How the upstream is reached, in tests.
     """
-    hooks = hooks or Hooks()
+    health = Health(monitor)
+    hooks = _noting(hooks or Hooks(), health)
     sessions = Sessions(monitor, config.sessions.max, config.sessions.ttl)
+    identity = Identity(config.conversation_field)
+    checks = Checks(config, monitor, sessions, identity, hooks)
     upstream = Upstream(config, transport) if config.upstream is not None else None
-    assert upstream is not None
-    proxy = Proxy(config, monitor, sessions, Identity(config.conversation_field), upstream, hooks)
+    proxy = Proxy(config, monitor, sessions, identity, upstream, hooks) if upstream is not None else None
+    answers = Answers(config, monitor, sessions, identity, hooks)
 
-    def route(path: str, name: str, scope: str, handler: Handler, methods: list[str]) -> Route:
-        return Route(path, Endpoint(name, scope, handler, hooks, config.limits.body_bytes), methods=methods)
+    def route(path: str, name: str, scope: str, handler: Handler, *methods: str) -> Route:
+        return Route(path, Endpoint(name, scope, handler, hooks, config.limits.body_bytes), methods=list(methods))
+
+    async def openapi(_: Incoming) -> App:
+        return Answer(200, dumped(description(proxy is not None)))
+
+    async def refused(incoming: Incoming) -> App:
+        return not_served(incoming)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        await upstream.close()
+        if upstream is not None:
+            await upstream.close()
 
     routes = [
-        route("/v1/chat/completions", "chat", "proxy", proxy.chat, ["POST"]),
-        route("/{path:path}", "passed", "proxy", proxy.passed, ALL),
+        route("/v1/chat/completions", "chat", "proxy", proxy.chat if proxy is not None else answers.chat, "POST"),
+        route("/v1/check", "check", "check", checks.check, "POST"),
+        route("/v1/score", "score", "check", checks.score, "POST"),
+        route("/v1/moderations", "moderations", "check", checks.moderations, "POST"),
+        route(PATH, "guardrail", "check", Guardrail(checks).answer, "POST"),
+        route("/healthz", "healthz", "", health.live, "GET"),
+        route("/readyz", "readyz", "", health.ready, "GET"),
+        route("/openapi.json", "openapi", "check", openapi, "GET"),
+        *([] if proxy is not None else [route("/v1/models", "models", "proxy", answers.models, "GET")]),
+        route("/{path:path}", "passed", "proxy", proxy.passed if proxy is not None else refused, *ALL),
     ]
     return Starlette(routes=routes, lifespan=lifespan)
+
+
+def _noting(hooks: Hooks, health: Health) -> Hooks:
+    """The hooks, with the health told of every decision whether it is recorded."""
+    tell = hooks.decided
+
+    def decided(decision: Decision, conversation: str) -> None:
+        health.unrecorded = decision.unrecorded
+        tell(decision, conversation)
+
+    return dataclasses.replace(hooks, decided=decided)
 
 
 def app(config: GatewayConfig | str | Path | None = None, monitor: Monitor | None = None, hooks: Hooks | None = None) -> App:
@@ -74,5 +115,4 @@ def app(config: GatewayConfig | str | Path | None = None, monitor: Monitor | Non
         hooks: Who may come in, and who is told what happens.
     """
     chosen = config if isinstance(config, GatewayConfig) else load_config(Path(config) if config is not None else None)
-    assert monitor is not None
-    return build(chosen, monitor, hooks)
+    return build(chosen, monitor or start(chosen), hooks)

@@ -72,7 +72,6 @@ class GatewayConfig(Strict):
     country: str = "US"
     audit: Path | None = None
     baseline: Path | None = None
-    keys: Path | None = None
     conversation_field: str | None = Field(default=None, min_length=1)
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()

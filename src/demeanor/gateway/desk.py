@@ -6,15 +6,19 @@ replies are alternatives to each other. All of it is done in threads: nothing he
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from demeanor.audit.records import OpenedRecord
 from demeanor.conversation import Conversation, Message
 from demeanor.gateway.choice import Watched
 from demeanor.measure.cuts import withholds
+from demeanor.model.generation import Sampling
 from demeanor.monitor.decision import Decision, new_id
 from demeanor.monitor.session import Monitor, Session
 from demeanor.monitor.sessions import Sessions
+from demeanor.monitor.stream import ReplyStream
+from demeanor.monitor.writing import WrittenStream
 
 
 class Asked(NamedTuple):
@@ -57,9 +61,17 @@ class Desk:
         if self.asked.unread is not None:
             return Unscored(session, self.asked.unread), True
         stream = session.stream()
+        return stream, self._open(stream, index)
+
+    def write(self, index: int, sampling: Sampling) -> tuple[WrittenStream, bool]:
+        """Have the loaded model write a choice; says, too, whether nothing of it is shown before the decision. See `watch`."""
+        stream = self.session(index).write(replace(sampling, seed=sampling.seed + index))
+        return stream, self._open(stream, index)
+
+    def _open(self, stream: ReplyStream, index: int) -> bool:
         stream.id = self.id if index == 0 else f"{self.id}-{index}"
         failed = self.monitor.recorder.write(OpenedRecord(self.asked.conversation_id, stream.id), self.monitor.deadline)
-        return stream, failed is not None and withholds(self.monitor.policy.policy.audit_failure)
+        return failed is not None and withholds(self.monitor.policy.policy.audit_failure)
 
     def close(self) -> None:
         """The answer was given: the conversation's session is there for the next request."""

@@ -65,7 +65,7 @@ class Endpoint:
 
     name: str
     scope: str
-    """What a key must be for."""
+    """What a key must be for; empty where none is needed."""
     handler: Handler
     hooks: Hooks
     body_bytes: int
@@ -73,7 +73,7 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         headers: Headers = list(scope["headers"])
-        who = self.hooks.authorise(headers, self.scope)
+        who = self.hooks.authorise(headers, self.scope) if self.scope else "anybody"
         served = Served(self.name, who if isinstance(who, str) else "nobody")
         began = time.perf_counter()
 

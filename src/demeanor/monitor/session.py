@@ -241,7 +241,10 @@ class Session:
         Only a reply that was judged here and that nothing was said after is taken back.
         """
         self._leave()
-        return self._take_back(None)
+        taken = self._take_back(None)
+        if taken:
+            self._showing.take_back()
+        return taken
 
     def stream(self, chunks: Iterable[str | None] = ()) -> ReplyStream:
         """Watch a reply from elsewhere while it is written; without `chunks`, feed them one by one.
