@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+from contextlib import contextmanager
 
 import httpx2
 from starlette.applications import Starlette
@@ -107,3 +109,28 @@ def ask(app, said="I cannot sleep.", headers=None, path="/chat/completions", **m
             return await http.post(path, json={"model": "m", "messages": messages, **more}, headers=headers)
 
     return asyncio.run(call())
+
+
+@contextmanager
+def served(app):
+    """A real server on loopback, in a thread; gives its base URL."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", access_log=False, lifespan="on"))
+    started = threading.Event()
+    startup = server.startup
+
+    async def signal(*args, **kwargs):
+        await startup(*args, **kwargs)
+        started.set()
+
+    server.startup = signal
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    assert started.wait(30)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()

@@ -6,6 +6,7 @@ import pytest
 from gateway_tools import DONE, ID, chunks, frame, spoken, text_in, told_in
 
 from demeanor.gateway.streamed import StreamedAnswer
+from demeanor.measure.cuts import Action
 from demeanor.monitor.replies import load_replies
 from demeanor.testing import FINE, HARMFUL, planted_monitor
 
@@ -196,7 +197,7 @@ RECORDED = b"".join(spoken(LONG[:90] + " … 😀 é" + HARMFUL * 3, 9)).replace
 def test_a_stream_cut_anywhere_shows_the_same_and_decides_the_same(monitor):
     whole = run(monitor, RECORDED)
     assert text_in(whole).endswith(BAD)
-    for cut in range(1, len(RECORDED), 11):
+    for cut in range(1, len(RECORDED), 41):
         body = run(monitor, RECORDED[:cut], RECORDED[cut:])
         assert text_in(body) == text_in(whole), cut
         assert actions(body) == actions(whole), cut
@@ -224,7 +225,7 @@ class Fixed:
         from demeanor.monitor.decision import Decision
 
         if self.decision is None:
-            action = "allow" if self.stopped is None else "substitute"
+            action: Action = "allow" if self.stopped is None else "substitute"
             self.decision = Decision(action, None, (), None, self.text if self.stopped is None else "REVIEWED", "observed", id="d")
             self.shown = self.text if self.stopped is None else self.shown + ("\n\n" if self.shown else "") + "REVIEWED"
         return ""

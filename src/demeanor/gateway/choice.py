@@ -88,6 +88,8 @@ class Choice:
         """How much of the upstream's text is shown of a choice that is withheld, before the reviewed reply."""
         assert self.stream is not None
         assert self.decision is not None
+        if self._hold:  # it may count as shown; it was not sent
+            return 0
         before = self.stream.shown.removesuffix(self.decision.text)
         return len(before.removesuffix(BREAK)) if before else 0
 
@@ -142,7 +144,8 @@ class Choice:
         pieces = [
             (kind, self.text[max(start, sent) : min(end, own)]) for kind, start, end in self._pieces if max(start, sent) < min(end, own)
         ]
-        return [*pieces, ("content", self.stream.shown[own:])]
+        assert self.decision is not None
+        return [*pieces, ("content", self.decision.text if self._hold else self.stream.shown[own:])]
 
     def _put(self, kind: str, text: str) -> None:
         if kind == "reasoning" and not self._reasoning:
