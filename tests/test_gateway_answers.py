@@ -161,6 +161,8 @@ def test_the_guardrail_never_answers_without_an_action(app):
         got = post(app, PATH, body)
         assert got.status_code == 400
     assert guard(app, "response", [HARMFUL], None).status_code == 400
+    assert guard(app, "request", None).json() == {"action": "NONE"}
+    assert guard(app, "response", []).json()["action"] == "NONE"
 
 
 def test_what_the_guardrail_remembers_is_bounded():
@@ -205,6 +207,7 @@ def test_health_says_what_is_wrong(app, tmp_path, monkeypatch):
 
     assert get(app, "/healthz").json() == {"status": "ok"}
     assert get(app, "/readyz").status_code == 200
+    assert get(app, "/readyz").json()["ready"] is True
     broken = build(load_config(), Monitor(VectorSetError("the vectors are torn"), planted_policy()))
     got = get(broken, "/readyz")
     assert got.status_code == 503

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from demeanor.cli import console
+from demeanor.errors import AuditError
 
 app = typer.Typer(help="Check an audit log, and count what it holds.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="The log: SQLite, or JSON lines where it ends in .jsonl.")]
@@ -17,28 +18,37 @@ File = Annotated[Path, typer.Argument(help="The log: SQLite, or JSON lines where
 
 @app.command("verify")
 def verify(
-    file: File,
+    files: Annotated[list[Path], typer.Argument(help="The logs, such as one for each process: SQLite, or JSON lines (.jsonl).")],
     head: Annotated[
         str | None, typer.Option("--head", help="A head that was noted earlier: exits with 1 where it is in the log's chain no more.")
     ] = None,
-    at_least: Annotated[int, typer.Option("--at-least", min=0, help="Exits with 1 where the log holds fewer records.")] = 0,
+    at_least: Annotated[int, typer.Option("--at-least", min=0, help="Exits with 1 where a log holds fewer records.")] = 0,
 ) -> None:
     """Check that no record was changed, removed, added or moved; exits with 1 where one was.
 
     A log cannot show by itself that its end was cut off, or that it was written anew: note the head that is printed somewhere
-    else, and give it later as --head. A log that has gone on since still holds it.
+    else, and give it later as --head, with that log alone. A log that has gone on since still holds it.
 
     Example: demeanor audit verify audit.db --head 9f2c...
     """
+    if head is not None and len(files) > 1:
+        raise AuditError(f"--head is the head of one log, and {len(files)} are given; verify that log alone")
+    sound = [_verified(file, head, at_least, f"{file}: " if len(files) > 1 else "") for file in files]
+    if not all(sound):
+        raise typer.Exit(1)
+
+
+def _verified(file: Path, head: str | None, at_least: int, name: str) -> bool:
+    """Whether one log is whole; says so."""
     from demeanor.audit.verification import verify as check
 
     found = check(file, head)
     if not found.whole:
         console.problem(f"{file}: {found.problem}; the {found.records} records before it hold")
-        raise typer.Exit(1)
-    console.out.print(f"whole: {found.records} records, head {found.head}", soft_wrap=True)
+        return False
+    console.out.print(f"{name}whole: {found.records} records, head {found.head}", soft_wrap=True, markup=False)
     if found.torn:
-        console.note("a last record was cut off while it was written; it is left out, and the next one takes its place")
+        console.note(f"{name}a last record was cut off while it was written; it is left out, and the next one takes its place")
     if head is not None and found.noted_at is not None:
         console.out.print(f"the noted head is in the chain, after record {found.noted_at}; {found.records - found.noted_at} came since")
     missing = []
@@ -48,8 +58,7 @@ def verify(
         missing.append(f"it holds {found.records} records, and at least {at_least} are wanted")
     for message in missing:
         console.problem(f"{file}: {message}")
-    if missing:
-        raise typer.Exit(1)
+    return not missing
 
 
 @app.command("report")
@@ -67,6 +76,9 @@ def report(file: File, as_json: Annotated[bool, typer.Option("--json", help="Pri
         typer.echo(json.dumps(counts, indent=1))
     else:
         _print(counts)
+        if counts["interrupted"]:
+            n = counts["interrupted"]
+            console.note(f"{n} replies began to be shown and were not decided on: they were interrupted, or are being written now")
     if counts["chain"] != "whole":
         console.problem(f"{file}: {counts['chain']}; counted are the {counts['records']} records before it")
         raise typer.Exit(1)

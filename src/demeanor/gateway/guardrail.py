@@ -81,7 +81,8 @@ class Guardrail:
 
     def _remember(self, call: str, request: Mapping[str, Any]) -> None:
         structured = request.get("structured_messages")
-        said = structured if isinstance(structured, list) and structured else [{"role": "user", "content": t} for t in request["texts"]]
+        said = structured if isinstance(structured, list) else None
+        said = said or [{"role": "user", "content": text} for text in request.get("texts") or []]
         if not said:
             return
         messages, unread = before_reply(said)

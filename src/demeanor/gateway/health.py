@@ -31,7 +31,7 @@ class Health:
     async def ready(self, _: Incoming) -> App:
         """Whether replies can be judged and recorded: 200, or 503 with what is wrong."""
         problems = self.problems()
-        body = {"status": "not ready" if problems else "ready", "problems": problems, "policy": self._monitor.policy.policy.identity}
+        body = {"ready": not problems, "problems": problems, "policy": self._monitor.policy.policy.identity}
         return Answer(503 if problems else 200, dumped(body | {"model": self._monitor.model, "vectors": self._monitor.vectors}))
 
     def problems(self) -> list[str]:
