@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator
-from pathlib import Path
+import logging
+from collections.abc import AsyncIterator, Callable
 
 import httpx2
 from starlette.applications import Starlette
@@ -23,22 +23,22 @@ from starlette.routing import Route
 
 from demeanor.gateway.answers import Answers
 from demeanor.gateway.checks import Checks
-from demeanor.gateway.config import GatewayConfig, load_config
+from demeanor.gateway.config import GatewayConfig
 from demeanor.gateway.conversations import Identity
-from demeanor.gateway.endpoint import Answer, Endpoint, Handler, Incoming
+from demeanor.gateway.endpoint import Answer, Endpoint, Handler, Incoming, where
 from demeanor.gateway.frames import dumped
 from demeanor.gateway.guardrail import PATH, Guardrail
 from demeanor.gateway.health import Health
-from demeanor.gateway.hooks import Hooks
+from demeanor.gateway.hooks import Hooks, Served
 from demeanor.gateway.openapi import description
 from demeanor.gateway.proxy import Proxy, not_served
 from demeanor.gateway.refusals import App
-from demeanor.gateway.starting import start
 from demeanor.gateway.upstream import Upstream
 from demeanor.monitor.decision import Decision
 from demeanor.monitor.session import Monitor
 from demeanor.monitor.sessions import Sessions
 
+log = logging.getLogger("demeanor.gateway")
 ALL = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 
@@ -96,23 +96,22 @@ def build(
 
 
 def _noting(hooks: Hooks, health: Health) -> Hooks:
-    """The hooks, with the health told of every decision whether it is recorded."""
-    tell = hooks.decided
+    """The hooks, none of which takes a reply away by failing; the health is told of that, and of decisions that are not recorded."""
+
+    def told(name: str, tell: Callable[..., None], *said: object) -> None:
+        try:
+            tell(*said)
+        except Exception as error:  # its message may hold what somebody said
+            log.error("telling what was %s failed: %s", name, where(error))
+            health.untold[name] = type(error).__name__
+        else:
+            health.untold.pop(name, None)
 
     def decided(decision: Decision, conversation: str) -> None:
         health.unrecorded = decision.unrecorded
-        tell(decision, conversation)
+        told("decided", hooks.decided, decision, conversation)
 
-    return dataclasses.replace(hooks, decided=decided)
+    def served(request: Served) -> None:
+        told("served", hooks.served, request)
 
-
-def app(config: GatewayConfig | str | Path | None = None, monitor: Monitor | None = None, hooks: Hooks | None = None) -> App:
-    """An ASGI app to serve or to mount. Its monitor is made here, once, where none is given.
-
-    Args:
-        config: One, or the path of a YAML file.
-        monitor: What judges; by default what the configuration says.
-        hooks: Who may come in, and who is told what happens.
-    """
-    chosen = config if isinstance(config, GatewayConfig) else load_config(Path(config) if config is not None else None)
-    return build(chosen, monitor or start(chosen), hooks)
+    return dataclasses.replace(hooks, decided=decided, served=served)

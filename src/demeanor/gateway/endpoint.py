@@ -96,7 +96,8 @@ class Endpoint:
                 served.gone = True
                 return
             began = time.perf_counter()
-            incoming = Incoming(scope["method"], scope["path"], scope.get("query_string", b""), headers, body, who, served)
+            path = scope["path"].removeprefix(scope.get("root_path", ""))  # where the app is mounted
+            incoming = Incoming(scope["method"], path, scope.get("query_string", b""), headers, body, who, served)
             served.gone = not await attended(receive, self._answer(incoming, scope, receive, counted))
         finally:
             served.seconds = time.perf_counter() - began
@@ -113,7 +114,7 @@ class Endpoint:
             refusal = Refusal(400, str(error), "invalid_conversation", "messages")
         except Exception as error:  # whatever it is, its message may hold what somebody said
             incoming.served.problem = type(error).__name__
-            log.error("%s failed: %s", self.name, _where(error))
+            log.error("%s failed: %s", self.name, where(error))
             refusal = Refusal(500, "the gateway failed; its log says where", "internal_error")
         if not incoming.served.status:
             await refusal(scope, receive, send)
@@ -135,7 +136,7 @@ async def attended(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
     return stayed
 
 
-def _where(error: Exception) -> str:
+def where(error: Exception) -> str:
     """An error's kind and place, without its message."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__} at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else type(error).__name__

@@ -23,6 +23,8 @@ class Health:
         self._monitor, self._more = monitor, more
         self.unrecorded: str | None = None
         """Why the last decision is not in the audit log; None where it is."""
+        self.untold: dict[str, str] = {}
+        """What could not be told to metrics, logs or notices the last time, and the error's kind."""
 
     async def live(self, _: Incoming) -> App:
         """Whether the process answers at all."""
@@ -43,6 +45,7 @@ class Health:
             found += _disk(Path(log.path))
         if self.unrecorded is not None:
             found.append(f"decisions are not recorded: {self.unrecorded}")
+        found += [f"telling what was {name} to metrics, logs or notices fails: {kind}" for name, kind in self.untold.items()]
         return [*found, *self._more()]
 
 

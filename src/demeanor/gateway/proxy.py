@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import re
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ import httpx2
 from demeanor.gateway.config import GatewayConfig
 from demeanor.gateway.conversations import HEADER, Identity, asked
 from demeanor.gateway.desk import Desk
-from demeanor.gateway.endpoint import Answer, Incoming, RefusedError
+from demeanor.gateway.endpoint import Answer, Incoming, RefusedError, where
 from demeanor.gateway.hooks import Hooks
 from demeanor.gateway.refusals import App, Receive, Refusal, Scope, Send
 from demeanor.gateway.streamed import StreamedAnswer
@@ -31,9 +33,13 @@ from demeanor.monitor.session import Monitor
 from demeanor.monitor.sessions import Sessions
 
 STREAM = "text/event-stream"
+log = logging.getLogger("demeanor.gateway")
 TAIL = 0.5  # seconds for the upstream to close its answer after [DONE], so that its connection can be used again
 NO_REPLIES = frozenset((("GET", "/models"), ("POST", "/embeddings"), ("POST", "/audio/transcriptions"), ("POST", "/audio/translations")))
 """Endpoints whose answers hold no reply of a chatbot; they pass. So does GET /models/NAME."""
+
+
+_NAME = re.compile(r"[\w.:@/-]+", re.ASCII)
 
 
 @dataclass
@@ -58,7 +64,7 @@ class Proxy:
     async def passed(self, incoming: Incoming) -> App:
         """Pass a request on that no reply comes back for, or refuse it."""
         path = incoming.path.removeprefix("/v1")
-        if (incoming.method, path) not in NO_REPLIES and not (incoming.method == "GET" and path.startswith("/models/")):
+        if not _carries_no_reply(incoming.method, path):
             return not_served(incoming)
         async with self.upstream.ask(incoming.method, path, incoming.query, self._headers(incoming), incoming.body) as response:
             if isinstance(response, Refusal):
@@ -68,6 +74,15 @@ class Proxy:
 
     def _headers(self, incoming: Incoming) -> Any:
         return self.hooks.without_keys(incoming.headers)
+
+
+def _carries_no_reply(method: str, path: str) -> bool:
+    """Whether an endpoint is listed. A model's name may hold slashes, but nothing by which its path would lead elsewhere."""
+    if (method, path) in NO_REPLIES:
+        return True
+    name = path.removeprefix("/models/")
+    parts = name.split("/")
+    return method == "GET" and name != path and bool(_NAME.fullmatch(name)) and not {"", ".", ".."} & set(parts)
 
 
 def not_served(incoming: Incoming) -> Refusal:
@@ -163,7 +178,13 @@ class _Chat:
                     break
                 if piece is None:
                     break
-                if out := await in_thread(answer.take, piece):
+                try:
+                    out = await in_thread(answer.take, piece)
+                except Exception as fault:  # ours: the user is owed an answer all the same
+                    log.error("a stream failed: %s", where(fault))
+                    error = "the gateway failed"
+                    break
+                if out:
                     await send({"type": "http.response.body", "body": out, "more_body": True})
             rest = await in_thread(answer.end, error)
             ended = True

@@ -85,6 +85,7 @@ class StreamedAnswer:
             out += self._frame(rest)
         if self.broken is None:
             self._close(error)
+            self.broken = error
         out += self._release()
         return out + self._ending()
 
