@@ -79,8 +79,10 @@ def test_choices_stops_and_log_probabilities(app):
     assert tokens[0]["token"] == "a"
     assert len(tokens[0]["top_logprobs"]) == 3
     assert tokens[0]["logprob"] == max(one["logprob"] for one in tokens[0]["top_logprobs"])
-    stopped = ask(app, max_tokens=30, temperature=0, stop=["a a a"]).json()["choices"][0]
-    assert stopped["finish_reason"] == "stop"
+    stopped = ask(app, max_tokens=30, temperature=0, stop=[" a a a"]).json()["choices"][0]
+    assert (stopped["message"]["content"], stopped["finish_reason"]) == ("a", "stop")
+    body = ask(app, max_tokens=30, temperature=0, stop=" a a a", stream=True).content
+    assert text_in(body) == "a"
 
 
 @pytest.mark.parametrize(
