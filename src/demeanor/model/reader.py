@@ -29,6 +29,7 @@ from demeanor.model.identity import ModelIdentity, identify, in_words
 from demeanor.model.packing import Job, PackedRow, plan, windows
 from demeanor.model.pooling import ROLLING, Pooling, combine
 from demeanor.model.probes import context_length, may_share_up_to, refuse_encoder, shares_beginnings, turns_at
+from demeanor.model.together import Together
 from demeanor.progress import Progress
 
 
@@ -149,6 +150,10 @@ class ActivationReader:
     def growing(self, directions: Directions, budget: Budget | None = None) -> GrowingRead:
         """A conversation that is read as it grows, each token once."""
         return GrowingRead(self, self._here(directions), budget)
+
+    def together(self, directions: Directions, limit: int | None = None) -> Together:
+        """Several conversations, in shared passes; at most so many bytes are kept of what was read."""
+        return Together(self, self._here(directions), limit)
 
     def _here(self, directions: Directions) -> Directions:
         """The directions on the model's device; the last ones are kept there."""
