@@ -3,12 +3,13 @@
     python benchmarks/serving.py engine [--sessions 64] [--turns 4] [--runs 5] [--dtype auto]
 
 Part "engine": so many sessions of one monitor, each in a thread of its own, all at once; each says something and has a reply checked, turn
-by turn. Against it stands `score_many` over the same replies with all that was said before them. Printed are
+by turn. Printed are
 
-    tokens      tokens a second of this process's own processor time: those that ran through the model for the sessions, and those that
-                score_many read; their ratio
-    readings    the processor time of score_many over that of the sessions, for the same readings: what was kept of the conversations helps
-    passes      replies a pass, and how long a check took while all others were at it, and alone
+    tokens      tokens that ran through the model for the sessions, a second of this process's own processor time, over those that
+                `score_many` reads a second of it in the same conversations, each as a whole
+    readings    the processor time of `score_many` over all replies, each with what was said before it, over that of the sessions: the
+                same readings; what was kept of the conversations helps the sessions, what rows begin with in common helps score_many
+    passes      replies a pass; how long a check took while all others were at it, and alone
 """
 
 import argparse
@@ -20,6 +21,7 @@ import time
 from typing import NamedTuple
 
 from demeanor import Monitor, Scorer, VectorSet, load_model
+from demeanor.conversation import as_conversation
 from demeanor.model.reader import ActivationReader
 from demeanor.vectors import built_in
 
@@ -107,14 +109,11 @@ def served(monitor, conversations, at_once=True):
     return Measured(processor, sum(tokens), latencies, engine.passes - passes)
 
 
-def scored(scorer, conversations):
-    """Processor time of score_many over the same replies, and how many tokens it read."""
-    rows = list(itertools.chain.from_iterable(map(as_rows, conversations)))
+def scored(scorer, rows):
+    """Processor time of score_many over these rows."""
     started = time.process_time()
-    readings = list(scorer.score_many(rows))
-    processor = time.process_time() - started
-    assert len(readings) == len(rows)
-    return processor, rows
+    assert sum(1 for _ in scorer.score_many(rows)) == len(rows)
+    return time.process_time() - started
 
 
 def percentile(values, share):
@@ -123,18 +122,19 @@ def percentile(values, share):
 
 
 def engine_part(scorer, sessions, turns, runs):
-    """64 sessions at once against score_many, and a session alone."""
+    """So many sessions at once against score_many, and a session alone."""
     monitor = Monitor(scorer, enforce=False, deadline=600)
     served(monitor, talks(8, 1, 999))
     rates, ratios, readings, at_once, alone, replies = [], [], [], [], [], []
     for run in range(runs):
         conversations = talks(sessions, turns, run)
         found = served(monitor, conversations)
-        processor, rows = scored(scorer, conversations)
-        tokens = sum(len(encoded.ids) for encoded in scorer.reads.encode([monitor_conversation(row) for row in rows]))
+        rows = [as_rows(talk) for talk in conversations]
+        whole = [as_conversation(talk[-1]) for talk in rows]
+        tokens = sum(len(encoded.ids) for encoded in scorer.reads.encode(whole))
         rates.append(found.tokens / found.processor)
-        ratios.append(rates[-1] / (tokens / processor))
-        readings.append(processor / found.processor)
+        ratios.append(rates[-1] / (tokens / scored(scorer, whole)))
+        readings.append(scored(scorer, list(itertools.chain.from_iterable(rows))) / found.processor)
         at_once += found.latencies
         replies.append(sessions * turns / found.passes)
         alone += served(monitor, talks(2, turns, -1 - run), at_once=False).latencies
@@ -147,13 +147,6 @@ def engine_part(scorer, sessions, turns, runs):
     for name, values in (("all at once", at_once), ("alone", alone)):
         shown = ", ".join(f"{1000 * percentile(values, share):.0f}" for share in (0.5, 0.95, 0.99))
         print(f"a check, {name}: {shown} ms (median, 95th, 99th percentile)")
-
-
-def monitor_conversation(row):
-    """A row as a conversation."""
-    from demeanor.conversation import as_conversation
-
-    return as_conversation(row)
 
 
 def main():

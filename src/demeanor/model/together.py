@@ -13,6 +13,7 @@ On a model that cannot go on from kept keys and values (see probes), every row r
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,8 +33,11 @@ from demeanor.model.packing import common_prefix, window_bounds
 PASS = 64
 """What a pass costs beside its tokens, in tokens; also so many tokens in common are worth waiting for until they are kept. Measured on
 two cores as 60 (float32) to 130 (bfloat16)."""
-LOOKED_BACK, COPIED = 600, 60  # so many kept tokens cost a new one as much as a token does; so many cost a row as much, to be laid out
-
+LOOKED_BACK, COPIED = 1000, 20  # so many kept tokens cost a new one as much as it costs itself; so many cost a row as much, to lay out
+ALIKE = 8  # kept tokens by which rows differ that count as one new token does, where rows alike are looked for
+GROUPED = "TRANSFORMERS_SDPA_FORCE_GQA"
+"""By this transformers repeats no keys and values for heads that share them, under a mask too. On a CPU, torch's attention takes a third
+less time so, with the same numbers to the bit; elsewhere it may take longer, so that it is left alone there."""
 NOTHING: Values = np.zeros((0, 0), np.float32)
 
 
@@ -83,6 +87,8 @@ class Together:
 
     def __init__(self, reader: Runs, directions: Directions, limit: int | None = None) -> None:
         self.reader, self.directions = reader, directions
+        if reader.device.type == "cpu":
+            os.environ.setdefault(GROUPED, "1")
         self.kept = Kept(limit)
         self._layout: list[list[int]] = []  # which layers' keys and values have one shape
         width = directions.matrix.shape[1] // len(directions.layers)
@@ -103,6 +109,15 @@ class Together:
         found = self.kept.find(ids, anew, self._long(ids))
         whole = found.scored >= len(ids)
         return Row(ids, found, len(ids) if whole else found.tokens if goes_on else 0)
+
+    def choose(self, rows: Sequence[Row]) -> list[int]:
+        """Which of these rows the next pass takes, by their places: the first in any case, and those most like it that fit beside it."""
+        first = rows[0]
+        chosen = [0]
+        for i in sorted(range(1, len(rows)), key=lambda i: abs(rows[i].new - first.new) + abs(rows[i].start - first.start) / ALIKE):
+            if self.fits([rows[j] for j in chosen], rows[i]):
+                chosen.append(i)
+        return chosen
 
     def fits(self, rows: Sequence[Row], row: Row) -> bool:
         """Whether a row may and should run beside these: in this pass that costs less than in one of its own."""

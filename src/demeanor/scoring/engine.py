@@ -122,66 +122,73 @@ class Engine:
 
     def _next(self) -> None:
         """Run one pass over what waits, where anything does."""
+        # a process may end as soon as its callers are answered; by then no tensor may be left here that would be given back meanwhile
+        for asked, result in self._read():
+            if isinstance(result, Exception):
+                asked.future.set_exception(result)
+            else:
+                asked.future.set_result(result)
+
+    def _read(self) -> list[tuple[_Asked, Array | Exception]]:
+        """Run the pass; gives whom to answer, and what."""
         rows, asked = self._chosen()
         if not rows:
-            return
+            return []
         begun = time.monotonic()
         for one in asked:
             one.begun = begun
+        found: Sequence[Array | Exception]
         try:
             found = self._side_by_side.read(rows)
         except BaseException as error:  # not one that is to end this thread, nor those that wait
-            ended = error if isinstance(error, Exception) else RuntimeError(repr(error))
-            found = [ended] * len(rows)
+            found = [error if isinstance(error, Exception) else RuntimeError(repr(error))] * len(rows)
         self.passes += 1
         self._took.append((max(time.monotonic() - begun, 1e-6), len(rows)))
-        for one, result in zip(asked, found, strict=True):
-            if isinstance(result, Exception):
-                one.future.set_exception(result)
-            else:
-                one.future.set_result(result)
+        return list(zip(asked, found, strict=True))
 
     def _chosen(self) -> tuple[list[Any], list[_Asked]]:
         """What the next pass reads; what is known already, or comes too late, is answered here."""
         with self._lock:
             waiting = sorted(self._waiting, key=lambda asked: asked.left)
-        rows: list[Any] = []
-        chosen: list[_Asked] = []
         gone: set[_Asked] = set()
+        rows: list[Any] = []
+        ready: list[_Asked] = []
         for asked in waiting[:LOOKED_AT]:
-            if asked.future.cancelled():
+            row = self._row(asked, others=len(waiting) - len(gone) > 1)
+            if row is None:
                 gone.add(asked)
-            elif self._too_late(asked, len(waiting) - len(gone) > 1):
-                gone.add(asked)
-                if asked.future.set_running_or_notify_cancel():
-                    asked.future.set_exception(TimeoutError())
             else:
-                self._choose(asked, rows, chosen, gone)
+                rows.append(row)
+                ready.append(asked)
+        chosen = [i for i in (self._side_by_side.choose(rows) if rows else ()) if ready[i].future.set_running_or_notify_cancel()]
+        gone |= {ready[i] for i in chosen}
         with self._lock:
             self._waiting = [asked for asked in self._waiting if asked not in gone]
-        return rows, chosen
+        for i in chosen:
+            ready[i].tokens = rows[i].new
+        return [rows[i] for i in chosen], [ready[i] for i in chosen]
 
-    def _choose(self, asked: _Asked, rows: list[Any], chosen: list[_Asked], gone: set[_Asked]) -> None:
-        """Take one into the pass, where it fits; answer it, where nothing of it must run."""
+    def _row(self, asked: _Asked, others: bool) -> Any | None:
+        """What has to run for one; None where nothing does, as it is known, late, given up or cannot be read."""
+        if asked.future.cancelled():
+            return None
+        result: Array | Exception
         try:
+            if self._too_late(asked, others):
+                raise TimeoutError
             row = self._side_by_side.row(asked.ids, asked.anew)
+            if row.new:
+                return row
+            result = row.known
         except Exception as error:
-            gone.add(asked)
-            if asked.future.set_running_or_notify_cancel():
-                asked.future.set_exception(error)
-            return
-        if row.new and rows and not self._side_by_side.fits(rows, row):
-            return
-        gone.add(asked)
-        if not asked.future.set_running_or_notify_cancel():
-            return
-        asked.tokens = row.new
-        if row.new:
-            rows.append(row)
-            chosen.append(asked)
-        else:
+            result = error
+        if asked.future.set_running_or_notify_cancel():
             asked.begun = time.monotonic()
-            asked.future.set_result(row.known)
+            if isinstance(result, Exception):
+                asked.future.set_exception(result)
+            else:
+                asked.future.set_result(result)
+        return None
 
     def _too_late(self, asked: _Asked, others: bool) -> bool:
         """Whether its deadline has come, or comes sooner than the slowest of the last passes took, while others wait."""

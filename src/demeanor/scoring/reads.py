@@ -100,8 +100,8 @@ class SideBySide(Protocol):
     def row(self, ids: list[int], anew: int | None = None) -> Any:
         """What is to be read of a window (see Waiting); tokens from number `anew` on run in any case. Raises DemeanorError."""
 
-    def fits(self, rows: Sequence[Any], row: Any) -> bool:
-        """Whether a row should run in the same pass as these."""
+    def choose(self, rows: Sequence[Any]) -> list[int]:
+        """Which of these rows the next pass takes, by their places: the first in any case."""
 
     def read(self, rows: Sequence[Any]) -> Sequence[NDArray[Any] | Exception]:
         """Raw scores of each row's tokens [tokens, traits], or why there are none."""
@@ -173,9 +173,10 @@ class EachWhole:
         """All of it is run."""
         return Whole(ids)
 
-    def fits(self, rows: Sequence[Whole], row: Whole) -> bool:
-        """So many that a call does not take long."""
-        return sum(r.new for r in rows) + row.new <= CALL
+    def choose(self, rows: Sequence[Whole]) -> list[int]:
+        """The first ones, so many that a call does not take long."""
+        tokens = np.cumsum([row.new for row in rows])
+        return [i for i in range(len(rows)) if i == 0 or tokens[i] <= CALL]
 
     def read(self, rows: Sequence[Whole]) -> list[Array | Exception]:
         """Raw scores of each row's tokens [tokens, traits], or why there are none."""
