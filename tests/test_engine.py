@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def until(condition):
 
 def all_at_once(calls):
     """What each call gives or raises, all run in threads of their own."""
-    found = [None] * len(calls)
+    found: list[Any] = [None] * len(calls)
 
     def run(i, call):
         try:
@@ -341,12 +342,12 @@ def test_a_reader_that_keeps_nothing_gets_what_waits_in_one_call():
 
 def test_memory_is_flat_whatever_number_of_conversations_came_and_went(scorer):
     monitor = Monitor(scorer, policy(), memory=200_000)
-    sizes = []
+    sizes, kept = [], vars(monitor.engine._side_by_side)["kept"]
     for n in range(300):
         session = monitor.session(str(n))
         session.user(f"{n} {CALM}")
         assert session.check(f"{FINE} {n}").action == "allow"
-        sizes.append((monitor.engine.used, len(monitor.engine._side_by_side.kept)))
+        sizes.append((monitor.engine.used, len(kept)))
     assert max(used for used, _ in sizes) <= 200_000
     assert max(nodes for _, nodes in sizes[150:]) <= max(nodes for _, nodes in sizes[:150]) + 2
     assert monitor.engine.waiting == 0

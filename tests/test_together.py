@@ -1,6 +1,7 @@
 """Several conversations in one pass, and what is kept of them: the numbers are those of one read alone."""
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from demeanor.model.packing import Job
 from demeanor.model.reader import ActivationReader
 from demeanor.model.together import Together
 
-CLOSE = {"rtol": 1e-3, "atol": 2e-4}
+CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 2e-4}
 
 
 def reader_of(model, tokenizer):
@@ -30,6 +31,12 @@ def directions_of(reader):
 def text(length, seed):
     dice = random.Random(seed)
     return [dice.randrange(5, 400) for _ in range(length)]
+
+
+def together_of(reader, directions, limit=None):
+    """What reads side by side; without a type, so that results may be compared as they come."""
+    made: Any = Together(reader, directions, limit)
+    return made
 
 
 def alone(reader, directions, ids):
@@ -68,7 +75,7 @@ def grown(lengths, more, seed=0):
 def test_rows_that_go_on_from_unequal_beginnings_read_as_each_alone(any_model, tokenizer):
     reader = reader_of(any_model, tokenizer)
     directions = directions_of(reader)
-    together = Together(reader, directions)
+    together = together_of(reader, directions)
     first, later = grown((5, 40, 23, 61, 0), (11, 3, 17, 1, 9))
     for sequences in ([ids for ids in first if ids], later, later):
         values, _ = read(together, sequences)
@@ -81,7 +88,7 @@ def test_beyond_a_sliding_window_rows_still_read_as_each_alone(make_model, token
     reader = reader_of(make_model(name, sliding_window=70), tokenizer)
     directions = directions_of(reader)
     assert reader.shares_up_to == 70
-    together = Together(reader, directions)
+    together = together_of(reader, directions)
     first, later = grown((60, 30, 69, 90, 120), (5, 8, 20, 40, 12))
     for sequences in (first, later):
         values, _ = read(together, sequences)
@@ -92,7 +99,7 @@ def test_beyond_a_sliding_window_rows_still_read_as_each_alone(make_model, token
 def test_a_pass_holds_no_texts_on_both_sides_of_longrope_s_length(longrope, tokenizer):
     reader = reader_of(longrope, tokenizer)
     directions = directions_of(reader)
-    together = Together(reader, directions)
+    together = together_of(reader, directions)
     first, later = grown((50, 30, 70, 40), (30, 10, 5, 20))  # the first crosses it
     for sequences in (first, later, first):
         values, _ = read(together, sequences)
@@ -103,7 +110,7 @@ def test_a_pass_holds_no_texts_on_both_sides_of_longrope_s_length(longrope, toke
 def test_padding_does_not_take_a_short_row_beyond_longrope_s_length(longrope, tokenizer):
     reader = reader_of(longrope, tokenizer)
     directions = directions_of(reader)
-    together = Together(reader, directions)
+    together = together_of(reader, directions)
     first, later = grown((60, 20), (2, 40))
     read(together, first)
     rows = [together.row(ids) for ids in later]
@@ -115,7 +122,7 @@ def test_where_beginnings_cannot_be_shared_every_row_runs_whole_and_side_by_side
     reader = reader_of(make_model("lfm2"), tokenizer)
     directions = directions_of(reader)
     assert not reader.shares_up_to
-    together = Together(reader, directions)
+    together = together_of(reader, directions)
     first, later = grown((30, 20, 25), (5, 5, 5))
     read(together, first)
     assert [together.row(ids).new for ids in later] == list(map(len, later))
@@ -138,7 +145,7 @@ def reader(tokenizer):
 def test_any_mixture_of_rows_reads_as_each_alone_whatever_is_kept(data, reader):
     directions = directions_of(reader)
     limit = data.draw(st.sampled_from([None, 0, 20_000, 100_000]))
-    together = Together(reader, directions, limit)
+    together = together_of(reader, directions, limit)
     base = text(120, 3)
     for _ in range(data.draw(st.integers(1, 3))):
         cuts = data.draw(st.lists(st.tuples(st.integers(0, 100), st.integers(1, 30), st.integers(0, 3)), min_size=1, max_size=6))
@@ -152,7 +159,7 @@ def test_any_mixture_of_rows_reads_as_each_alone_whatever_is_kept(data, reader):
 
 def test_what_begins_alike_is_run_once_although_it_is_asked_for_at_the_same_time(llama, tokenizer):
     reader = reader_of(llama, tokenizer)
-    together = Together(reader, directions_of(reader), 1 << 30)
+    together = together_of(reader, directions_of(reader), 1 << 30)
     system = text(150, 1)
     sequences = [system + text(20, 10 + i) for i in range(8)]
     seen = []
@@ -167,7 +174,7 @@ def test_what_begins_alike_is_run_once_although_it_is_asked_for_at_the_same_time
 def test_a_row_that_cannot_be_read_spoils_no_other(make_model, tokenizer):
     reader = reader_of(make_model("llama"), tokenizer)
     directions = directions_of(reader)
-    together = Together(reader, directions)
+    together = together_of(reader, directions)
     with torch.no_grad():
         reader.model.get_input_embeddings().weight[499] = float("nan")
     first, later = grown((20, 30, 10), (4, 8, 6))
@@ -187,7 +194,7 @@ def test_a_row_that_cannot_be_read_spoils_no_other(make_model, tokenizer):
 def test_a_pass_that_fails_is_tried_again_in_halves(make_model, tokenizer, message):
     reader = reader_of(make_model("llama"), tokenizer)
     directions = directions_of(reader)
-    together = Together(reader, directions)
+    together = together_of(reader, directions)
     sequences = [text(10 + i, i) for i in range(5)]
     rows = [together.row(ids) for ids in sequences]
 
@@ -206,7 +213,7 @@ def test_a_pass_that_fails_is_tried_again_in_halves(make_model, tokenizer, messa
 def test_a_model_in_half_precision_reads_in_company_nearly_as_alone(make_model, tokenizer):
     reader = reader_of(make_model("llama").to(torch.bfloat16), tokenizer)
     directions = directions_of(reader)
-    together = Together(reader, directions)
+    together = together_of(reader, directions)
     first, later = grown((5, 40, 23), (11, 3, 17))
     for sequences in (first, later):
         values, _ = read(together, sequences)
