@@ -99,7 +99,10 @@ class Kept:
         return Found(tokens, blocks, values)
 
     def add(self, ids: Sequence[int], start: int, values: Values, blocks: Blocks | None, long: bool = False) -> None:
-        """Keep what was read of a sequence from token `start` on; without `blocks`, only its raw scores."""
+        """Keep what was read of a sequence from token `start` on; without `blocks`, only its raw scores.
+
+        The blocks are given up to the tree.
+        """
         ids = list(ids)
         path, at, whole = [], 0, self._root(long)
         for known, shared in self._path(ids, long):
@@ -113,7 +116,8 @@ class Kept:
                 self._change(node, blocks=_own(blocks, at - start, at - start + shared))
             whole, at = node, at + shared
         if start <= at < len(ids):
-            path = self._grow(path, whole, ids[at:], values[at - start :].copy(), _own(blocks, at - start, len(ids) - start))
+            own = blocks if at == start else _own(blocks, at - start, len(ids) - start)
+            path = self._grow(path, whole, ids[at:], values[at - start :].copy(), own)
         self._touch(path)
         self.trim()
 

@@ -64,6 +64,7 @@ class ActivationReader:
         self.turns_at = turns_at(model)
         """Tokens from beyond which a conversation is read with other rotary frequencies, for all its tokens."""
         self._directions: tuple[Directions, Directions] | None = None
+        self._texts: dict[int, str] = {}
         self._may_share_up_to = may_share_up_to(model, min(self.context_length, self.turns_at))
 
     def read(
@@ -116,13 +117,22 @@ class ActivationReader:
         texts: list[str] = []
         before, shown = 0, 0  # a token's text can depend on the one before it, so each is decoded with that
         for i in range(len(ids)):
-            known, now = (str(self.tokenizer.decode(list(ids[before:end]), clean_up_tokenization_spaces=False)) for end in (shown, i + 1))
+            known, now = self._text(tuple(ids[before:shown])), self._text(tuple(ids[before : i + 1]))
             if now.endswith("\ufffd") and i + 1 < len(ids):
                 texts.append("")
                 continue
             texts.append(now[len(known) :])
             before, shown = shown, i + 1
         return texts
+
+    def _text(self, ids: tuple[int, ...]) -> str:
+        """Some tokens as text; that of single ones is remembered."""
+        if len(ids) == 1 and (known := self._texts.get(ids[0])) is not None:
+            return known
+        text = str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+        if len(ids) == 1:
+            self._texts[ids[0]] = text
+        return text
 
     @cached_property
     def identity(self) -> ModelIdentity:
