@@ -63,6 +63,10 @@ class ActivationError(ModelError):
     """The model's activations are not finite numbers, or the model ran out of memory on a single conversation."""
 
 
+class OverloadedError(ModelError):
+    """More is asked of the model than it can do in time: nothing was read, and the same may be asked again in a moment."""
+
+
 class SteeringError(ModelError):
     """Steering does not fit the model, was off in a forward pass, or is stronger than the model bears."""
 

@@ -31,7 +31,6 @@ from demeanor.measure.cuts import Action, withholds
 from demeanor.measure.drift import Baseline, DriftWatch
 from demeanor.model.contexts import Steering
 from demeanor.model.generation import Sampling, write_reply
-from demeanor.model.growing import Budget
 from demeanor.monitor.async_stream import AsyncReplyStream, in_thread
 from demeanor.monitor.decision import Decision, ReplySource, new_id
 from demeanor.monitor.history import History
@@ -47,6 +46,7 @@ from demeanor.monitor.stream import ReplyStream
 from demeanor.monitor.window import RunningTokens
 from demeanor.monitor.worker import Deadline, Worker, reason
 from demeanor.monitor.writing import WrittenStream
+from demeanor.scoring.engine import Engine
 from demeanor.scoring.live import ConversationScorer, LiveReading, OnToken, Written
 from demeanor.scoring.reading import NotScored, Reading
 from demeanor.scoring.scorer import Scorer, open_scorer
@@ -110,8 +110,9 @@ class Monitor:
         self.baseline: dict[str, Baseline] | None = None
         if baseline:
             self.watch_drift(baseline)
-        self.worker = Worker("demeanor-scorer")
-        self.budget = Budget(memory)
+        self.worker = Worker("demeanor-writer")
+        self.engine = Engine(self.scorer.reads, self.scorer.gauge.directions, memory) if self.scorer is not None else None
+        """Where all sessions' replies are read."""
         self.model = self.vectors = "none"
         if self.scorer is not None:
             model = self.scorer.vectors.model
@@ -135,9 +136,11 @@ class Monitor:
 
     def _warm_up(self) -> None:
         """What the first pass of a model does once (whether beginnings can be shared, kernels, the template) is done now."""
-        if (scorer := self.scorer) is not None:
+        if self.scorer is not None and self.engine is not None:
+            shared = self.engine.conversation()
+            shared.deadline = Deadline(PATIENCE)
             with suppress(Exception):  # the first check says what is wrong
-                Deadline(PATIENCE).wait(self.worker.submit(lambda: ConversationScorer(scorer).read(WARM_UP)), drop=False)
+                ConversationScorer(self.scorer, shared=shared).read(WARM_UP)
 
     def __enter__(self) -> Monitor:
         return self
@@ -162,6 +165,11 @@ class Monitor:
             return None
         vectors = self.scorer.vectors
         return DriftWatch(self.baseline, {t: vectors[t].unsafe_side for t in self.baseline}, earlier)
+
+    @property
+    def budget(self) -> Engine | None:
+        """What keeps what was read, for all sessions: `used` bytes now."""
+        return self.engine
 
     @property
     def drift_note(self) -> str:
@@ -199,8 +207,9 @@ class Session:
         listener = Listener(monitor.policy)
         self._history = History(history, listener, monitor.replies.ends_with_one)
         self._drift = monitor.drift_watch(self._history.replies)
-        self._scorer = ConversationScorer(monitor.scorer, monitor.budget) if monitor.scorer else None
-        self._passes = Passes(self._scorer, monitor.worker, str(monitor.problem), listener, self._drift, self._history.own_replies())
+        shared = monitor.engine.conversation() if monitor.engine else None
+        self._scorer = ConversationScorer(monitor.scorer, shared=shared) if monitor.scorer else None
+        self._passes = Passes(self._scorer, shared, str(monitor.problem), listener, self._drift, self._history.own_replies())
         self._showing = Showing(monitor.replies, country)
         self._under_way: ReplyStream | None = None
 
