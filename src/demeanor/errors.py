@@ -99,6 +99,10 @@ class AuditError(DemeanorError, OSError):
     """An audit log cannot be read, or a record cannot be written to it; what was written before stands."""
 
 
+class KeysError(DemeanorError, ValueError):
+    """The gateway's keys cannot be read or changed as asked, or it would be open to others without any."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an "unknown name" message: the nearest known names, or all of them where none is near."""
     names = sorted(known)

@@ -25,6 +25,7 @@ from demeanor.cli import (
     compare,
     demo,
     extract,
+    keys,
     models,
     monitor,
     policy,
@@ -69,6 +70,7 @@ app.add_typer(vectors.app, name="vectors")
 app.add_typer(models.app, name="models")
 app.add_typer(sources.app, name="sources")
 app.add_typer(cache.app, name="cache")
+app.add_typer(keys.app, name="keys")
 
 
 def _version(asked: bool) -> None:
