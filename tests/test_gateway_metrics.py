@@ -51,10 +51,18 @@ def test_a_decision_is_counted_with_its_rules_and_times(metrics):
 
 
 def test_requests_are_counted_by_kind(metrics):
-    for path, status in (("/v1/chat/completions", 200), ("/v1/check", 429), ("/v1/check", 413), ("/etc/passwd", 404), ("/healthz", 999)):
+    for path, status in (
+        ("/v1/chat/completions", 200),
+        ("/v1/check", 429),
+        ("/v1/check", 413),
+        ("/etc/passwd", 404),
+        ("/healthz", 999),
+        ("passed", 302),
+    ):
         metrics.request(path, status, 0.1)
     found = samples(metrics)
-    for endpoint, status in (("chat_completions", "2xx"), ("check", "429"), ("check", "4xx"), ("other", "4xx"), ("healthz", "other")):
+    for endpoint, status in (("chat_completions", "2xx"), ("check", "429"), ("check", "4xx"), ("other", "4xx"), ("healthz", "other"),
+                             ("passed", "3xx")):  # fmt: skip
         assert found["demeanor_requests_total", ("endpoint", endpoint), ("status", status)] == 1
 
 

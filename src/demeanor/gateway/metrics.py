@@ -40,6 +40,7 @@ ENDPOINTS = {
     "/openapi.json": "openapi",
 }
 """Paths as the label `endpoint` names them; any other is "other"."""
+NAMES = {name: name for name in ENDPOINTS.values()} | {"chat": "chat_completions", "passed": "passed"}
 WHY = (
     ("no score within the deadline", "deadline"),
     ("out of memory", "memory"),
@@ -98,8 +99,8 @@ class Metrics:
         ProcessCollector(namespace="demeanor", registry=made)
 
     def request(self, path: str, status: int, seconds: float) -> None:
-        """A request was answered; its path is counted by its kind, its status by its class (429 by itself)."""
-        endpoint = ENDPOINTS.get(path, "other")
+        """A request was answered; its path, or its endpoint's name, is counted by its kind, its status by its class (429 by itself)."""
+        endpoint = ENDPOINTS.get(path) or NAMES.get(path, "other")
         self.requests.labels(endpoint, "429" if status == 429 else f"{status // 100}xx" if 100 <= status < 600 else "other").inc()
         _observe(self.request_seconds.labels(endpoint), seconds)
 
