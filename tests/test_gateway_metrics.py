@@ -13,7 +13,8 @@ from demeanor.monitor.decision import Decision
 pytest.importorskip("prometheus_client")
 from prometheus_client.parser import text_string_to_metric_families
 
-from demeanor.gateway.metrics import MOST, Metrics, kind_of
+from demeanor.gateway.metrics import MOST, Metrics
+from demeanor.gateway.reasons import WHY, kind_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -124,8 +125,6 @@ def test_the_page_names_every_metric_and_no_other(metrics):
     for name in re.findall(r"demeanor_\w+", page):
         assert re.sub("_bucket$", "", name) in known | {"demeanor_not_scored_total"}
     reasons = set(re.findall(r"^\| `([a-z_]+)` \|", page, re.MULTILINE)) - table
-    from demeanor.gateway.metrics import WHY
-
     assert reasons == {kind for _, kind in WHY} | {"no_model", "other"}
 
 

@@ -209,7 +209,8 @@ def test_addresses_that_notices_may_go_to(url):
 
 @pytest.mark.parametrize("url", [
     "http://hooks.example.org/", "http://10.0.0.8/hook", "http://169.254.169.254/latest", "ftp://localhost/", "file:///etc/passwd",
-    "hooks.example.org", "https://", "https://user:pass3@hooks.example.org/", "http://127.0.0.1@hooks.example.org/", "https://hooks.example.org:port/", "https://[::1",
+    "hooks.example.org", "https://", "https://user:pass3@hooks.example.org/", "http://127.0.0.1@hooks.example.org/",
+    "https://hooks.example.org:port/", "https://[::1",
     "http://127.0.0.1.example.org/", "",
 ])  # fmt: skip
 def test_addresses_that_they_may_not(url):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from demeanor.errors import MissingExtraError
+from demeanor.gateway.reasons import kind_of
 from demeanor.monitor.decision import Decision
 
 try:
@@ -41,20 +42,6 @@ ENDPOINTS = {
 }
 """Paths as the label `endpoint` names them; any other is "other"."""
 NAMES = {name: name for name in ENDPOINTS.values()} | {"chat": "chat_completions", "passed": "passed"}
-WHY = (
-    ("no score within the deadline", "deadline"),
-    ("out of memory", "memory"),
-    ("finite", "not_finite"),
-    ("no token at all", "empty"),
-    ("to score is empty", "empty"),
-    ("the reasoning that begins", "reasoning"),
-    ("no words of the user's", "no_user_message"),
-    ("of the user's last", "user_message"),
-    ("image", "not_text"),
-    ("audio", "not_text"),
-    ("not text", "not_text"),
-)
-"""What a reason for "not scored" holds, and its kind; any other is "other". The monitor's `problem` is "no_model"."""
 MOST = 100  # values of a label
 FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -163,13 +150,6 @@ class Metrics:
             known.add(value)
             return value
         return "other"
-
-
-def kind_of(reason: str, problem: str | None = None) -> str:
-    """The kind of a reason for "not scored", one of few; `problem` is why nothing can be scored."""
-    if problem is not None and problem in reason:
-        return "no_model"
-    return next((kind for part, kind in WHY if part in reason), "other")
 
 
 class _WithoutBirthdays:
