@@ -99,8 +99,16 @@ class AuditError(DemeanorError, OSError):
     """An audit log cannot be read, or a record cannot be written to it; what was written before stands."""
 
 
+class GatewayError(DemeanorError, ValueError):
+    """The gateway's configuration cannot be read, or asks for what cannot be served."""
+
+
 class KeysError(DemeanorError, ValueError):
     """The gateway's keys cannot be read or changed as asked, or it would be open to others without any."""
+
+
+class UnseenGatewayError(GatewayError):
+    """A gateway that is to be watched does not answer, or answers something else."""
 
 
 class NoticeError(DemeanorError, OSError):

@@ -34,6 +34,7 @@ from demeanor.cli import (
     screen,
     sources,
     steer,
+    top,
     traits,
     validate,
     vectors,
@@ -62,6 +63,7 @@ app.command("monitor")(monitor.monitor)
 app.command("chat")(chat.chat)
 app.command("screen")(screen.screen)
 app.command("compare")(compare.compare)
+app.command("top")(top.top)
 app.add_typer(steer.app, name="steer")
 app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
