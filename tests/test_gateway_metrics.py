@@ -62,9 +62,9 @@ def test_requests_are_counted_by_kind(metrics):
     ):
         metrics.request(path, status, 0.1)
     found = samples(metrics)
-    for endpoint, status in (("chat_completions", "2xx"), ("check", "429"), ("check", "4xx"), ("other", "4xx"), ("healthz", "other"),
+    for endpoint, kind in (("chat_completions", "2xx"), ("check", "429"), ("check", "4xx"), ("other", "4xx"), ("healthz", "other"),
                              ("passed", "3xx")):  # fmt: skip
-        assert found["demeanor_requests_total", ("endpoint", endpoint), ("status", status)] == 1
+        assert found["demeanor_requests_total", ("endpoint", endpoint), ("status", kind)] == 1
 
 
 def test_labels_do_not_grow(metrics):
@@ -157,16 +157,19 @@ def scorer(tokenizer, make_model):
     return planted(make_model, tokenizer)
 
 
-def why(scorer, reply=HARMFUL, deadline=30.0, unread=None):
-    with Monitor(scorer, policy(deadline=deadline)) as monitor:
+def why(scorer, reply=HARMFUL, unread=None):
+    with Monitor(scorer, policy()) as monitor:
         session = monitor.session("c")
         session.user(AT_RISK)
         return session.check(reply, unread)
 
 
 def test_reasons_of_the_monitors_own_have_their_kinds(scorer):
-    with blocked(scorer):
-        assert kind_of(why(scorer, deadline=0.05).not_scored) == "deadline"
+    with Monitor(scorer, policy(deadline=0.05)) as monitor:
+        session = monitor.session("c")
+        session.user(AT_RISK)
+        with blocked(scorer):
+            assert kind_of(session.check(HARMFUL).not_scored) == "deadline"
     with failing(scorer):
         assert kind_of(why(scorer).not_scored) == "not_finite"
     with failing(scorer, RuntimeError("CUDA out of memory. Tried to allocate")):

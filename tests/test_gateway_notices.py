@@ -6,6 +6,7 @@ import hmac
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 
@@ -247,6 +248,8 @@ class Scripted(HTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     """One request to Scripted."""
+
+    server: Any
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))

@@ -4,6 +4,7 @@ import json
 import math
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,8 @@ class Gateway(HTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     """One request to Gateway."""
+
+    server: Any
 
     def do_GET(self):
         self.server.asked.append((self.path, self.headers.get("authorization")))
