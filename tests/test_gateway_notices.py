@@ -263,6 +263,13 @@ class Handler(BaseHTTPRequestHandler):
         if status == 200:
             self.server.received.set()
 
+    def do_GET(self):
+        """Where a redirect leads."""
+        self.server.got.append((self.path, b"", dict(self.headers)))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
     def log_message(self, *_):
         """Nothing to standard error."""
 
