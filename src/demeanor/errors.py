@@ -107,6 +107,18 @@ class GatewayError(DemeanorError, ValueError):
     """The gateway's configuration cannot be read, or asks for what cannot be served."""
 
 
+class KeysError(DemeanorError, ValueError):
+    """The gateway's keys cannot be read or changed as asked, or it would be open to others without any."""
+
+
+class UnseenGatewayError(GatewayError):
+    """A gateway that is to be watched does not answer, or answers something else."""
+
+
+class NoticeError(DemeanorError, OSError):
+    """Notices cannot be kept or sent as the configuration says; the message names the field, the variable or the file."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an "unknown name" message: the nearest known names, or all of them where none is near."""
     names = sorted(known)

@@ -25,6 +25,7 @@ from demeanor.cli import (
     compare,
     demo,
     extract,
+    keys,
     models,
     monitor,
     policy,
@@ -34,6 +35,7 @@ from demeanor.cli import (
     serve,
     sources,
     steer,
+    top,
     traits,
     validate,
     vectors,
@@ -63,6 +65,7 @@ app.command("chat")(chat.chat)
 app.command("screen")(screen.screen)
 app.command("serve")(serve.serve)
 app.command("compare")(compare.compare)
+app.command("top")(top.top)
 app.add_typer(steer.app, name="steer")
 app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
@@ -71,6 +74,7 @@ app.add_typer(vectors.app, name="vectors")
 app.add_typer(models.app, name="models")
 app.add_typer(sources.app, name="sources")
 app.add_typer(cache.app, name="cache")
+app.add_typer(keys.app, name="keys")
 
 
 def _version(asked: bool) -> None:
