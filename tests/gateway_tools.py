@@ -97,7 +97,7 @@ def gateway(monitor, upstream, hooks=None, **config):
 
 def client(app):
     """A client of an app."""
-    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://gateway/v1", timeout=60)
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://localhost/v1", timeout=60)
 
 
 def ask(app, said="I cannot sleep.", headers=None, path="/chat/completions", **more):

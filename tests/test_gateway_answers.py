@@ -31,7 +31,7 @@ def post(app, path, body):
 
     async def call():
         async with client(app) as http:
-            return await http.post("http://gateway" + path, json=body)
+            return await http.post("http://localhost" + path, json=body)
 
     return asyncio.run(call())
 
@@ -41,7 +41,7 @@ def get(app, path):
 
     async def call():
         async with client(app) as http:
-            return await http.get("http://gateway" + path)
+            return await http.get("http://localhost" + path)
 
     return asyncio.run(call())
 

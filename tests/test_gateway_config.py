@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from demeanor.errors import GatewayError
-from demeanor.gateway.binding import is_loopback
+from demeanor.gateway.access import is_loopback
 from demeanor.gateway.config import GatewayConfig, load_config, template
 
 

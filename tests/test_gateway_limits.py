@@ -9,7 +9,7 @@ import pytest
 from demeanor.gateway.limits import Limited, RequestLimits, Slots, messages_refused, read_json
 from demeanor.gateway.refusals import Refusal
 
-SMALL = RequestLimits(body_bytes=10, header_bytes=200, messages=3, message_characters=5, streams=2)
+SMALL = RequestLimits(body_bytes=10, header_bytes=200, messages=3, message_characters=5)
 GONE = {"type": "http.disconnect"}
 
 
@@ -167,7 +167,7 @@ def test_a_websocket_is_closed_and_the_lifespan_passes():
 
 
 def test_slots_are_given_back_once():
-    slots = Slots(2)
+    slots = Slots(2, "streams")
     first, second = slots.take(), slots.take()
     refused = slots.take()
     assert (refused.status, refused.code, refused.headers) == (429, "too_many_streams", (("retry-after", "1"),))

@@ -19,6 +19,7 @@ from demeanor.gateway.desk import Desk
 from demeanor.gateway.endpoint import Answer, Incoming, RefusedError
 from demeanor.gateway.frames import DONE, dumped, to_frame
 from demeanor.gateway.hooks import Hooks
+from demeanor.gateway.limits import Slots
 from demeanor.gateway.proxy import check_request
 from demeanor.gateway.refusals import App, Receive, Refusal, Scope, Send
 from demeanor.gateway.sampling import sampling_of
@@ -40,6 +41,7 @@ class Answers:
     sessions: Sessions
     identity: Identity
     hooks: Hooks
+    slots: Slots
 
     async def chat(self, incoming: Incoming) -> App:
         """Answer a request for a chat completion."""
@@ -87,9 +89,14 @@ class _Written:
         self.drawn = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        slot = self.answers.slots.take()
+        if isinstance(slot, Refusal):
+            await slot(scope, receive, send)
+            return
         try:
             await (self._stream(send) if self.streamed else self._whole(scope, receive, send))
         finally:
+            slot.give_back()
             self.gone.set()
             self.desk.close()
 
@@ -111,15 +118,20 @@ class _Written:
     async def _stream(self, send: Send) -> None:
         if self.sampling.top_logprobs is not None:
             raise RefusedError(Refusal(400, "logprobs come with whole answers only; leave out 'stream'", "unsupported_value", "logprobs"))
-        self.incoming.served.streamed = True
+        served, hooks = self.incoming.served, self.answers.hooks
+        served.streamed = True
         headers = [(b"content-type", b"text/event-stream"), (b"x-demeanor-decision", self.desk.id.encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 
         async def put(data: bytes, more: bool = True) -> None:
             await send({"type": "http.response.body", "body": data, "more_body": more})
 
-        for index in range(self.choices):
-            await self._stream_choice(index, put)
+        hooks.streaming(1)
+        try:
+            for index in range(self.choices):
+                await self._stream_choice(index, put)
+        finally:
+            hooks.streaming(-1)
         if self.usage:
             await put(to_frame(self.head | {"object": "chat.completion.chunk", "choices": [], "usage": self._usage()}))
         await put(DONE, more=False)
@@ -133,6 +145,8 @@ class _Written:
         try:
             while (piece := await pieces.get()) is not None:
                 await put(self._frame(index, {"content": piece}))
+                served = self.incoming.served
+                served.to_first_words = served.to_first_words or time.perf_counter() - served.began
         finally:
             writing.cancel()
             await asyncio.wait([writing])

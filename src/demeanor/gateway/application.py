@@ -4,6 +4,7 @@
     POST /v1/check, /v1/score      judged or scored, nothing passed on; /v1/moderations and LiteLLM's guardrail in their own shapes
     GET  /v1/models, ...           passed on: no reply of a chatbot comes back
     GET  /healthz, /readyz         whether it lives, and whether it can do its work
+    GET  /metrics                  what was counted, for Prometheus
     GET  /openapi.json             what is served
     everything else                refused in one line
 
@@ -22,6 +23,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from demeanor.gateway.answers import Answers
+from demeanor.gateway.around import Around
 from demeanor.gateway.checks import Checks
 from demeanor.gateway.config import GatewayConfig
 from demeanor.gateway.conversations import Identity
@@ -30,6 +32,9 @@ from demeanor.gateway.frames import dumped
 from demeanor.gateway.guardrail import PATH, Guardrail
 from demeanor.gateway.health import Health
 from demeanor.gateway.hooks import Hooks, Served
+from demeanor.gateway.keys import Scope
+from demeanor.gateway.limits import Slots
+from demeanor.gateway.metrics import CONTENT_TYPE
 from demeanor.gateway.openapi import description
 from demeanor.gateway.proxy import Proxy, not_served
 from demeanor.gateway.refusals import App
@@ -53,20 +58,25 @@ def build(
     Args:
         config: What it does.
         monitor: What judges.
-        hooks: Who may come in, and who is told what happens.
+        hooks: Who may come in, where not the keys say so, and who else is told what happens.
         transport: How the upstream is reached, in tests.
     """
-    health = Health(monitor)
-    hooks = _noting(hooks or Hooks(), health)
+    around = Around(config, monitor)
+    health = Health(monitor, around.problems, around.undelivered)
+    hooks = _noting(around.hooks(hooks or Hooks()), health)
     sessions = Sessions(monitor, config.sessions.max, config.sessions.ttl)
     identity = Identity(config.conversation_field)
     checks = Checks(config, monitor, sessions, identity, hooks)
     upstream = Upstream(config, transport) if config.upstream is not None else None
-    proxy = Proxy(config, monitor, sessions, identity, upstream, hooks) if upstream is not None else None
-    answers = Answers(config, monitor, sessions, identity, hooks)
+    slots = Slots(config.limits.requests, "requests")
+    proxy = Proxy(config, monitor, sessions, identity, upstream, hooks, slots) if upstream is not None else None
+    answers = Answers(config, monitor, sessions, identity, hooks, slots)
 
-    def route(path: str, name: str, scope: str, handler: Handler, *methods: str) -> Route:
-        return Route(path, Endpoint(name, scope, handler, hooks, config.limits.body_bytes), methods=list(methods))
+    def route(path: str, name: str, scope: Scope | None, handler: Handler, *methods: str) -> Route:
+        return Route(path, Endpoint(name, scope, handler, hooks, config.request_limits), methods=list(methods))
+
+    async def counted(_: Incoming) -> App:
+        return Answer(200, around.metrics.exposition(), ((b"content-type", CONTENT_TYPE.encode()),))
 
     async def openapi(_: Incoming) -> App:
         return Answer(200, dumped(description(proxy is not None)))
@@ -77,6 +87,7 @@ def build(
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
+        around.close()
         if upstream is not None:
             await upstream.close()
 
@@ -86,9 +97,10 @@ def build(
         route("/v1/score", "score", "check", checks.score, "POST"),
         route("/v1/moderations", "moderations", "check", checks.moderations, "POST"),
         route(PATH, "guardrail", "check", Guardrail(checks).answer, "POST"),
-        route("/healthz", "healthz", "", health.live, "GET"),
-        route("/readyz", "readyz", "", health.ready, "GET"),
-        route("/openapi.json", "openapi", "check", openapi, "GET"),
+        route("/healthz", "healthz", None, health.live, "GET"),
+        route("/readyz", "readyz", None, health.ready, "GET"),
+        route("/metrics", "metrics", "admin", counted, "GET"),
+        route("/openapi.json", "openapi", "admin", openapi, "GET"),
         *([] if proxy is not None else [route("/v1/models", "models", "proxy", answers.models, "GET")]),
         route("/{path:path}", "passed", "proxy", proxy.passed if proxy is not None else refused, *ALL),
     ]

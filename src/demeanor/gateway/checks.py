@@ -23,6 +23,7 @@ from demeanor.gateway.desk import Asked, Desk
 from demeanor.gateway.endpoint import Answer, Incoming, RefusedError
 from demeanor.gateway.frames import dumped
 from demeanor.gateway.hooks import Hooks
+from demeanor.gateway.limits import messages_refused
 from demeanor.gateway.refusals import App, Refusal
 from demeanor.gateway.telling import headers as telling
 from demeanor.gateway.telling import told
@@ -30,6 +31,7 @@ from demeanor.monitor.async_stream import in_thread
 from demeanor.monitor.decision import Decision, new_id
 from demeanor.monitor.session import Monitor
 from demeanor.monitor.sessions import Sessions
+from demeanor.scoring.engine import overloaded
 
 OVERLOADED = Refusal(429, "more is asked for than can be judged now; ask again in a second", "overloaded", headers=(("retry-after", "1"),))
 
@@ -132,6 +134,9 @@ class Checks:
         finally:
             desk.close()
         await in_thread(self.hooks.decided, decision, asked.conversation_id)
+        if overloaded(decision.not_scored):
+            incoming.served.decisions.append(decision)
+            raise RefusedError(OVERLOADED)
         return decision
 
     def _told(self, incoming: Incoming, body: dict[str, Any], decisions: list[Decision], many: bool = False) -> Answer:
@@ -145,8 +150,8 @@ def _read(request: Mapping[str, Any], config: GatewayConfig) -> tuple[Conversati
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ConversationError("'messages' is missing or empty; give the conversation as a list of messages, the reply last")
-    if len(messages) > config.limits.messages:
-        raise ConversationError(f"{len(messages)} messages are more than {config.limits.messages}; send fewer, or raise limits.messages")
+    if (refusal := messages_refused(request, config.request_limits)) is not None:
+        raise RefusedError(refusal)
     return conversation_of(messages)
 
 

@@ -1,4 +1,6 @@
-"""One endpoint as an ASGI app: who asks, how large the request is, who is still listening; then the handler's answer.
+"""One endpoint as an ASGI app: who asks, within which limits, who is still listening; then the handler's answer.
+
+Who asks is known before a byte of the body is read.
 
 A client that leaves ends the work for it: the handler is cancelled, and with it the call of the upstream.
 """
@@ -14,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from demeanor.errors import ConversationError
-from demeanor.gateway.frames import parse
 from demeanor.gateway.hooks import Headers, Hooks, Served
-from demeanor.gateway.refusals import App, Receive, Refusal, Scope, Send
+from demeanor.gateway.keys import Scope as KeyScope
+from demeanor.gateway.limits import Limited, RequestLimits, read_json
+from demeanor.gateway.refusals import CODE, App, Receive, Refusal, Scope, Send
 
 
 @dataclass
@@ -38,12 +41,9 @@ class Incoming:
 
     def json(self) -> dict[str, Any]:
         """The body. Raises RefusedError where it is no JSON object."""
-        try:
-            found = parse(self.body)
-        except ValueError as error:
-            raise RefusedError(Refusal(400, f"the body is no JSON: {error}"[:300], "invalid_json")) from None
-        if not isinstance(found, dict):
-            raise RefusedError(Refusal(400, "the body is not a JSON object", "invalid_json"))
+        found = read_json(self.body)
+        if isinstance(found, Refusal):
+            raise RefusedError(found)
         return found
 
 
@@ -64,16 +64,16 @@ class Endpoint:
     """Answers one path: `handler` gives the answer to a request that was let in."""
 
     name: str
-    scope: str
-    """What a key must be for; empty where none is needed."""
+    scope: KeyScope | None
+    """What a key must be for; None where none is needed."""
     handler: Handler
     hooks: Hooks
-    body_bytes: int
+    limits: RequestLimits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         headers: Headers = list(scope["headers"])
-        who = self.hooks.authorise(headers, self.scope) if self.scope else "anybody"
+        who = self.hooks.authorise(headers, self.scope) if self.scope is not None else "anybody"
         served = Served(self.name, who if isinstance(who, str) else "nobody")
         began = time.perf_counter()
 
@@ -88,18 +88,19 @@ class Endpoint:
             if isinstance(who, Refusal):
                 await who(scope, receive, counted)
                 return
-            body = await _body(receive, headers, self.body_bytes)
-            if isinstance(body, Refusal):
-                await body(scope, receive, counted)
-                return
-            if body is None:
-                served.gone = True
-                return
-            began = time.perf_counter()
-            path = scope["path"].removeprefix(scope.get("root_path", ""))  # where the app is mounted
-            incoming = Incoming(scope["method"], path, scope.get("query_string", b""), headers, body, who, served)
-            served.gone = not await attended(receive, self._answer(incoming, scope, receive, counted))
+
+            async def read(scope: Scope, receive: Receive, send: Send) -> None:
+                nonlocal began
+                began = served.began = time.perf_counter()
+                body = (await receive())["body"]
+                path = scope["path"].removeprefix(scope.get("root_path", ""))  # where the app is mounted
+                incoming = Incoming(scope["method"], path, scope.get("query_string", b""), headers, body, who, served)
+                served.gone = not await attended(receive, self._answer(incoming, scope, receive, send))
+
+            await Limited(read, self.limits)(scope, receive, counted)
         finally:
+            served.refusal = scope.get(CODE)
+            served.gone |= not served.status
             served.seconds = time.perf_counter() - began
             self.hooks.served(served)
 
@@ -145,25 +146,6 @@ def where(error: Exception) -> str:
 async def _left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _body(receive: Receive, headers: Headers, most: int) -> bytes | Refusal | None:
-    """The whole body; None where the client left."""
-    too_large = Refusal(413, f"the request is larger than {most} bytes; send less, or raise limits.body_bytes", "request_too_large")
-    length = next((value for name, value in headers if name.lower() == b"content-length"), b"0")
-    if not length.isdigit() or int(length) > most:
-        return too_large
-    pieces, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        pieces.append(message.get("body", b""))
-        size += len(pieces[-1])
-        if size > most:
-            return too_large
-        if not message.get("more_body", False):
-            return b"".join(pieces)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from demeanor.gateway.endpoint import Answer, Incoming
@@ -14,13 +14,14 @@ from demeanor.monitor.session import Monitor
 ROOM = 64 << 20
 """Bytes that must be free where the audit log lies."""
 Problems = Callable[[], Sequence[str]]
+Undelivered = Mapping[str, float] | None
 
 
 class Health:
-    """`more` says what else is wrong, such as notices that are not delivered."""
+    """`more` says what else is wrong, such as keys that cannot be read; `undelivered` how many notices wait or were given up."""
 
-    def __init__(self, monitor: Monitor, more: Problems = lambda: ()) -> None:
-        self._monitor, self._more = monitor, more
+    def __init__(self, monitor: Monitor, more: Problems = lambda: (), undelivered: Callable[[], Undelivered] = lambda: None) -> None:
+        self._monitor, self._more, self._undelivered = monitor, more, undelivered
         self.unrecorded: str | None = None
         """Why the last decision is not in the audit log; None where it is."""
         self.untold: dict[str, str] = {}
@@ -34,6 +35,7 @@ class Health:
         """Whether replies can be judged and recorded: 200, or 503 with what is wrong."""
         problems = self.problems()
         body = {"ready": not problems, "problems": problems, "policy": self._monitor.policy.policy.identity}
+        body |= {} if (notices := self._undelivered()) is None else {"notices": notices}
         return Answer(503 if problems else 200, dumped(body | {"model": self._monitor.model, "vectors": self._monitor.vectors}))
 
     def problems(self) -> list[str]:

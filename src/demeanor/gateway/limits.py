@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 
+from demeanor.gateway.frames import once
 from demeanor.gateway.refusals import App, Message, Receive, Refusal, Scope, Send
 
 MOST_HEADERS = 100
@@ -24,16 +25,14 @@ MOST_HEADERS = 100
 class RequestLimits:
     """How much one request, and how many at once, may ask for."""
 
-    body_bytes: int = 8 * 2**20
+    body_bytes: int = 20 * 2**20
     """Of a request's body; images in messages count."""
     header_bytes: int = 32 * 2**10
     """Of all headers and the address together."""
-    messages: int = 1000
+    messages: int = 2000
     """Messages of a conversation."""
     message_characters: int = 200_000
     """Characters of a message's text."""
-    streams: int = 256
-    """Streams that are open at once."""
     body_seconds: float = 30.0
     """Until a request's body has come."""
     answer_seconds: float = 600.0
@@ -133,13 +132,13 @@ class _Body:
 class Slots:
     """How many of something may be open at once, in one event loop."""
 
-    def __init__(self, most: int, what: str = "streams") -> None:
+    def __init__(self, most: int, what: str) -> None:
         self.most, self.what, self.open = most, what, 0
 
     def take(self) -> Slot | Refusal:
         """A place, to be given back; or 429 where all are taken."""
         if self.open >= self.most:
-            message = f"{self.open} {self.what} are open, as many as there may be; try again soon"
+            message = f"{self.open} {self.what} are open, as many as there may be; try again in a second"
             return Refusal(429, message, f"too_many_{self.what}", headers=(("retry-after", "1"),))
         self.open += 1
         return Slot(self)
@@ -165,13 +164,13 @@ class Slot:
 
 
 def read_json(body: bytes) -> dict[str, Any] | Refusal:
-    """The object that a body holds, or why there is none: no JSON, another kind, too deep, or numbers that JSON does not know."""
+    """The object that a body holds, or why there is none: no JSON, no object, too deep, a key twice, numbers that JSON does not know."""
     try:
-        found = json.loads(body, parse_constant=_no_number)
+        found = json.loads(body, object_pairs_hook=once, parse_constant=_no_number)
     except RecursionError:
         return Refusal(400, "the body is nested too deeply to be read", "bad_json")
     except ValueError:
-        return Refusal(400, "the body is no JSON; send one object, in UTF-8", "bad_json")
+        return Refusal(400, "the body is no JSON, or holds a key twice; send one object, in UTF-8", "bad_json")
     if not isinstance(found, dict):
         return Refusal(400, f"the body is a JSON {type(found).__name__}; send an object", "bad_json")
     return found
@@ -183,12 +182,12 @@ def messages_refused(body: Mapping[str, Any], limits: RequestLimits) -> Refusal 
     if not isinstance(messages, list):
         return None
     if len(messages) > limits.messages:
-        said = f"{len(messages)} messages; at most {limits.messages} are read. Send the latest"
+        said = f"{len(messages)} messages are more than {limits.messages}; send the latest, or raise limits.messages"
         return Refusal(400, said, "too_many_messages", "messages")
     for i, message in enumerate(messages):
         length = _length(message.get("content")) if isinstance(message, Mapping) else 0
         if length > limits.message_characters:
-            said = f"message {i + 1} has {length} characters; at most {limits.message_characters} are read. Shorten it"
+            said = f"message {i + 1} has {length} characters; more than {limits.message_characters}; shorten it"
             return Refusal(400, said, "message_too_long", f"messages[{i}].content")
     return None
 

@@ -38,6 +38,7 @@ def description(upstream: bool) -> dict[str, Any]:
         "/v1/moderations": {"post": _operation("Decide on replies alone, in the shape of OpenAI's moderations.", {"type": "object"})},
         PATH: {"post": _operation("LiteLLM's generic guardrail API.", {"type": "object"})},
         "/v1/models": {"get": _operation(models)},
+        "/metrics": {"get": _operation("What was counted, for Prometheus; with keys it needs the scope admin.")},
         "/healthz": {"get": _operation("Whether the process answers.")},
         "/readyz": {"get": _operation("Whether replies can be judged and recorded; 503 with what is wrong.")},
     }

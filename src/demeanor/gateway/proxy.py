@@ -22,6 +22,7 @@ from demeanor.gateway.conversations import HEADER, Identity, asked
 from demeanor.gateway.desk import Desk
 from demeanor.gateway.endpoint import Answer, Incoming, RefusedError, where
 from demeanor.gateway.hooks import Hooks
+from demeanor.gateway.limits import Slots, messages_refused
 from demeanor.gateway.refusals import App, Receive, Refusal, Scope, Send
 from demeanor.gateway.streamed import StreamedAnswer
 from demeanor.gateway.telling import headers as telling
@@ -52,6 +53,7 @@ class Proxy:
     identity: Identity
     upstream: Upstream
     hooks: Hooks
+    slots: Slots
 
     async def chat(self, incoming: Incoming) -> App:
         """Answer a request for a chat completion."""
@@ -96,13 +98,12 @@ def not_served(incoming: Incoming) -> Refusal:
 
 def check_request(request: Mapping[str, Any], config: GatewayConfig) -> int:
     """How many choices a request asks for. Raises RefusedError where a field is wrong that the gateway has to understand."""
-    count, messages, stream = request.get("n"), request.get("messages"), request.get("stream")
+    count, stream = request.get("n"), request.get("stream")
     count = 1 if count is None else count
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= config.limits.choices:
         raise RefusedError(Refusal(400, f"'n' is a whole number from 1 to {config.limits.choices}", "invalid_value", "n"))
-    if isinstance(messages, list) and len(messages) > config.limits.messages:
-        message = f"{len(messages)} messages are more than {config.limits.messages}; send fewer, or raise limits.messages"
-        raise RefusedError(Refusal(400, message, "too_many_messages", "messages"))
+    if (refusal := messages_refused(request, config.request_limits)) is not None:
+        raise RefusedError(refusal)
     if not isinstance(stream, bool | None):
         raise RefusedError(Refusal(400, "'stream' is true or false", "invalid_value", "stream"))
     return count
@@ -119,6 +120,10 @@ class _Chat:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         incoming, proxy = self.incoming, self.proxy
+        slot = proxy.slots.take()
+        if isinstance(slot, Refusal):
+            await slot(scope, receive, send)
+            return
         began = time.perf_counter()
         path = incoming.path.removeprefix("/v1")
         try:
@@ -131,6 +136,7 @@ class _Chat:
                 else:
                     await (await self._whole(response))(scope, receive, send)
         finally:
+            slot.give_back()
             self.desk.close()
 
     def _refuse(self, refusal: Refusal) -> Refusal:
@@ -144,7 +150,8 @@ class _Chat:
                 body = await read_whole(response, self.proxy.config.limits.answer_bytes)
         except TimeoutError:
             body = Refusal(504, "the upstream did not end its answer in time", "upstream_timeout")
-        self.incoming.served.upstream_seconds += time.perf_counter() - began
+        came = time.perf_counter()
+        self.incoming.served.upstream_seconds += came - began
         if isinstance(body, Refusal):
             return self._refuse(body)
         if response.status_code >= 300:
@@ -155,17 +162,25 @@ class _Chat:
         except ValueError as error:
             return self._refuse(Refusal(502, f"the upstream's answer is no chat completion ({error})"[:300], "upstream_unreadable"))
         await self._decided(judged.decisions)
+        self.incoming.served.held.append(time.perf_counter() - came)
         about = tuple((name.encode(), value.encode()) for name, value in telling(list(judged.decisions.values())).items())
         return Answer(response.status_code, judged.body, (*passed_back(response), *about))
 
     async def _streamed(self, response: httpx2.Response, send: Send) -> None:
         answer = StreamedAnswer(self.desk.watch, self.choices, self.proxy.monitor.enforce)
-        self.incoming.served.streamed = True
-        ended = False
+        served, hooks = self.incoming.served, self.proxy.hooks
+        served.streamed, served.held, ended = True, answer.held, False
+
+        async def put(data: bytes, more: bool) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": more})
+            if served.to_first_words is None and answer.spoken:
+                served.to_first_words = time.perf_counter() - served.began
+
+        hooks.streaming(1)
         headers = [*passed_back(response), (b"x-demeanor-decision", self.desk.id.encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
         pieces = _pieces(response, self.proxy.config.timeouts.total)
         try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             error = None
             while not answer.over:
                 try:
@@ -185,14 +200,15 @@ class _Chat:
                     error = "the gateway failed"
                     break
                 if out:
-                    await send({"type": "http.response.body", "body": out, "more_body": True})
+                    await put(out, True)
             rest = await in_thread(answer.end, error)
             ended = True
-            self.incoming.served.problem = answer.broken
+            served.problem = answer.broken
             await self._decided(answer.decisions)
-            await send({"type": "http.response.body", "body": rest})
+            await put(rest, False)
             await _drained(pieces)
         finally:
+            hooks.streaming(-1)
             await pieces.aclose()
             if not ended:
                 await in_thread(answer.abandon)

@@ -20,6 +20,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 """An ASGI application, and what it is called with."""
 
+CODE = "demeanor.refusal"
+"""Where a scope holds the code of the refusal that was sent."""
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -46,7 +48,8 @@ class Refusal:
         return json.dumps({"error": error}, ensure_ascii=False).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the refusal as the whole answer."""
+        """Send the refusal as the whole answer, and leave its code in the scope for whoever counts."""
+        scope[CODE] = self.code
         body = self.body
         headers = [("content-type", "application/json"), ("content-length", str(len(body))), *self.headers]
         start = {"type": "http.response.start", "status": self.status}

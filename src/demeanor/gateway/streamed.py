@@ -11,9 +11,10 @@ Nothing here waits or knows HTTP: `take` is called with what came, `end` when no
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from demeanor.errors import DemeanorError
 from demeanor.gateway.choice import HELD, NEVER, Choice, Watched
@@ -25,6 +26,15 @@ from demeanor.monitor.decision import Decision
 NAMES = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
 """What the gateway's own frames share with the upstream's."""
 MOST_HELD = 64 << 20  # bytes of frames that wait
+
+
+class _Waiting(NamedTuple):
+    """A frame of the upstream's, or the place of one of ours, in the order in which they go out."""
+
+    frame: Frame | None
+    data: Any
+    places: dict[int, float]
+    since: float
 
 
 class UpstreamError(DemeanorError):
@@ -43,7 +53,7 @@ class StreamedAnswer:
     def __init__(self, watch: Callable[[int], tuple[Watched, bool]], choices: int, enforce: bool) -> None:
         self._watch, self._asked, self._enforce = watch, choices, enforce
         self._cutter = Cutter()
-        self._waiting: deque[tuple[Frame | None, Any, dict[int, float]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._held = 0
         self._head: dict[str, Any] = {"id": "chatcmpl-demeanor", "object": "chat.completion.chunk", "created": 0, "model": "unknown"}
         self._sent: dict[int, int] = {}
@@ -52,12 +62,20 @@ class StreamedAnswer:
         self.choices: dict[int, Choice] = {}
         self.broken: str | None = None
         """What was wrong with the upstream's answer."""
+        self.held: list[float] = []
+        """Seconds that each frame with words waited here before it, or what took its place, went out."""
+        self._came = time.perf_counter()
 
     @property
     def over(self) -> bool:
         """Whether the upstream need not be heard any more: every choice is withheld, or the stream broke."""
         ended = len(self.choices) >= self._asked and all(choice.withheld for choice in self.choices.values())
         return ended or self.broken is not None or self._done is not None
+
+    @property
+    def spoken(self) -> bool:
+        """Whether any words went out, the upstream's or reviewed ones."""
+        return any(self._sent.values()) or any(choice.replaced for choice in self.choices.values())
 
     @property
     def decisions(self) -> dict[int, Decision]:
@@ -68,6 +86,7 @@ class StreamedAnswer:
         """Bytes of the upstream's came; gives what is to be sent now."""
         if self.over:
             return b""
+        self._came = time.perf_counter()
         out = b""
         try:
             for frame in self._cutter.take(piece):
@@ -110,7 +129,7 @@ class StreamedAnswer:
         if places is None:
             self._break("the upstream sent an error in the middle of its answer", frame)
             return b""
-        self._waiting.append((frame, data, places))
+        self._waiting.append(_Waiting(frame, data, places, self._came))
         self._held += len(frame.raw)
         if self._held > MOST_HELD:
             self._break("the upstream's answer is too long to be held back")
@@ -147,7 +166,7 @@ class StreamedAnswer:
         self.broken = problem
         self._close(problem)
         if frame is not None and not self._enforce:
-            self._waiting.append((frame, None, {}))
+            self._waiting.append(_Waiting(frame, None, {}, self._came))
 
     def _close(self, error: str | None) -> None:
         """Decide on every choice that is not over, and leave a place in the order for what takes its place."""
@@ -159,12 +178,12 @@ class StreamedAnswer:
                 choice.finish()
             else:
                 choice.fail(UpstreamError(error or "the upstream ended in the middle of the reply"))
-            self._waiting.append((None, None, {index: HELD}))
+            self._waiting.append(_Waiting(None, None, {index: HELD}, self._came))
 
     def _release(self) -> bytes:
         out = b""
         while self._waiting:
-            frame, data, places = self._waiting[0]
+            frame, data, places, since = self._waiting[0]
             passing = {index: self.choices[index].passes(place) for index, place in places.items()}
             if None in passing.values():
                 break
@@ -176,6 +195,8 @@ class StreamedAnswer:
                 out += b"".join(self._tell(index) for index in places)
                 continue
             self._held -= len(frame.raw)
+            if any(place > 0 for place in places.values()):
+                self.held.append(time.perf_counter() - since)
             if all(passing.values()):
                 ending = [c.get("index", 0) for c in (data or {}).get("choices") or [] if c.get("finish_reason")]
                 out += b"".join(self._tell(index) for index in ending) + frame.raw
