@@ -21,7 +21,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from demeanor import VectorSet
-from demeanor.traits.contexts import ENDING
+from demeanor.traits.contexts import CONTEXT
 
 SAFE = {"harm": "low", "care": "high", "risk": "low", "calm": "high"}
 REPLY, USER = ("harm", "care"), ("risk", "calm")
@@ -252,7 +252,7 @@ def built_in():
     user=st.lists(st.tuples(*[st.none() | st.floats(-4, 4).map(score)] * 2), max_size=4),
 )
 def test_the_default_policy_keeps_the_first_two_laws(built_in, reply, user):
-    contexts = [trait for trait in built_in.traits if trait.endswith(ENDING)]
+    contexts = [trait for trait in built_in.traits if trait.endswith(CONTEXT)]
     said = [{"user_risk": risk} | dict.fromkeys(contexts, context) for risk, context in user]
     before = decide(None, built_in, reply, said)
     good = {t: s or score(FAR if DEFAULT[t] == "high" else -FAR) for t, s in reply.items()}
