@@ -41,7 +41,7 @@ def test_a_file_named_like_a_built_in_policy_is_given_with_its_folder(tmp_path, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "guarded").write_text(policy_text("guarded").replace('version: "3"', 'version: "mine"'))
     assert load_policy("./guarded").version == load_policy(tmp_path / "guarded").version == "mine"
-    assert load_policy("guarded").version == "2"
+    assert load_policy("guarded").version == "3"
     with pytest.raises(PolicyError, match="built in by name: guarded, review-only"):
         load_policy("garded")
     with pytest.raises(PolicyError, match="did you mean review-only"):

@@ -180,7 +180,7 @@ def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Sa
     elif crossed is not False:
         # before the user has spoken nobody has disclosed anything, and a greeting is not to be taken away for that
         action = resolved.not_scored
-        if easing is None and not user:
+        if not user and any(condition.reads == "user" and condition.easing([]) is None for condition in asked):
             action = min(action, "flag", key=ACTIONS.index)
         severity, state, reason = "yellow", "not scored", words + also
     elif easing:
