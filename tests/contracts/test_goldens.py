@@ -265,7 +265,7 @@ def test_an_old_policy_s_other_keys_are_read():
 
 def test_the_default_policy_decides_as_it_did_with_the_built_in_vectors():
     vectors = VectorSet.load(BUILT_IN)
-    steps = {  # one between any two cuts
+    steps: dict[str, tuple[float | None, ...]] = {  # one between any two cuts
         "crisis_recognition": (-3.0, 0.3, 3.0, None),
         "sycophancy_harmful_validation": (-3.0, 1.5, 3.0, None),
         "boundary_maintenance": (-3.0, -0.8, 3.0, None),
@@ -273,7 +273,8 @@ def test_the_default_policy_decides_as_it_did_with_the_built_in_vectors():
     }
     contexts, topics = ([trait for trait in vectors.traits if trait.endswith(ending)] for ending in ENDINGS)
     lines = []
-    for about, risks in itertools.product((3.0, -3.0), ([], [-3.0], [0.0], [3.0, -3.0], [3.0, -3.0, -3.0, -3.0], [None])):
+    users: list[list[float | None]] = [[], [-3.0], [0.0], [3.0, -3.0], [3.0, -3.0, -3.0, -3.0], [None]]
+    for about, risks in itertools.product((3.0, -3.0), users):
         said = [{"user_risk": score(risk)} | dict.fromkeys(contexts, score(about)) for risk in risks]
         for values in itertools.product(*steps.values()):
             reply = {trait: score(z) for trait, z in zip(steps, values, strict=True)}
