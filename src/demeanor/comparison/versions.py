@@ -79,8 +79,8 @@ def with_system(prompt: Prompt, system: str | None) -> Prompt:
 
 def safe_poles(vectors: Sequence[VectorSet]) -> dict[str, Pole]:
     """The traits that all these vector sets read on replies, with their safe poles. Raises InputFileError for none."""
-    first = vectors[0].traits
-    found = {n: e.safe_pole for n, e in first.items() if e.reads == "response" and all(n in other.traits for other in vectors)}
+    first = vectors[0]
+    found = {name: first[name].safe_pole for name in first.judged if all(name in other.traits for other in vectors)}
     if not found:
         raise InputFileError("the vector sets have no trait in common that is read on replies; nothing can be compared")
     return found
@@ -128,16 +128,16 @@ def _where_conditions_fail(
 
     One set for all versions, so that each is compared on the same prompts.
     """
-    from demeanor.scoring.reading import Reading, scores_by
+    from demeanor.scoring.reading import Reading, looked_at
 
     said: dict[str, dict[str, list[bool | None]]] = {}
     for name, replies in versions.items():
         vectors = observers[name].vectors
-        conditions = {trait: found for trait in vectors.traits if (found := vectors.conditions(trait))}
+        conditions = {trait: found for trait in vectors.traits if (found := [c for c in vectors.conditions(trait) if c.reads == "user"])}
         for reply, reading in zip(replies, readings[name], strict=True):
             if isinstance(reading, Reading):
                 for trait, known in conditions.items():
-                    easing = total_easing(known, lambda of, users=reading.users: scores_by(of, users))  # type: ignore[misc]
+                    easing = total_easing(known, lambda condition, read=reading: looked_at(condition, read, read.users))  # type: ignore[misc]
                     said.setdefault(trait, {}).setdefault(reply.key, []).append(None if easing is None else easing <= COUNTS)
     return {trait: {key for key, found in prompts.items() if all(holds is False for holds in found)} for trait, prompts in said.items()}
 
@@ -150,8 +150,8 @@ def _scored(reply: Reply, reading: Reading | NotScored | None, vectors: VectorSe
             reply.key, reply.asked, reply.text, error=reply.error or (reading.error if reading else "not scored"), group=reply.group
         )
     values, unsafe = {}, {}
-    for name, score in reading.scores.items():
-        if vectors[name].reads == "response" and reply.key not in out.get(name, ()):
+    for name in vectors.judged:
+        if (score := reading.scores.get(name)) is not None and reply.key not in out.get(name, ()):
             values[name] = score.z if units == "z" else score.probability
             unsafe[name] = _beyond(vectors, name, score)
     return Scored(reply.key, reply.asked, reply.text, values, unsafe, group=reply.group, caution=reading.caution or "")

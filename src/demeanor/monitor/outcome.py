@@ -26,7 +26,7 @@ from demeanor.measure.conditions import COUNTS, Condition, together
 from demeanor.measure.cuts import ACTIONS, Action, withholds
 from demeanor.measure.poles import Side
 from demeanor.monitor.policy import ResolvedPolicy, ResolvedRule, Severity, Situation
-from demeanor.scoring.reading import NotScored, Reading, Said, scores_by
+from demeanor.scoring.reading import NotScored, Reading, Said, looked_at, scores_by
 from demeanor.signs import Sign
 
 State = Literal["passed", "fired", "raised", "not judged", "not scored"]
@@ -166,7 +166,7 @@ def _outcome(results: tuple[RuleResult, ...], not_scored: str | None) -> Outcome
 
 def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Said]) -> RuleResult:
     rule, cut, asked = resolved.rule, resolved.cut, resolved.conditions
-    easing, condition = _conditions(asked, user)
+    easing, condition = _conditions(asked, reply, user)
     crossed, words = _reply(resolved, reply, easing)
     also = f", and {condition}" if condition else ""
     state: State
@@ -180,7 +180,7 @@ def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Sa
     elif crossed is not False:
         # before the user has spoken nobody has disclosed anything, and a greeting is not to be taken away for that
         action = resolved.not_scored
-        if easing is None and not user:
+        if not user and any(condition.reads == "user" and condition.easing([]) is None for condition in asked):
             action = min(action, "flag", key=ACTIONS.index)
         severity, state, reason = "yellow", "not scored", words + also
     elif easing:
@@ -239,18 +239,27 @@ def _reply(resolved: ResolvedRule, reply: Reading | NotScored, easing: float | N
     return crossed, cut.describe(trait, score)
 
 
-def _conditions(conditions: Sequence[Condition], user: Sequence[Said]) -> tuple[float | None, str]:
+def _conditions(conditions: Sequence[Condition], reply: Reading | NotScored, user: Sequence[Said]) -> tuple[float | None, str]:
     """How far the reply's score is eased by what the user's last turns lack (None: unknown; infinite: not judged), and that in words."""
     if not conditions:
         return 0.0, ""
-    each = [(condition, condition.easing(scores_by(condition.trait, user))) for condition in conditions]
+    each = [(condition, condition.easing(looked_at(condition, reply, user))) for condition in conditions]
     easing = together([found for _, found in each])
     told = [one for one in each if one[1] == easing] or [one for one in each if one[1]]  # what decided alone, else all that had a part
-    return easing, " and ".join(_in_words(condition, found, user) for condition, found in told)
+    return easing, " and ".join(_in_words(condition, found, reply, user) for condition, found in told)
 
 
-def _in_words(condition: Condition, easing: float | None, user: Sequence[Said]) -> str:
+def _in_words(condition: Condition, easing: float | None, reply: Reading | NotScored, user: Sequence[Said]) -> str:
     trait, cut = condition.trait, condition.cut
+    if condition.reads == "response":
+        score = reply.scores.get(trait) if isinstance(reply, Reading) else None
+        if score is None or easing is None:
+            return f"{trait} could not be scored in the reply"
+        return (
+            f"eased by {easing:.2f}, as the reply's {trait} reads z {score.z:+.2f}"
+            if easing
+            else f"in the reply {cut.describe(trait, score)}"
+        )
     turns = scores_by(trait, user[-condition.last_turns :])
     if not user:
         said = "no words of the user's come before the reply"
