@@ -36,6 +36,8 @@ soak: setup
 	@DEMEANOR_SOAK_SESSIONS=10000 $(BIN)/python -m pytest tests/test_growing.py -k many_sessions
 	@echo "==> 100,000 inputs, made up and damaged; the tests read a hundredth of them"
 	@DEMEANOR_SOAK_INPUTS=100000 $(BIN)/python -m pytest tests/test_inputs.py tests/test_labelled_inputs.py -k "mutated or breaks or meant_is"
+	@echo "==> 10,000 requests through the gateway while everything fails; the tests make a hundredth of them"
+	@DEMEANOR_SOAK_REQUESTS=10000 $(BIN)/python -m pytest tests/test_gateway_soak.py -q
 
 vectors: setup
 	@$(BIN)/python scripts/make_vectors.py
