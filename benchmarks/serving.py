@@ -298,7 +298,7 @@ def http_part(scorer, given):
             print(f"  each chunk late, gateway      {shown_as([t for s in through for t in s.late])}")
             print(f"  processor: gateway {spent['gateway']:.1f} s, upstream {spent['upstream']:.1f} s, clients {client:.1f} s")
             print(
-                f"  tokens {tokens:.0f}, {tokens / spent['gateway']:.0f} a second of processor time; {passes:.0f} passes; not scored {lost:.0f}"
+                f"  read {tokens:.0f} tokens, {tokens / spent['gateway']:.0f} a second of it, in {passes:.0f} passes; not scored {lost:.0f}"
             )
     rows = [as_conversation(as_rows(talk)[-1]) for talk in talks(given.sessions, 1, 5)]
     tokens = sum(len(encoded.ids) for encoded in scorer.reads.encode(rows))

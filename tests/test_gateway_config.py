@@ -112,3 +112,28 @@ def test_a_server_that_is_told_to_end_ends_what_is_in_work_first(tmp_path):
         server.stdout.close()
     assert verify(log).whole
     assert report(log)["interrupted"] == 0
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_in_mid_stream_leaves_a_whole_log_and_an_interrupted_stream(tmp_path):
+    from demeanor.audit.counts import report
+    from demeanor.audit.verification import verify
+
+    log = tmp_path / "audit.db"
+    server = subprocess.Popen([sys.executable, "-c", SERVER, str(log)], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    try:
+        url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1/chat/completions"
+        request = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 400, "temperature": 0, "stream": True}
+        with httpx2.stream("POST", url, json=request, timeout=60) as got:
+            pieces = got.iter_bytes()
+            next(piece for piece in pieces if b'"content":"a' in piece)
+            server.kill()
+            with pytest.raises(httpx2.HTTPError):
+                list(pieces)
+        server.wait(30)
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+    assert verify(log).whole
+    assert report(log)["interrupted"] == 1
