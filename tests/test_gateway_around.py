@@ -263,12 +263,13 @@ def test_a_notice_reaches_the_people_on_duty(monitor, tmp_path, monkeypatch):
 
 def test_a_queue_that_fails_takes_no_reply_away_and_is_said(monitor, tmp_path, monkeypatch):
     monkeypatch.setenv("DEMEANOR_NOTIFY_SECRET", SECRET)
-    from demeanor.gateway import around
+    from demeanor.errors import NoticeError
+    from demeanor.gateway.notices import NoticeQueue
 
     def full(*_):
-        raise around.NoticeError("the disk is full")
+        raise NoticeError("the disk is full")
 
-    monkeypatch.setattr(around.NoticeQueue, "add", full)
+    monkeypatch.setattr(NoticeQueue, "add", full)
     notify = {"webhook": "http://127.0.0.1:9/", "queue": tmp_path / "notices.db", "actions": ["substitute"]}
     app = gateway(monitor, Script(completion(HARMFUL)), notify=notify)
     got = ask(app, AT_RISK)

@@ -11,7 +11,7 @@ import random
 import sys
 from contextlib import ExitStack, contextmanager
 
-from gateway_tools import DONE, Script, client, completion, frame, served, spoken, text_in
+from gateway_tools import DONE, Script, chunks, client, completion, frame, served, spoken
 from monitor_tools import blocked, failing
 
 from demeanor.audit.verification import verify
@@ -87,6 +87,12 @@ def _full(*_):
     raise OSError(28, "No space left on device")
 
 
+def shown_in(body):
+    """What a client shows that puts up with fields that a damaged byte has renamed."""
+    choices = [choice for chunk in chunks(body) for choice in chunk.get("choices") or []]
+    return "".join((choice.get("delta") or {}).get("content") or "" for choice in choices)
+
+
 class Scripted(Script):
     """An upstream that answers each request with what its own header names."""
 
@@ -114,7 +120,7 @@ async def talk(http, upstream, number, fault, answer, text, said, stream, leaves
     if got.status_code != 200:
         assert fault in ("429", "500", "cut", "no JSON", "no choices", "raising", "stalling"), case
         return f"{got.status_code}"
-    shown = text_in(got.content) if stream else got.json()["choices"][0]["message"]["content"]
+    shown = shown_in(got.content) if stream else got.json()["choices"][0]["message"]["content"]
     assert shown.strip(), case
     return "shown" if shown == text else "replaced"
 
