@@ -63,7 +63,7 @@ def streamed(dice, text):
         body[dice.randrange(len(body))] = dice.randrange(256)
     ends = sorted({dice.randrange(1, len(body)) for _ in range(dice.randint(1, 30))} | {len(body)})
     pieces = [bytes(body[start:end]) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-    last = {"raising": [RuntimeError("gone")], "stalling": [asyncio.Event().wait]}.get(kind, [])
+    last: list[object] = {"raising": [RuntimeError("gone")], "stalling": [asyncio.Event().wait]}.get(kind, [])
     return kind, [*pieces, *last]
 
 
