@@ -77,7 +77,7 @@ def monitor(
         if path is not None and is_log(path):
             raise InputFileError(f"{path} is an audit log, which {option} would write over; name another file with {option}")
     chosen = load_policy(policy)
-    load_replies().check_country(country)
+    load_replies(languages=chosen.reply_files).check_usual_country(country)
     rows = open_rows(spec, columns(), output_file)
     total, where = look(rows).rows, "standard output" if output_file is None else str(output_file)
     scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model, template)
@@ -97,6 +97,8 @@ def monitor(
         from demeanor.language import counted
 
         console.note(counted(counts.cautions, counts.replies, scorer.vectors.languages))
+    for why, n in counts.notes.most_common():
+        console.note(f"{n} of the reviewed replies: {why}. Supply reviewed replies by language under 'replies' in the policy")
     if counts.unread:
         console.problem(f"{counts.unread} of {total} rows could not be read; each holds its 'error' in {where}")
     if counts.not_scored:

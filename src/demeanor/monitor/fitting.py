@@ -146,6 +146,8 @@ def fitted(policy: Policy, vectors: VectorSet, have: Mapping[str, Prompts] | Non
 def as_yaml(policy: Policy, head: list[str], notes: Mapping[str, list[str]]) -> str:
     """A policy as YAML that loads again, with comments at its head and above its rules."""
     record = policy.model_dump(mode="json", exclude_unset=True)
+    if policy.replies:  # the file that this is written to may lie in another folder
+        record["replies"] = {code: str(file.resolve()) for code, file in policy.reply_files.items()}
     rules = record.pop("rules")
     version = record.pop("version")
     lines = [*_comment(head), "", *_fields({"version": version}), "", "rules:"]

@@ -103,6 +103,8 @@ class Counts:
     rules: Counter[str] = field(default_factory=Counter)
     cautions: int = 0
     """Replies in another language than the vectors'."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """Reviewed replies that may not help their user as they should, by why."""
     alarms: Counter[str] = field(default_factory=Counter)
     """Conversations with a drift alarm, by trait."""
 
@@ -118,6 +120,7 @@ class Counts:
             self.actions[decision.action] += 1
             self.severities[decision.severity or "none"] += 1
             self.rules.update(decision.rules)
+            self.notes.update([decision.note] if decision.note else [])
             alarmed |= {trait for trait, state in (decision.drift or {}).items() if state.alarm}
         self.alarms.update(alarmed)
 
@@ -131,4 +134,5 @@ class Counts:
             "cautions": self.cautions,
             "unread": self.unread,
             **{name: dict(getattr(self, name)) for name in ("actions", "severities", "rules", "alarms")},
+            **({"notes": dict(self.notes)} if self.notes else {}),
         }
