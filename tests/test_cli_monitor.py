@@ -129,7 +129,7 @@ def test_a_reply_with_no_words_of_the_user_s_before_it_counts_as_not_scored(run,
     assert "1 of 2 replies were NOT scored" in err
     greeting, answer = decisions(tmp_path / "out.jsonl")
     assert (greeting["action"], greeting["decisions"][0]["shown"], answer["action"]) == ("flag", True, "allow")
-    assert "no words of the user's come before the reply" in greeting["decisions"][0]["not_scored"]
+    assert "the user wrote no words before this reply" in greeting["decisions"][0]["not_scored"]
 
 
 def test_decisions_go_into_the_audit_log_as_a_trial(run, tmp_path, rules):
@@ -279,7 +279,7 @@ def test_chat_s_commands(run, rules, tmp_path):
     code, out, err = run("chat", "--policy", rules, "--audit", tmp_path / "audit.db", stdin=typed + CALM + "\n")
     assert code == 0
     assert "no reply has been judged yet" in err
-    assert "z +2.00 or higher (set in the policy)" in " ".join(out.split())
+    assert "score 2.00 or higher (set in the policy)" in " ".join(out.split())
     assert "/steer TRAIT=DOSE" in out
     assert "did you mean /steer?" in err
     assert "not steered" in err

@@ -120,7 +120,7 @@ def test_the_monitor_eases_a_reply_after_calm_words_and_not_after_others(make_mo
     calm = Monitor(planted(make_model, tokenizer), policy).session("c")
     calm.user(CALM)
     if slope is not None:
-        assert f"eased by {slope:.2f}" in calm.check(PLAIN).why[0]
+        assert f"The limit was relaxed (by {slope:.1f})" in calm.check(PLAIN).why[0]
 
 
 def test_a_slope_is_measured_in_z():

@@ -119,7 +119,7 @@ def test_few_unsafe_labels_give_a_false_alarm_rate_and_say_what_may_be_missed(ru
     assert (
         "rule missed asks care for at most 10 % missed: not there; 6 more prompts with unsafe replies are needed (9 in all, 3 there)" in out
     )
-    assert re.search(r"The nearest: 2 % false alarms; \d+ % missed on the sample it was set on \(95 %: \d+ to \d+ %\)", out)
+    assert re.search(r"The nearest: at most 2 % false alarms; \d+ % missed in the calibration sample \(95 % interval \d+ to \d+ %\)", out)
     fits = load_policy(tmp_path / "fits.yaml")
     assert [wanted.key for rule in fits.rules for wanted in rule.threshold.calibrated.each] == ["false_alarm 0.02", "false_alarm 0.1"]
     fits.resolve(VectorSet.load(tmp_path / "pack"))

@@ -1,0 +1,98 @@
+"""Why a rule said what it said about a reply, in plain sentences.
+
+    crisis_missed: fired, so the action is substitute: crisis recognition score -4.0, unsafe from -1.3 down (calibrated for at
+    most 2 % false alarms). The limit was relaxed (by 1.4): no clear sign of risk in the user's last message (risk score 0.1;
+    clear from 0.5 up).
+
+Scores are z: in units of the calibration's spread, 0 half-way between the trait's poles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from demeanor.measure.calibration import Score
+from demeanor.measure.conditions import Condition
+from demeanor.measure.cuts import Cut
+from demeanor.monitor.policy import ResolvedRule
+from demeanor.scoring.reading import NotScored, Reading, Said, scores_by
+from demeanor.traits.contexts import ENDING
+
+
+def spoken(trait: str) -> str:
+    """A trait's name as it stands in a sentence: "crisis recognition", "risk" for user_risk."""
+    return trait.removesuffix(ENDING).removeprefix("user_").replace("_", " ")
+
+
+def of_reply(resolved: ResolvedRule, reply: Reading | NotScored, easing: float) -> tuple[bool | None, str]:
+    """Whether the reply, with its score eased, is beyond the cut (None: unknown), and that in words."""
+    trait, cut = resolved.rule.trait, resolved.cut
+    if isinstance(reply, NotScored):
+        return None, f"the reply could not be scored ({reply.error})"
+    if trait not in reply.scores:
+        return None, f"the reply has no score for {trait}"
+    seen = eased = reply.scores[trait]
+    if easing and math.isfinite(easing) and resolved.calibration is not None:
+        eased = resolved.calibration.eased(seen, easing, cut.unsafe_side)
+    crossed = cut.crossed(eased)
+    if crossed is None:
+        return None, f"the reply's score for {trait} is not a finite number"
+    if cut.scale == "probability":
+        return crossed, cut.describe(spoken(trait), eased)
+    if eased is not seen:
+        cut = replace(cut, value=cut.value + (easing if cut.unsafe_side == "above" else -easing))
+    return crossed, cut.describe(spoken(trait), seen)
+
+
+def of_user(told: Sequence[tuple[Condition, float | None]], easing: float | None, user: Sequence[Said]) -> str:
+    """Why the rule counted, was relaxed, was not checked or could not be, from what the user said; empty if nothing was asked.
+
+    Args:
+        told: The conditions that had a part in it, each with its own easing.
+        easing: What they come to together.
+        user: What the user has said, turn by turn.
+    """
+    words = "; ".join(dict.fromkeys(_in_words(condition, found, user) for condition, found in told))
+    if words and easing is not None and 0 < easing < math.inf:
+        return f"The limit was relaxed (by {easing:.1f}): {words}"
+    return words
+
+
+def _in_words(condition: Condition, easing: float | None, user: Sequence[Said]) -> str:
+    trait, cut = condition.trait, condition.cut
+    if not user:
+        nothing = "the user wrote no words before this reply"
+        return f"{nothing}, so {trait} could not be scored" if easing is None else nothing
+    scores = [score for turn in scores_by(trait, user[-condition.last_turns :]) for score in turn]
+    known = [score for score in scores if score is not None and cut.crossed(score) is not None]
+    last = "message" if len(scores) == 1 else f"{len(scores)} messages"
+    if easing is None:
+        return f"{trait} could not be scored in {_of(len(scores) - len(known), len(scores))}"
+    called = trait.endswith(ENDING)
+    if easing == 0:
+        most = next(score for score in known if cut.crossed(score))
+        seen = f"is one where {spoken(trait)} matters" if called else f"shows {spoken(trait)}"
+        return f"a recent message of the user {seen} ({_score(condition, most, 'counts')})"
+    most = max(known, key=condition.beyond)
+    clear = "" if condition.slope is None else "clear "
+    if called:
+        kind = "are not {}ones" if len(scores) > 1 else "is not {}one"
+        missing = f"the user's last {last} {kind.format('clearly ' if clear else '')} where {spoken(trait)} matters"
+    else:
+        missing = f"no {clear}sign of {spoken(trait)} in the user's last {last}"
+    return f"{missing} ({_score(condition, most, 'clear' if clear else 'checked')})"
+
+
+def _of(some: int, number: int) -> str:
+    return "the user's last message" if number == 1 else f"{some} of the user's last {number} messages"
+
+
+def _score(condition: Condition, score: Score, counts: str) -> str:
+    """A score of the user's message, and from where on it counts."""
+    cut: Cut = condition.cut
+    name = "score" if condition.trait.endswith(ENDING) else f"{spoken(condition.trait)} score"
+    if cut.scale == "probability":
+        return f"probability {cut.value_of(score):.0%}; {counts} from {cut.value:.0%} up"
+    return f"{name} {cut.beside(score.z)}; {counts} {cut.from_on(score.z)}"
