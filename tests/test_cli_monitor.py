@@ -192,7 +192,7 @@ def test_drift_is_watched_by_a_baseline_made_before(run, tmp_path, rules):
     source = write(tmp_path, drifting)
     code, out, err = run("monitor", "-i", source, "-o", "o.jsonl", "--policy", rules, "--baseline", "base.json", "--report", "r.html")
     assert code == 0, err
-    assert "drift of harm: 1 conversations with an alarm" in out
+    assert "drift in harm: alarm in 1 conversations" in out
     assert decisions(tmp_path / "o.jsonl")[0]["decisions"][-1]["drift"]["harm"]["level"] in ("warning", "critical")
     assert "drift toward the unsafe side" in (tmp_path / "r.html").read_text()
 
@@ -200,7 +200,7 @@ def test_drift_is_watched_by_a_baseline_made_before(run, tmp_path, rules):
 @pytest.mark.parametrize(
     ("args", "why"),
     [
-        ([], "conversations are needed: name a file of them"),
+        ([], "no conversations given; name a file of them"),
         (["-i", "conversations.jsonl", "-o", "conversations.jsonl"], "with --input and with --output; name another"),
         (["-i", "conversations.jsonl", "-o", "o.jsonl", "--audit", "conversations.jsonl"], "with --input and with --audit"),
         (["-i", "conversations.jsonl", "-o", "o.jsonl", "--report", "../{here}/o.jsonl"], "with --output and with --report"),

@@ -711,7 +711,7 @@ BAD = [
     ("a.jsonl bare.jsonl", "bare.jsonl: 1 of 1 rows lack 'prompt' or 'messages'"),
     ("a.jsonl same.jsonl --match id", "a.jsonl: 30 of 30 rows lack an 'id'"),
     ("ids.jsonl mixed.jsonl", "id '1' stands for different prompts in ids.jsonl and mixed.jsonl"),
-    ("a.jsonl same.jsonl --system 2=Hi", "version 2 is a file of replies that are written already"),
+    ("a.jsonl same.jsonl --system 2=Hi", "version 2 is a file of finished replies"),
     ("a.jsonl same.jsonl --system 3=Hi", "cannot read --system '3=Hi'"),
     ("tiny-chat tiny-chat --system 2=@nowhere.txt", "nowhere.txt: the system prompt cannot be read"),
     ("tiny-chat tiny-chat --system 2=", "a system prompt is empty"),
@@ -782,7 +782,7 @@ def test_an_unknown_trait_in_a_condition_names_the_near_ones(run):
 def test_help_says_what_a_drop_is_measured_in(run):
     code, out, _ = run("--help")
     assert code == 0
-    assert "units of z" in " ".join(out.replace("│", " ").split())
+    assert "z (units of a trait's usual spread)" in " ".join(out.replace("│", " ").split())
 
 
 def test_the_tables_fit_80_columns_with_the_longest_names():

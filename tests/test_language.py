@@ -192,7 +192,7 @@ def test_the_reports_say_it_too(command, tmp_path, monkeypatch):
     compared = command("compare", "fine.jsonl", "in.jsonl", "--report", "compare.html", "--json")
     for page in ("out/report.html", "monitor.html"):
         assert "1 of 2 replies is not in English: its scores are less reliable" in " ".join((tmp_path / page).read_text().split())
-    said = "in.jsonl: 1 of 2 replies in another language than the vectors"
+    said = "in.jsonl: 1 of 2 replies are not in a language of the vectors"
     assert said in " ".join(compared.stderr.split())
     page = " ".join((tmp_path / "compare.html").read_text().split())
     assert "in.jsonl: 1 of 2 replies are in another language than the vectors" in page

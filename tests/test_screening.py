@@ -430,7 +430,7 @@ def test_the_command_refuses_in_one_line_before_a_model_is_loaded(command, tmp_p
         (["-i", tmp_path / "empty.jsonl", "-o", tmp_path / "out"], "holds no rows"),
         (["-i", source, "-o", tmp_path / "full"], "not empty"),
         (["-i", source, "-o", tmp_path / "out", "--response-column", "reply"], "no column 'reply'"),
-        (["-i", source, "-o", tmp_path / "out", "--actors", 2], "need --engine ray"),
+        (["-i", source, "-o", tmp_path / "out", "--actors", 2], "only work with --engine ray"),
         (["-i", source, "-o", tmp_path / "out", "-t", "warmth=x"], "not TRAIT=Z"),
     ):
         code, _, err = command(*args)

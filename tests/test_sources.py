@@ -464,7 +464,7 @@ def test_rows_that_others_converted_are_taken_over_with_their_hash(upstream, com
     (tmp_path / "made_up.jsonl").write_text(json.dumps(row) + "\n")
     done = command("sources", "pull", "made_up", "--from", tmp_path, "--output", tmp_path / "here")
     assert done.returncode == 0, done.stderr
-    assert "no hash of it is known" in done.stderr
+    assert "no known hash to compare it with" in done.stderr
     assert json.loads((tmp_path / "here/made_up.jsonl").read_text())["messages"][-1]["content"] == "hello"
     assert list(json.loads((tmp_path / "here/made_up.json").read_text())["files"]) == ["made_up.jsonl"]
     assert not asked
