@@ -500,7 +500,7 @@ def test_a_sample_that_cannot_be_written_is_refused_before_anything_is_scored(ru
     assert "name it .csv" in run("sample", "-t", "warmth", "-i", source, "-o", "s.xlsx")[2]
     assert "give either a file of unlabelled replies, or --from" in run("sample", "-t", "warmth")[2]
     assert "give either a file of unlabelled replies, or --from" in run("sample", "-t", "warmth", "-i", source, "--from", source)[2]
-    assert "belong to --from" in run("sample", "-t", "warmth", "-i", source, "--allowed", 0.5)[2]
+    assert "only work with --from" in run("sample", "-t", "warmth", "-i", source, "--allowed", 0.5)[2]
     assert (tmp_path / "s-guide.html").read_text() == "mine"
 
 
