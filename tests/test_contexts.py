@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,16 +11,30 @@ from monitor_tools import AT_RISK, CALM, PLAIN, planted
 from demeanor.conversation import Message
 from demeanor.errors import PolicyError
 from demeanor.extraction import extract_vectors
+from demeanor.extraction.easing import eased_by
 from demeanor.measure.calibration import Calibration, Score
 from demeanor.measure.conditions import AppliesWhen, Condition, total_easing
 from demeanor.measure.cuts import Cut, ThresholdSpec, find_cut
 from demeanor.measure.poles import Pole
 from demeanor.measure.thresholds import fit_threshold, standard_thresholds
 from demeanor.model.reader import ActivationReader
+from demeanor.monitor.outcome import decide
 from demeanor.monitor.policy import Policy
 from demeanor.monitor.session import Monitor
+from demeanor.scoring.reading import Reading, looked_at
+from demeanor.scoring.scorer import Scorer
 from demeanor.traits import ContrastPair, TraitDefinition
-from demeanor.traits.contexts import CALLED_FOR, FAMILIES, FEWEST, SLOPE, context_name, context_trait
+from demeanor.traits.contexts import (
+    CALLED_FOR,
+    FAMILIES,
+    FEWEST,
+    SLOPE,
+    TOPIC_SLOPE,
+    context_name,
+    context_trait,
+    topic_name,
+    topic_trait,
+)
 from demeanor.traits.ordinary import ordinary_conversations
 
 
@@ -63,6 +78,24 @@ def test_one_context_of_several_pairs_is_one_example():
 )
 def test_a_trait_without_enough_contexts_counts_always(trait):
     assert context_trait(trait) is None
+    assert topic_trait(trait) is None
+
+
+def test_what_replies_speak_of_is_learnt_from_both_poles_with_the_pack_s_splits():
+    trait = definition()
+    of = topic_trait(trait)
+    assert (of.name, of.reads, of.safe_pole, of.judged_whole) == (topic_name("kindness"), "response", "low", True)
+    for split in ("train", "calibration", "test"):
+        high = [e.conversation for e in of.examples(split) if e.high]
+        assert high == [e.conversation for e in trait.examples(split)]
+        low = [e.conversation for e in of.examples(split) if not e.high]
+        assert low == [o.conversation for o in ordinary_conversations() if o.split == split]
+
+
+def test_a_trait_that_asks_for_something_has_no_topic():
+    """A reply that speaks of something else is just what such a trait is to find."""
+    assert context_trait(definition(judged_whole=True)) is not None
+    assert topic_trait(definition(judged_whole=True)) is None
 
 
 def score(z):
@@ -93,13 +126,13 @@ def test_a_reply_is_eased_by_what_the_user_s_messages_lack(slope, turns, eased):
 def test_several_conditions_ease_together(second, together):
     conditions = [Condition(name, Cut("z", at, "above", "made up"), 1, slope) for name, at, slope in (("a", 1.0, 3.0), ("b", 2.0, 1.0))]
     said = {"a": [[score(0.0)]], "b": [[None if second is None else score(second)]]}
-    assert total_easing(conditions, said.__getitem__) == together
+    assert total_easing(conditions, lambda c: said[c.trait]) == together
 
 
 def test_what_one_condition_leaves_unjudged_no_other_brings_back():
     cut = Cut("z", 1.0, "above", "made up")
     said = {"a": [[score(0.0)]], "b": [[None]]}
-    assert total_easing([Condition("a", cut, 1), Condition("b", cut, 1, 3.0)], said.__getitem__) == math.inf
+    assert total_easing([Condition("a", cut, 1), Condition("b", cut, 1, 3.0)], lambda c: said[c.trait]) == math.inf
 
 
 RULE = {"name": "cold", "trait": "care", "severity": "yellow", "action": "flag"}
@@ -188,9 +221,11 @@ def extracted(make_model, tokenizer):
 
 def test_extraction_makes_the_condition_and_sets_thresholds_with_it(extracted):
     entry, of = extracted["kindness"], extracted[context_name("kindness")]
-    (when,) = entry.applies_when
+    when, about = entry.applies_when
     assert (when.trait, when.slope, when.threshold.z) == (of.reading.trait_name, SLOPE, CALLED_FOR)
     assert of.reads == "user"
+    assert (about.trait, about.slope, extracted[about.trait].reads) == (topic_name("kindness"), TOPIC_SLOPE, "response")
+    assert extracted.contexts == {context_name("kindness"): "kindness", topic_name("kindness"): "kindness"}
     assert of.proof.paired_accuracy is None
     assert of.proof.auroc.value > 0.9  # the boat, against everyday talk of other kinds
     together, alone = (entry.calibration.thresholds[f"ordinary 0.02{end}"] for end in ("", " always"))
@@ -209,7 +244,7 @@ def test_a_rule_for_every_reply_takes_the_threshold_that_was_set_without_the_con
     eased, always = (
         Policy.model_validate({"version": "t", "rules": [rule | more]}).resolve(extracted).rules[0] for more in ({}, {"when": "always"})
     )
-    assert (len(eased.conditions), always.conditions) == (1, ())
+    assert ([c.reads for c in eased.conditions], always.conditions) == (["user", "response"], ())
     assert always.cut.value == extracted["kindness"].calibration.thresholds["ordinary 0.02 always"].z
     assert eased.cut.value == extracted["kindness"].calibration.thresholds["ordinary 0.02"].z
 
@@ -218,3 +253,31 @@ def test_it_survives_a_saving(extracted, tmp_path):
     loaded = type(extracted).load(extracted.save(tmp_path / "set"))
     assert loaded["kindness"].applies_when == extracted["kindness"].applies_when
     assert loaded.fingerprint() == extracted.fingerprint()
+
+
+def test_a_reply_that_speaks_of_something_else_is_eased_and_the_reason_says_so(extracted):
+    rule = {"name": "rude", "trait": "kindness", "threshold": {"z": 0.0}, "severity": "red", "action": "flag"}
+    policy = Policy.model_validate({"version": "t", "rules": [rule]}).resolve(extracted)
+
+    def judged(topic):
+        said = {"kindness": score(-1.0)} | ({} if topic is None else {topic_name("kindness"): score(topic)})
+        user = Reading({context_name("kindness"): score(2.0)}, {}, "planted")
+        (result,) = decide(policy, Reading(said, {}, "planted"), [user]).results
+        return result
+
+    assert judged(2.0).state == "fired"
+    assert judged(0.0).state == "passed"  # z -1 is eased by 2 for the 1 that is lacking
+    assert judged(0.0).easing == 2.0
+    assert "the reply is not clearly about kindness" in judged(0.0).reason
+    assert judged(None).state == "not scored"
+
+
+def test_labelled_replies_are_eased_as_the_monitor_eases_them(extracted, make_model, tokenizer):
+    """What `calibrate` sets thresholds with is what a reading says."""
+    reader = ActivationReader(make_model("llama"), tokenizer)
+    talk = [*[e.conversation for e in definition(90, 15).examples("test")][:4], ordinary_conversations()[0].conversation]
+    eased = eased_by(reader, extracted, "kindness", talk)
+    conditions = extracted.conditions("kindness")
+    for reading, found in zip(Scorer(reader, extracted).score_many(talk), eased, strict=True):
+        assert isinstance(reading, Reading)
+        assert found == pytest.approx(total_easing(conditions, partial(looked_at, reply=reading, turns=reading.users)), abs=1e-4)

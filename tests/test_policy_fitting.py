@@ -39,9 +39,9 @@ def test_review_only_has_the_rules_of_guarded_and_withholds_nothing():
 
 def test_a_file_named_like_a_built_in_policy_is_given_with_its_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "guarded").write_text(policy_text("guarded").replace('version: "2"', 'version: "mine"'))
+    (tmp_path / "guarded").write_text(policy_text("guarded").replace('version: "3"', 'version: "mine"'))
     assert load_policy("./guarded").version == load_policy(tmp_path / "guarded").version == "mine"
-    assert load_policy("guarded").version == "2"
+    assert load_policy("guarded").version == "3"
     with pytest.raises(PolicyError, match="built in by name: guarded, review-only"):
         load_policy("garded")
     with pytest.raises(PolicyError, match="did you mean review-only"):

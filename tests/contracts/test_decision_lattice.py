@@ -21,7 +21,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from demeanor import VectorSet
-from demeanor.traits.contexts import ENDING
+from demeanor.traits.contexts import CONTEXT, TOPIC
 
 SAFE = {"harm": "low", "care": "high", "risk": "low", "calm": "high"}
 REPLY, USER = ("harm", "care"), ("risk", "calm")
@@ -249,15 +249,22 @@ def built_in():
 @settings(MANY, max_examples=100)
 @given(
     reply=st.fixed_dictionaries({t: st.none() | st.floats(-4, 4).map(score) for t in DEFAULT if t != "user_risk"}),
+    topic=st.none() | st.floats(-4, 4).map(score),
     user=st.lists(st.tuples(*[st.none() | st.floats(-4, 4).map(score)] * 2), max_size=4),
 )
-def test_the_default_policy_keeps_the_first_two_laws(built_in, reply, user):
-    contexts = [trait for trait in built_in.traits if trait.endswith(ENDING)]
+def test_the_default_policy_keeps_the_first_two_laws(built_in, reply, topic, user):
+    contexts, topics = ([trait for trait in built_in.traits if trait.endswith(ending)] for ending in (CONTEXT, TOPIC))
     said = [{"user_risk": risk} | dict.fromkeys(contexts, context) for risk, context in user]
-    before = decide(None, built_in, reply, said)
-    good = {t: s or score(FAR if DEFAULT[t] == "high" else -FAR) for t, s in reply.items()}
+    assert contexts
+    assert topics
+    before = decide(None, built_in, reply | dict.fromkeys(topics, topic), said)
+    good = dict.fromkeys(topics, topic or score(-FAR)) | {t: s or score(FAR if DEFAULT[t] == "high" else -FAR) for t, s in reply.items()}
     calm = [{"user_risk": risk or score(-FAR)} | dict.fromkeys(contexts, context or score(-FAR)) for risk, context in user]
-    for after in (decide(None, built_in, good, said), decide(None, built_in, reply, calm), decide(None, built_in, good, calm)):
+    for after in (
+        decide(None, built_in, good, said),
+        decide(None, built_in, reply | dict.fromkeys(topics, topic), calm),
+        decide(None, built_in, good, calm),
+    ):
         assert not milder(before, after)
     if None in (reply["sycophancy_harmful_validation"], reply["boundary_maintenance"]):
         assert before.not_scored

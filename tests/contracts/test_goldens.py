@@ -42,6 +42,7 @@ from contracts_tools import (
 from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, failing, planted, policy
 
 from demeanor import ActivationReader, Monitor, Scorer, VectorSet
+from demeanor.traits.contexts import ENDINGS
 
 OLD = GOLDENS / "old"
 LOGS = ("jsonl", "db")
@@ -270,12 +271,15 @@ def test_the_default_policy_decides_as_it_did_with_the_built_in_vectors():
         "boundary_maintenance": (-3.0, -0.8, 3.0, None),
         "empathetic_responsiveness": (-3.0, 3.0),
     }
+    contexts, topics = ([trait for trait in vectors.traits if trait.endswith(ending)] for ending in ENDINGS)
+    talks: list[list[float | None]] = [[], [-3.0], [0.0], [3.0, -3.0], [3.0, -3.0, -3.0, -3.0], [None]]
     lines = []
-    for risks in ([], [-3.0], [0.0], [3.0, -3.0], [3.0, -3.0, -3.0, -3.0], [None]):
+    for about, risks in itertools.product((3.0, -3.0), talks):
+        said = [{"user_risk": score(risk)} | dict.fromkeys(contexts, score(about)) for risk in risks]
         for values in itertools.product(*steps.values()):
             reply = {trait: score(z) for trait, z in zip(steps, values, strict=True)}
-            found = decide(None, vectors, reply, [{"user_risk": score(risk)} for risk in risks])
-            lines.append(f"user {risks}, reply {[*values]}: {said_of(found)}\n")
+            found = decide(None, vectors, reply | dict.fromkeys(topics, score(about)), said)
+            lines.append(f"about {about}, user {risks}, reply {[*values]}: {said_of(found)}\n")
     equals_golden("default-policy.txt", "".join(lines))
 
 

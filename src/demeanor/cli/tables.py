@@ -49,7 +49,7 @@ def reading_table(reading: Reading, vectors: VectorSet) -> Table:
             f"{score.probability:.2f}" if known else "",
             Text(("safe" if safe else "unsafe") if known else "not calibrated", colour),
         )
-    read = [name for name in contexts if name in reading.scores]
+    read = [name for name in contexts if name in reading.scores and vectors[name].reads == "user"]
     if read:
         called = [contexts[name] for name in read if reading.scores[name].z >= CALLED_FOR]
         table.caption = f"The monitor judges in full: {', '.join(called) or 'none of these'}. For the others it "

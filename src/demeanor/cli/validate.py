@@ -80,11 +80,11 @@ def validate(
     from demeanor.cli.tables import group_line, matrix_table
     from demeanor.errors import ExtractionError
     from demeanor.traits import load_many
-    from demeanor.traits.contexts import ENDING, context_trait
+    from demeanor.traits.contexts import ENDINGS, condition_traits
 
     vector_set = console.vector_set(vectors)
-    given = load_many(traits or [name for name in vector_set.traits if not name.endswith(ENDING)])
-    contexts = [of for trait in given if (of := context_trait(trait)) is not None]
+    given = load_many(traits or [name for name in vector_set.traits if not name.endswith(ENDINGS)])
+    contexts = [of for trait in given for of in condition_traits(trait)]
     definitions = {trait.name: trait for trait in [*given, *contexts]}
     shared = [name for name in vector_set.traits if name in definitions]
     if not shared:

@@ -128,16 +128,16 @@ def _where_conditions_fail(
 
     One set for all versions, so that each is compared on the same prompts.
     """
-    from demeanor.scoring.reading import Reading, scores_by
+    from demeanor.scoring.reading import Reading, looked_at
 
     said: dict[str, dict[str, list[bool | None]]] = {}
     for name, replies in versions.items():
         vectors = observers[name].vectors
-        conditions = {trait: found for trait in vectors.traits if (found := vectors.conditions(trait))}
+        conditions = {trait: found for trait in vectors.traits if (found := [c for c in vectors.conditions(trait) if c.reads == "user"])}
         for reply, reading in zip(replies, readings[name], strict=True):
             if isinstance(reading, Reading):
                 for trait, known in conditions.items():
-                    easing = total_easing(known, lambda of, users=reading.users: scores_by(of, users))  # type: ignore[misc]
+                    easing = total_easing(known, lambda condition, read=reading: looked_at(condition, read, read.users))  # type: ignore[misc]
                     said.setdefault(trait, {}).setdefault(reply.key, []).append(None if easing is None else easing <= COUNTS)
     return {trait: {key for key, found in prompts.items() if all(holds is False for holds in found)} for trait, prompts in said.items()}
 

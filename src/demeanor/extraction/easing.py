@@ -14,7 +14,8 @@ import torch
 from demeanor.conversation import Conversation, user_turns
 from demeanor.errors import sound
 from demeanor.extraction.activations import KeptActivations
-from demeanor.extraction.examples import ReadTrait
+from demeanor.extraction.examples import ReadExamples, ReadTrait, read
+from demeanor.extraction.validation import score_examples
 from demeanor.measure.calibration import Score
 from demeanor.measure.conditions import Condition, total_easing
 from demeanor.measure.metrics import Array
@@ -28,6 +29,9 @@ from demeanor.vectors.vector_set import VectorSet
 HELD: tuple[Split, ...] = ("calibration", "test")
 
 
+Scores = dict[str, Score]
+
+
 def easings(
     reader: ActivationReader, vectors: VectorSet, reads: dict[str, ReadTrait], stage: Stage, kept: KeptActivations | None
 ) -> dict[str, dict[Split, Array]]:
@@ -35,11 +39,19 @@ def easings(
     conditions = {name: found for name in reads if (found := vectors.conditions(name))}
     if not conditions:
         return {}
-    wanted = {(name, split): _conversations(reads[name], split) for name in conditions for split in HELD}
-    heard = _heard(reader, vectors, [c for found in wanted.values() for c in found], stage, kept)
+    wanted = {(name, split): _parts(reads[name], split) for name in conditions for split in HELD}
+    conversations = {key: [e.conversation for part in parts for e in part.examples] for key, parts in wanted.items()}
+    heard = _heard(reader, vectors, [c for several in conversations.values() for c in several], stage, kept)
     eased: dict[str, dict[Split, Array]] = {name: {} for name in conditions}
-    for (name, split), conversations in wanted.items():
-        eased[name][split] = np.array([easing(conditions[name], heard[_asked(c)]) for c in conversations])
+    for (name, split), parts in wanted.items():
+        topics = {c.trait: vectors[c.trait] for c in conditions[name] if c.reads == "response"}
+        raw = {topic: np.concatenate([score_examples(entry.reading, part) for part in parts]) for topic, entry in topics.items()}
+        eased[name][split] = np.array(
+            [
+                easing(conditions[name], heard[_asked(c)], {t: topics[t].calibration.score(float(raw[t][i])) for t in topics})
+                for i, c in enumerate(conversations[name, split])
+            ]
+        )
     return eased
 
 
@@ -59,19 +71,38 @@ def eased_by(
     if not conditions:
         return None
     heard = _heard(reader, vectors, conversations, stage, kept)
-    return np.array([easing(conditions, heard[_asked(c)]) for c in conversations])
+    replies = _replies(reader, vectors.only([c.trait for c in conditions if c.reads == "response"]), conversations, stage, kept)
+    return np.array([easing(conditions, heard[_asked(c)], reply) for c, reply in zip(conversations, replies, strict=True)])
 
 
-def easing(conditions: Sequence[Condition], turns: Sequence[Sequence[dict[str, Score]]]) -> float:
+def easing(conditions: Sequence[Condition], turns: Sequence[Sequence[Scores]], reply: Scores) -> float:
     """By how much a reply to these turns of the user is eased; not at all where nobody can tell."""
-    found = total_easing(conditions, lambda trait: [[scores.get(trait) for scores in turn] for turn in turns])
+
+    def looked_at(condition: Condition) -> list[list[Score | None]]:
+        said = turns if condition.reads == "user" else [[reply]]
+        return [[scores.get(condition.trait) for scores in turn] for turn in said]
+
+    found = total_easing(conditions, looked_at)
     return 0.0 if found is None else found
 
 
-def _conversations(read: ReadTrait, split: Split) -> list[Conversation]:
+def _parts(read: ReadTrait, split: Split) -> list[ReadExamples]:
     """A split's examples, then the hard moments and the everyday talk that it was read with."""
-    parts = [read[split], read.hard_moments.get(split), read.ordinary.get(split)]
-    return [e.conversation for part in parts if part is not None for e in part.examples]
+    found = [read[split], read.hard_moments.get(split), read.ordinary.get(split)]
+    return [part for part in found if part is not None]
+
+
+def _replies(
+    reader: ActivationReader, topics: VectorSet, conversations: Sequence[Conversation], stage: Stage, kept: KeptActivations | None
+) -> list[Scores]:
+    """The scores of each conversation's reply by these traits."""
+    if not topics.traits:
+        return [{} for _ in conversations]
+    gauge = Gauge(topics)
+    told = stage("reading replies", len(conversations))
+    found = read(reader, conversations, gauge.directions.layers, "response", topics.pooling, told, kept)
+
+    return [_scores(gauge, raw) for raw in gauge.directions.project(torch.from_numpy(found)).double().numpy()]
 
 
 def _asked(conversation: Conversation) -> Conversation:
@@ -82,7 +113,7 @@ def _asked(conversation: Conversation) -> Conversation:
 
 def _heard(
     reader: ActivationReader, vectors: VectorSet, conversations: Sequence[Conversation], stage: Stage, kept: KeptActivations | None
-) -> dict[Conversation, list[list[dict[str, Score]]]]:
+) -> dict[Conversation, list[list[Scores]]]:
     """The scores of the user's last turns in each conversation, message by message, by the traits that are read there."""
     users = Gauge(vectors.only([name for name, entry in vectors.traits.items() if entry.reads == "user"]))
     back = max(when.last_turns for entry in vectors.traits.values() for when in entry.applies_when)
@@ -100,12 +131,12 @@ def _heard(
     else:
         activations = [sound(a) for a in reader.run(jobs, layers, progress=step)]
     raw = dict(zip(some, (users.directions.project(a).double().numpy() for a in activations), strict=True))
-    heard: dict[Conversation, list[list[dict[str, Score]]]] = {}
+    heard: dict[Conversation, list[list[Scores]]] = {}
     for i, (conversation, said) in enumerate(zip(asked, places, strict=True)):
         rows = iter(raw.get(i, ()))
         heard[conversation] = [[_scores(users, next(rows)) for _ in turn] for turn in said]
     return heard
 
 
-def _scores(users: Gauge, raw: Array) -> dict[str, Score]:
-    return {name: users.score(name, float(value)) for name, value in zip(users.traits, raw, strict=True)}
+def _scores(gauge: Gauge, raw: Array) -> Scores:
+    return {name: gauge.score(name, float(value)) for name, value in zip(gauge.traits, raw, strict=True)}

@@ -16,7 +16,7 @@ from demeanor.extraction.directions import Everyday, Poles
 from demeanor.model.pooling import Pooling
 from demeanor.model.reader import ActivationReader
 from demeanor.progress import Progress, Stage
-from demeanor.traits.contexts import context_trait, up_to_user
+from demeanor.traits.contexts import condition_traits, context_trait, up_to_user
 from demeanor.traits.definition import SPLITS, Example, Split, TraitDefinition
 from demeanor.traits.ordinary import Ordinary, hard_moments, ordinary_conversations
 
@@ -135,7 +135,7 @@ def read_traits(
     kept: KeptActivations | None = None,
 ) -> dict[str, ReadTrait]:
     """Several traits with their everyday talk, which is read once for all of them."""
-    contexts = [trait for trait in traits if trait.unpaired]
+    contexts = [trait for trait in traits if trait.unpaired and trait.reads == "user"]
     found = {}
     for trait in traits:
         if not trait.unpaired:
@@ -158,7 +158,18 @@ def read_traits(
     for trait in taking:
         more = {} if trait.reads == "user" or sound is None else whole(hard, sound, trait)
         found[trait.name] = replace(found[trait.name], ordinary=whole(everyday, plain[trait.reads], trait), hard_moments=more)
-    return found
+    topics = {of.name: (of, found[trait.name]) for trait in taking for of in condition_traits(trait) if of.reads == "response"}
+    # in the order of the traits given: a vector set keeps it
+    return {t.name: _read_topic(*topics[t.name]) if t.name in topics else found[t.name] for t in traits}
+
+
+def _read_topic(topic: TraitDefinition, about: ReadTrait) -> ReadTrait:
+    """A trait of what replies speak of: the replies of the trait that it is about, and the everyday talk that was read with them."""
+    splits: dict[Split, ReadExamples] = {}
+    for split in SPLITS:
+        parts = [about[split], about.ordinary[split]]
+        splits[split] = ReadExamples(topic.examples(split), np.concatenate([part.activations for part in parts]), parts[0].layers)
+    return ReadTrait(topic, splits)
 
 
 def _read_contexts(

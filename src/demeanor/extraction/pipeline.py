@@ -32,7 +32,7 @@ from demeanor.model.reader import ActivationReader
 from demeanor.model.residual import residual_norms
 from demeanor.progress import Stage, unseen
 from demeanor.scoring.gauge import Gauge
-from demeanor.traits.contexts import by_own_contexts, context_trait
+from demeanor.traits.contexts import condition_traits, own_conditions
 from demeanor.traits.definition import Split, TraitDefinition
 from demeanor.traits.ordinary import FILE, HARD_MOMENTS, hard_moments, ordinary_conversations
 from demeanor.traits.packs import fingerprint
@@ -152,7 +152,7 @@ def extract_vectors(
 
 def _with_contexts(traits: Sequence[TraitDefinition]) -> list[TraitDefinition]:
     """The traits, and after them those that say when traits of replies are called for, learnt from their own contexts."""
-    return [*traits, *(of for trait in traits if (of := context_trait(trait)) is not None)]
+    return [*traits, *(of for trait in traits for of in condition_traits(trait))]
 
 
 def _entry(read: ReadTrait, method: str, candidates: list[int], width: int, pooling: Pooling) -> TraitEntry:
@@ -161,8 +161,7 @@ def _entry(read: ReadTrait, method: str, candidates: list[int], width: int, pool
     steering = fit_vector(read, STEERING_METHOD, candidates, 1, pooling)
     steering.metadata |= caps(steering, read["train"])
     entry = TraitEntry.of(trait, fingerprint(trait), reading, steering, calibrate(reading, read))
-    learnt = context_trait(trait) is not None
-    return replace(entry, applies_when=(by_own_contexts(trait), *entry.applies_when)) if learnt else entry
+    return replace(entry, applies_when=(*own_conditions(trait), *entry.applies_when))
 
 
 def _with_proof(entry: TraitEntry, read: ReadTrait, easing: Mapping[Split, Array] | None = None) -> TraitEntry:

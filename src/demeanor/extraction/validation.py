@@ -110,7 +110,7 @@ def _texts(examples: ReadExamples) -> tuple[list[str], list[bool]]:
 def group_auroc(examples: ReadExamples, scores: Array, keep: NDArray[np.bool_]) -> dict[str, Any]:
     """AUROC within a group of pairs, with its interval and size; no value where the group is too small to say."""
     high, low = scores[keep & examples.high], scores[keep & ~examples.high]
-    if len(high) < SMALL:
+    if min(len(high), len(low)) < SMALL:
         return {"value": None, "low": None, "high": None, "pairs": len(high)}
     return _auroc(high, low, len(high) == len(low))
 

@@ -1,8 +1,9 @@
 """When a trait counts: conditions on what the user says, as people write them and with their numbers.
 
 A reply alone does not tell small talk from a crossed line; the message that it answers does. A condition names a trait of the user's
-messages and a threshold. Short of that, a hard one leaves the reply unjudged; one with a slope eases the reply's score toward its safe
-side, by as much as is lacking. Several messages are combined in one way, by `Condition`, and several conditions by `total_easing`.
+messages, or of what the reply itself speaks of, and a threshold. Short of that, a hard one leaves the reply unjudged; one with a slope
+eases the reply's score toward its safe side, by as much as is lacking. Several messages are combined in one way, by `Condition`, and
+several conditions by `total_easing`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -65,10 +66,12 @@ class Condition:
     """`AppliesWhen` with its number: when a trait counts at all."""
 
     trait: str
-    """The trait of the user's messages."""
+    """The trait of the user's messages, or of the reply."""
     cut: Cut
     last_turns: int
     slope: float | None = None
+    reads: Literal["user", "response"] = "user"
+    """Whose words the trait is read on."""
 
     def holds(self, turns: Sequence[Sequence[Score | None]]) -> bool | None:
         """Whether the worst message of the user's last turns is beyond the cut.
@@ -113,17 +116,17 @@ class Condition:
         return math.inf if self.slope is None else -beyond * self.slope
 
 
-def total_easing(conditions: Sequence[Condition], said: Callable[[str], Sequence[Sequence[Score | None]]]) -> float | None:
+def total_easing(conditions: Sequence[Condition], said: Callable[[Condition], Sequence[Sequence[Score | None]]]) -> float | None:
     """How far a reply's z is eased by all conditions of its trait together.
 
     Args:
         conditions: Of the trait; none: it always counts.
-        said: The scores of the user's messages by a trait, as `Condition.holds` takes them.
+        said: The scores that a condition looks at, as `Condition.holds` takes them.
 
     Returns:
         As `together`.
     """
-    return together([condition.easing(said(condition.trait)) for condition in conditions])
+    return together([condition.easing(said(condition)) for condition in conditions])
 
 
 def together(easings: Sequence[float | None]) -> float | None:

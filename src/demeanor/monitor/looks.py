@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from demeanor.measure.calibration import Score
 from demeanor.measure.cuts import ACTIONS, withholds
@@ -90,12 +90,16 @@ class Looks:
         return stops, replace(outcome, results=tuple(results))
 
     def _whole_and_parts(self, z: Mapping[str, ArrayLike], tokens: int, end: bool) -> tuple[dict[str, Score], dict[str, Score]]:
-        """Of the traits that are judged by parts: the score of the reply so far, and of its worst part that no look has seen."""
+        """The reply so far by what it speaks of and by the traits that are judged by parts, and their worst part that no look has seen."""
         score = self.gauge.score if end else self.gauge.so_far
-        raw, whole = {}, {}
+        raw = {}
+        whole = {topic: self.gauge.score(topic, self._raw(topic, z, tokens).mean()) for topic in self.gauge.topics}
         for trait in self.gauge.by_parts:
-            calibration = self.gauge.calibrations[trait]
-            values = calibration.centre + np.asarray(z[trait], float)[:tokens] * calibration.spread
+            values = self._raw(trait, z, tokens)
             whole[trait] = score(trait, float(values.mean()))
             raw[trait] = [values[start:end].mean() for start, end in part_spans(0, tokens) if end > self._seen]
         return whole, self.gauge.worst({trait: parts for trait, parts in raw.items() if parts}, whole, tokens)
+
+    def _raw(self, trait: str, z: Mapping[str, ArrayLike], tokens: int) -> NDArray[np.float64]:
+        calibration = self.gauge.calibrations[trait]
+        return calibration.centre + np.asarray(z[trait], float)[:tokens] * calibration.spread

@@ -26,8 +26,8 @@ from demeanor.measure.conditions import COUNTS, Condition, together
 from demeanor.measure.cuts import ACTIONS, Action, withholds
 from demeanor.measure.poles import Side
 from demeanor.monitor.policy import ResolvedPolicy, ResolvedRule, Severity, Situation
-from demeanor.monitor.reasons import of_reply, of_user
-from demeanor.scoring.reading import NotScored, Reading, Said, scores_by
+from demeanor.monitor.reasons import of_conditions, of_reply
+from demeanor.scoring.reading import NotScored, Reading, Said, looked_at
 from demeanor.signs import Sign
 
 State = Literal["passed", "fired", "raised", "not judged", "not scored"]
@@ -164,7 +164,7 @@ def _outcome(results: tuple[RuleResult, ...], not_scored: str | None) -> Outcome
 
 def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Said]) -> RuleResult:
     rule, cut, asked = resolved.rule, resolved.cut, resolved.conditions
-    easing, condition = _conditions(asked, user)
+    easing, condition = _conditions(asked, reply, user)
     crossed, words = of_reply(resolved, reply, easing or 0.0)
     also = f". {condition[0].upper()}{condition[1:]}" if condition else ""
     state: State
@@ -178,7 +178,7 @@ def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Sa
     elif crossed is not False:
         # before the user has spoken nobody has disclosed anything, and a greeting is not to be taken away for that
         action = resolved.not_scored
-        if easing is None and not user:
+        if not user and any(condition.reads == "user" and condition.easing([]) is None for condition in asked):
             action = min(action, "flag", key=ACTIONS.index)
         severity, state = "yellow", "not scored"
         reason = f"{condition}; {words}" if condition and easing is None else words
@@ -222,14 +222,14 @@ def _situation(action: Action, own: Situation, results: Sequence[RuleResult]) ->
     return next((r.situation for r in results if r.user_at_risk and r.situation != "unchecked"), own)
 
 
-def _conditions(conditions: Sequence[Condition], user: Sequence[Said]) -> tuple[float | None, str]:
-    """How far the reply's score is eased by what the user's last turns lack (None: unknown; infinite: not judged), and that in words."""
+def _conditions(conditions: Sequence[Condition], reply: Reading | NotScored, user: Sequence[Said]) -> tuple[float | None, str]:
+    """How far the reply's score is eased by what it and the user's last turns lack (None: unknown; infinite: not judged), in words too."""
     if not conditions:
         return 0.0, ""
-    each = [(condition, condition.easing(scores_by(condition.trait, user))) for condition in conditions]
+    each = [(condition, condition.easing(looked_at(condition, reply, user))) for condition in conditions]
     easing = together([found for _, found in each])
     told = [one for one in each if one[1] == easing] or [one for one in each if one[1]]  # what decided alone, else all that had a part
-    return easing, of_user(told, easing, user)
+    return easing, of_conditions(told, easing, reply, user)
 
 
 def _why_not_scored(reply: Reading | NotScored, unscored: Sequence[RuleResult]) -> str | None:

@@ -1,11 +1,13 @@
 """The monitor's policy: a YAML file of rules, checked field by field, and the same bound to one vector set.
 
 A rule names a trait, its unsafe side and a threshold, and says what is done about a reply beyond it. A threshold is one of
+
     z: 1.5                              the score itself, in units of the calibration's spread
     probability: 0.8                    calibrated chance of the unsafe side
     calibrated: {miss_rate: 0.05}       the vector set's own threshold at that error; false_alarm_rate and ordinary_rate likewise
 
 `Policy.resolve` looks the last two up in a vector set's calibration: no threshold is written in the code. outcome.py applies the rules.
+The fields, their checks and their binding are one thing: a message about a policy names the field by the name that it has here.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from demeanor.measure.calibration import Calibration
 from demeanor.measure.conditions import AppliesWhen, Condition, ConditionsField
 from demeanor.measure.cuts import Action, CalibratedRate, Cut, Strict, ThresholdSpec, find_cut, renamed, withholds
 from demeanor.measure.poles import Side
+from demeanor.traits.contexts import topic_name
 
 if TYPE_CHECKING:
     from demeanor.vectors.entry import TraitEntry
@@ -277,17 +280,17 @@ def _resolve(rule: Rule, vectors: VectorSet) -> ResolvedRule:
     try:
         cut = find_cut(rule.threshold, rule.trait, entry.calibration, entry.safe_pole, rule.unsafe, always=always)
         where += ", 'when'"
-        own = tuple(_condition(when, vectors, where) for when in rule.when if isinstance(when, AppliesWhen))
+        own = tuple(_condition(rule.trait, when, vectors, where) for when in rule.when if isinstance(when, AppliesWhen))
         conditions = () if always else own or vectors.conditions(rule.trait)
     except CutError as error:
         raise PolicyError(f"{where}: {error}") from error
     return ResolvedRule(rule, cut, conditions, rule.not_scored or entry.not_scored, entry.calibration)
 
 
-def _condition(when: AppliesWhen, vectors: VectorSet, where: str) -> Condition:
-    user = _entry(vectors, when.trait, "user", where)
-    cut = find_cut(when.threshold, when.trait, user.calibration, user.safe_pole, when.unsafe)
-    return Condition(when.trait, cut, when.last_turns, when.slope)
+def _condition(trait: str, when: AppliesWhen, vectors: VectorSet, where: str) -> Condition:
+    entry = _entry(vectors, when.trait, "response" if when.trait == topic_name(trait) else "user", where)
+    cut = find_cut(when.threshold, when.trait, entry.calibration, entry.safe_pole, when.unsafe)
+    return Condition(when.trait, cut, when.last_turns, when.slope, entry.reads)
 
 
 def _entry(vectors: VectorSet, trait: str, reads: str, where: str) -> TraitEntry:

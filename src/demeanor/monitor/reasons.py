@@ -18,12 +18,14 @@ from demeanor.measure.conditions import Condition
 from demeanor.measure.cuts import Cut
 from demeanor.monitor.policy import ResolvedRule
 from demeanor.scoring.reading import NotScored, Reading, Said, scores_by
-from demeanor.traits.contexts import ENDING
+from demeanor.traits.contexts import CONTEXT, ENDINGS, TOPIC
 
 
 def spoken(trait: str) -> str:
     """A trait's name as it stands in a sentence: "crisis recognition", "risk" for user_risk."""
-    return trait.removesuffix(ENDING).removeprefix("user_").replace("_", " ")
+    for ending in ENDINGS:
+        trait = trait.removesuffix(ending)
+    return trait.removeprefix("user_").replace("_", " ")
 
 
 def of_reply(resolved: ResolvedRule, reply: Reading | NotScored, easing: float) -> tuple[bool | None, str]:
@@ -46,22 +48,27 @@ def of_reply(resolved: ResolvedRule, reply: Reading | NotScored, easing: float) 
     return crossed, cut.describe(spoken(trait), seen)
 
 
-def of_user(told: Sequence[tuple[Condition, float | None]], easing: float | None, user: Sequence[Said]) -> str:
-    """Why the rule counted, was relaxed, was not checked or could not be, from what the user said; empty if nothing was asked.
+def of_conditions(
+    told: Sequence[tuple[Condition, float | None]], easing: float | None, reply: Reading | NotScored, user: Sequence[Said]
+) -> str:
+    """Why the rule counted, was relaxed, was not checked or could not be; empty if no condition had a part in it.
 
     Args:
         told: The conditions that had a part in it, each with its own easing.
         easing: What they come to together.
+        reply: The reading of the reply, or why there is none.
         user: What the user has said, turn by turn.
     """
-    words = "; ".join(dict.fromkeys(_in_words(condition, found, user) for condition, found in told))
+    words = "; ".join(dict.fromkeys(_in_words(condition, found, reply, user) for condition, found in told))
     if words and easing is not None and 0 < easing < math.inf:
         return f"The limit was relaxed (by {easing:.1f}): {words}"
     return words
 
 
-def _in_words(condition: Condition, easing: float | None, user: Sequence[Said]) -> str:
+def _in_words(condition: Condition, easing: float | None, reply: Reading | NotScored, user: Sequence[Said]) -> str:
     trait, cut = condition.trait, condition.cut
+    if condition.reads == "response":
+        return _of_the_reply(condition, easing, reply)
     if not user:
         nothing = "the user wrote no words before this reply"
         return f"{nothing}, so {trait} could not be scored" if easing is None else nothing
@@ -70,7 +77,7 @@ def _in_words(condition: Condition, easing: float | None, user: Sequence[Said]) 
     last = "message" if len(scores) == 1 else f"{len(scores)} messages"
     if easing is None:
         return f"{trait} could not be scored in {_of(len(scores) - len(known), len(scores))}"
-    called = trait.endswith(ENDING)
+    called = trait.endswith(CONTEXT)
     if easing == 0:
         most = next(score for score in known if cut.crossed(score))
         seen = f"is one where {spoken(trait)} matters" if called else f"shows {spoken(trait)}"
@@ -85,14 +92,27 @@ def _in_words(condition: Condition, easing: float | None, user: Sequence[Said]) 
     return f"{missing} ({_score(condition, most, 'clear' if clear else 'checked')})"
 
 
+def _of_the_reply(condition: Condition, easing: float | None, reply: Reading | NotScored) -> str:
+    score = reply.scores.get(condition.trait) if isinstance(reply, Reading) else None
+    if score is None or easing is None:
+        return f"{condition.trait} could not be scored in the reply"
+    named = condition.trait.endswith(TOPIC)
+    about = spoken(condition.trait)
+    if easing == 0:
+        return f"the reply {'is about' if named else 'shows'} {about} ({_score(condition, score, 'counts')})"
+    counts, clear, clearly = ("checked", "", "") if condition.slope is None else ("clear", "clear ", "clearly ")
+    missing = f"the reply is not {clearly}about {about}" if named else f"no {clear}sign of {about} in the reply"
+    return f"{missing} ({_score(condition, score, counts)})"
+
+
 def _of(some: int, number: int) -> str:
     return "the user's last message" if number == 1 else f"{some} of the user's last {number} messages"
 
 
 def _score(condition: Condition, score: Score, counts: str) -> str:
-    """A score of the user's message, and from where on it counts."""
+    """A score of the user's message or of the reply, and from where on it counts."""
     cut: Cut = condition.cut
-    name = "score" if condition.trait.endswith(ENDING) else f"{spoken(condition.trait)} score"
+    name = "score" if condition.trait.endswith(ENDINGS) else f"{spoken(condition.trait)} score"
     if cut.scale == "probability":
         return f"probability {cut.value_of(score):.0%}; {counts} from {cut.value:.0%} up"
     return f"{name} {cut.beside(score.z)}; {counts} {cut.from_on(score.z)}"

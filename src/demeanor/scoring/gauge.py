@@ -49,6 +49,8 @@ class Gauge:
             if entry.reads == "response" and not entry.judged_whole and entry.calibration.parts is not None and mean
         ]
         """Traits by which a long reply is judged by its worst part, too."""
+        self.topics = [name for name in vectors.contexts if self.reads.get(name) == "response"]
+        """Traits that say what a reply speaks of."""
         conditions = [when for entry in vectors.traits.values() for when in entry.applies_when]
         self.looks_back = max((when.last_turns for when in conditions if self.reads.get(when.trait) == "user"), default=0)
         """How many of the user's last turns the conditions of its traits look at."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demeanor.measure.calibration import Score, chance_in_words
+from demeanor.measure.conditions import Condition
 from demeanor.notebook import table
 from demeanor.signs import Sign
 
@@ -117,6 +118,11 @@ def scores_by(trait: str, turns: Sequence[Said]) -> list[list[Score | None]]:
     """A trait's score of each message of the user's, turn by turn, as `Condition.holds` takes them; None where there is none."""
     said = [(turn,) if isinstance(turn, Reading | NotScored) else turn for turn in turns]
     return [[message.scores.get(trait) if isinstance(message, Reading) else None for message in turn] for turn in said]
+
+
+def looked_at(condition: Condition, reply: Reading | NotScored, turns: Sequence[Said]) -> list[list[Score | None]]:
+    """The scores that a condition looks at: of the reply, or of the user's messages, turn by turn."""
+    return scores_by(condition.trait, turns if condition.reads == "user" else (reply,))
 
 
 @dataclass(frozen=True)

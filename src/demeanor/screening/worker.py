@@ -34,7 +34,7 @@ from demeanor.data.tables import from_table, jsonable
 from demeanor.errors import DemeanorError, InputFileError
 from demeanor.measure.conditions import total_easing
 from demeanor.progress import Progress
-from demeanor.scoring.reading import NotScored, Reading, TokenScores, scores_by
+from demeanor.scoring.reading import NotScored, Reading, TokenScores, looked_at
 from demeanor.scoring.scorer import CHUNK
 from demeanor.screening.baseline import BATCH, Answers, answer_batch, key_of
 from demeanor.screening.shards import Manifest
@@ -183,7 +183,7 @@ def _scores(worker: ShardWorker, reading: Reading) -> dict[str, float | None]:
         if scorer.vectors[trait].reads == "response":
             kinds[WORST_Z] = reading.worst.get(trait, score).z
         if conditions := worker.conditions[trait]:
-            easing = total_easing(conditions, lambda name: scores_by(name, reading.users))
+            easing = total_easing(conditions, lambda condition: looked_at(condition, reading, reading.users))
             kinds[EASING] = None if easing is None else min(easing, NOT_JUDGED)
         found |= {column(trait, what): value for what, value in kinds.items()}
     return found

@@ -22,7 +22,7 @@ from demeanor.measure.cuts import find_cut
 from demeanor.model.identity import ModelIdentity
 from demeanor.model.pooling import Pooling
 from demeanor.notebook import Marked, table
-from demeanor.traits.contexts import context_name
+from demeanor.traits.contexts import context_name, topic_name
 from demeanor.vectors import storage
 from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.persona_vector import layer_words
@@ -135,8 +135,9 @@ class VectorSet:
 
     @property
     def contexts(self) -> dict[str, str]:
-        """Traits of the user's messages that only say when another counts, learnt from its contexts: by name, which other."""
-        return {when.trait: name for name, entry in self.traits.items() for when in entry.applies_when if when.trait == context_name(name)}
+        """Traits that only say when another counts, learnt from its contexts and replies: by name, which other."""
+        own = {name: (context_name(name), topic_name(name)) for name in self.traits}
+        return {when.trait: name for name, entry in self.traits.items() for when in entry.applies_when if when.trait in own[name]}
 
     def conditions(self, trait: str) -> tuple[Condition, ...]:
         """When a trait counts, with numbers; none: always, or the set does not hold the traits that would say.
@@ -149,12 +150,12 @@ class VectorSet:
             if when.trait not in self.traits:
                 continue
             entry = self[when.trait]
-            if entry.reads != "user":
+            if entry.reads != "user" and when.trait != topic_name(trait):
                 raise CutError(
                     f"{trait} applies by {when.trait}, which is read on replies; one that is read on the user's messages is needed"
                 )
             cut = find_cut(when.threshold, when.trait, entry.calibration, entry.safe_pole, when.unsafe, f"set for {trait}")
-            found.append(Condition(when.trait, cut, when.last_turns, when.slope))
+            found.append(Condition(when.trait, cut, when.last_turns, when.slope, entry.reads))
         return tuple(found)
 
     def check_model(self, model: ModelIdentity, allow_other: bool = False) -> list[str]:
