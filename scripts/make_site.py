@@ -1,4 +1,4 @@
-"""Build the documentation site into build/site: python scripts/make_site.py
+"""Build the documentation site into build/site.
 
 The pages are written to be read in the repository, and the site shows the same files. They are copied to build/pages first:
 README.md is the site's first page, links between files of the repository follow their files, comments that tell the tests what a block is
@@ -19,7 +19,6 @@ FRONT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "SECURIT
 """Files beside the folder docs, and what they are called on the site."""
 
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
-COMMENT = re.compile(r"^<!-- .*?-->\n", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 LIST = re.compile(r"^(?![ \t]|[-*] |\d+\. |\n|#|\|)(.+)\n(?=(?:[-*]|1\.) )", re.MULTILINE)
 
@@ -46,7 +45,7 @@ def page(text: str, path: str) -> str:
         return f"]({os.path.relpath(there, os.path.dirname(place(path)) or '.')}{anchor})"
 
     def prose(said: str) -> str:
-        return LIST.sub(r"\1\n\n", LINK.sub(link, COMMENT.sub("", said)))
+        return LIST.sub(r"\1\n\n", LINK.sub(link, said))
 
     parts, end = [], 0
     text = _without_comments(text)

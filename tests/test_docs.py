@@ -90,16 +90,38 @@ def test_every_block_is_something_that_can_be_checked(page):
             compile(block.notes["setup"], page.name, "exec")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_no_comment_for_the_tests_stands_apart_from_its_block(page):
+    text = page.read_text()
+    assert len(notes_in(text)) == sum(len(block.notes) for block in blocks_of(text))
+
+
+def notes_in(text):
+    """The comments of a page that say what a block is, wherever they stand; what a block itself shows is none."""
+    outside = re.sub(
+        r"^```.*?^```$",
+        "",
+        re.sub(r"^<!-- setup:.*?^-->$", "<!-- setup -->", text, flags=re.DOTALL | re.MULTILINE),
+        flags=re.DOTALL | re.MULTILINE,
+    )
+    return re.findall(r"^<!-- (?:setup|file|shows|not run here|exits with|drawing)\b", outside, re.MULTILINE)
+
+
 SHOWN = [
     (page.name, block) for page in PAGES for block in blocks_of(page.read_text()) if kind_of(block) == "file" and block.language == "yaml"
 ]
 
 
 @pytest.mark.parametrize(("page", "block"), SHOWN, ids=lambda said: said if isinstance(said, str) else said.notes["file"])
-def test_packs_and_policies_that_are_shown_are_read_and_fit_the_built_in_set(page, block, tmp_path):
+def test_packs_policies_and_workflows_that_are_shown_are_what_they_say(page, block, tmp_path):
     path = tmp_path / block.notes["file"]
     path.write_text(block.text)
-    if "rules" in yaml.safe_load(block.text):
+    if "jobs" in yaml.safe_load(block.text):  # its commands are those that the page runs
+        steps = [step["run"] for job in yaml.safe_load(block.text)["jobs"].values() for step in job["steps"] if "run" in step]
+        (text,) = (page_.read_text() for page_ in PAGES if page_.name == page)
+        run = [line for other in blocks_of(text) if kind_of(other) == "shell" for line in other.commands]
+        assert {step for step in steps if step.startswith("demeanor")} - {"demeanor models pull"} <= set(run)
+    elif "rules" in yaml.safe_load(block.text):
         assert load_policy(path).resolve(VectorSet.load(built_in.FOLDER)).rules
     else:
         assert load_trait(path).pairs
@@ -322,6 +344,7 @@ def test_the_end_of_a_file_is_mended_and_nothing_else(tmp_path):
 
 def test_what_is_not_there_is_noticed():
     assert targets_named("`make tidy` and\n```\nmake quick\n```\n, make sure; `make PYTHON=python3.11`") == {"tidy", "quick"}
+    assert len(notes_in("<!-- setup:\nx = 1\n-->\nSome words.\n```\nmake quick\n```\n```\n<!-- file: shown.txt -->\n```\n")) == 1
     assert markers_named("marked `huge`, pytest -m 'not gpu and slow'") == {"huge", "gpu", "slow"}
     assert named_in_code("`scoring.scorer.Scorer.score`, `other.thing`, `demeanor.measure.cuts`") == [
         "scoring.scorer.Scorer.score",
