@@ -157,8 +157,8 @@ LONGEST = 40  # lines of an example
 REFERENCE = """\
 # The Python reference
 
-Every public name with its signature and its docstring. The site takes them from the code when it is built; in the repository this page lists only
-the names, and [the Python API](../api.md) says in a line what each is for. Import them from `demeanor`. This page is generated
+Every public name with its signature and its docstring. The site takes them from the code when it is built; in the repository this page
+lists only the names, and [the Python API](../api.md) says in a line what each is for. Import them from `demeanor`. This page is generated
 (`python scripts/make_docs.py`).
 """
 MODULES = {"traits": ("load", "load_many", "names"), "errors": ()}

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,8 @@ def test_the_readme_s_commands_work_as_pasted_in_the_demo_s_folder(command):
     for block in blocks_of((ROOT / "README.md").read_text()):
         if block.notes.get("shows") == "demeanor demo":
             shows(block.text, demo.stdout, "README.md")
+    picture = (ROOT / "docs" / "pictures" / "demo.svg").read_text()
+    assert [line for line in lines_drawn(picture) if line not in "".join(demo.stdout.split())] == []  # else: python scripts/make_picture.py
     (text,) = (b.text for b in blocks_of((ROOT / "README.md").read_text()) if "activate" in b.text)
     lines = text.splitlines()
     assert lines[0] == "source .venv/bin/activate"
@@ -53,6 +56,21 @@ def test_the_readme_s_commands_work_as_pasted_in_the_demo_s_folder(command):
         done = command(*arguments)
         assert done.returncode == 0, (line, done.stderr)
         assert done.stdout or "--output" in line, line
+
+
+def lines_drawn(svg):
+    """The words of each line of a terminal that rich has drawn, without white space."""
+    drawn: dict[str, str] = {}
+    for line, text in re.findall(r'clip-path="url\(#demo-line-(\d+)\)">(.*?)</text>', svg):
+        drawn[line] = drawn.get(line, "") + "".join(unescape(text).split())
+    return [text for text in drawn.values() if text]
+
+
+def test_the_picture_holds_lines_and_loads_nothing():
+    picture = (ROOT / "docs" / "pictures" / "demo.svg").read_text()
+    assert len(lines_drawn(picture)) > 15
+    assert "@font-face" not in picture
+    assert "href" not in picture
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
