@@ -29,7 +29,7 @@ def printed() -> list[Text]:
     with tempfile.TemporaryDirectory() as folder:
         call = [sys.executable, "-c", "import sys; sys.argv[1:] = ['demo']; from demeanor.cli.main import main; main()"]
         done = subprocess.run(call, cwd=folder, env={**os.environ, **terminal}, capture_output=True, text=True, check=True)
-    return Text.from_ansi(done.stdout).split("\n")
+    return list(Text.from_ansi(done.stdout).split("\n"))
 
 
 def chosen(lines: list[Text]) -> list[Text]:
