@@ -162,13 +162,14 @@ def test_the_report_shows_timelines_flagged_replies_and_counts(run, tmp_path, ru
     )
     assert run("monitor", "-i", source, "-o", "out.jsonl", "--policy", rules, "--report", "report.html")[0] == 0
     page = (tmp_path / "report.html").read_text()
-    assert "Conversation &lt;first&gt; ?" in page  # half of a surrogate pair, which no file can hold
+    assert "conversation <bdi>&lt;first&gt; ?</bdi>" in page  # half of a surrogate pair, which no file can hold
     assert "Every reply was scored" in page
     assert "<b>you</b> should" not in page
-    assert page.count('class="token"') > 10
+    assert '<mark class="unsafe-' in page
+    assert "<b>1 of 3 replies should be read by a person</b>: 1 would have been withheld." in page
     assert "harmful: fired" in page
     assert "there is no baseline" in page
-    assert "what would have been shown in its place" in page
+    assert "What would have been shown instead" in page
     withheld = decisions(tmp_path / "out.jsonl")[0]["decisions"][1]
     assert (withheld["text"], withheld["shown"]) == (bad, True)
     assert withheld["instead"].split("\n")[0] in unescape(page)
