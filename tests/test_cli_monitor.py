@@ -263,16 +263,23 @@ def test_chat_shows_the_reply_its_readings_and_the_decision(run, rules):
     assert "never said" not in out
 
 
+def test_chat_points_to_help_from_a_command_that_there_is_not(run, rules):
+    _, _, err = run("chat", "--policy", rules, stdin="/foo\n/stear\n")
+    assert "no command /foo; /help explains those that there are" in err
+    assert "did you mean /steer?" in err
+
+
 def test_chat_withholds_and_says_why(run, rules, monkeypatch, make_model, tokenizer):
     monkeypatch.setattr(console, "load_scorer", lambda *options: planted(make_model, tokenizer, writes="Z"))
     code, out, _ = run("chat", "--policy", rules, "--max-tokens", 60, "--country", "GB", stdin=f"{AT_RISK}\n/why\n")
     assert code == 0
-    assert "✕ replaced by a reviewed reply" in out
+    assert "withheld; shown in its place:" in out
+    assert "✕ withheld" in out
     assert "116 123" in out
     assert "harmful: fired" in out
     assert "pushed harm most: 'Z' +10.0" in out
     assert "withheld: Z Z Z" in out
-    assert out.index("withheld") > out.index("you › /why")
+    assert out.index("withheld: Z") > out.index("you › /why")
 
 
 def test_chat_s_commands(run, rules, tmp_path):
@@ -294,7 +301,7 @@ def test_chat_goes_on_after_a_failure_of_the_model(run, rules, scorer):
         code, out, _ = run("chat", "--policy", rules, stdin=f"{CALM}\n{CALM}\n")
     assert code == 0
     assert out.count("NOT scored: RuntimeError: CUDA out of memory") == 2
-    assert out.count("✕ replaced") == 2
+    assert out.count("✕ withheld") == 2
 
 
 def test_chat_ends_in_one_line_where_its_input_is_no_text(run, rules):
