@@ -55,6 +55,9 @@ class RuleResult:
     """By how many z the reply's score was eased, as the user's messages do not call for the trait; 0 too where that is not known."""
     where: tuple[str, ...] = ()
     """In which part of the reply, or at which point of a stream, where that is not the whole."""
+    beyond: float | None = None
+    """How far the score, as it was eased, lies beyond the rule's threshold on the unsafe side, on the threshold's scale; None where that
+    is not known."""
 
     @property
     def explanation(self) -> str:
@@ -165,7 +168,7 @@ def _outcome(results: tuple[RuleResult, ...], not_scored: str | None) -> Outcome
 def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Said]) -> RuleResult:
     rule, cut, asked = resolved.rule, resolved.cut, resolved.conditions
     easing, condition = _conditions(asked, reply, user)
-    crossed, words = of_reply(resolved, reply, easing or 0.0)
+    crossed, words, beyond = of_reply(resolved, reply, easing or 0.0)
     also = f". {condition[0].upper()}{condition[1:]}" if condition else ""
     state: State
     action: Action = "allow"
@@ -198,6 +201,7 @@ def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Sa
         unsafe_side=cut.unsafe_side,
         reason=reason,
         easing=easing if easing is not None and math.isfinite(easing) else 0.0,
+        beyond=beyond,
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from demeanor.measure.calibration import Score
 from demeanor.measure.conditions import Condition
@@ -28,24 +29,35 @@ def spoken(trait: str) -> str:
     return trait.removeprefix("user_").replace("_", " ")
 
 
-def of_reply(resolved: ResolvedRule, reply: Reading | NotScored, easing: float) -> tuple[bool | None, str]:
-    """Whether the reply, with its score eased, is beyond the cut (None: unknown), and that in words."""
+class Compared(NamedTuple):
+    """A reply's score beside a rule's limit."""
+
+    crossed: bool | None
+    """Whether the score, relaxed as the conditions ask, is beyond the limit; None where that is unknown."""
+    words: str
+    beyond: float | None
+    """How far beyond it, on the limit's own scale; below 0 on the safe side."""
+
+
+def of_reply(resolved: ResolvedRule, reply: Reading | NotScored, easing: float) -> Compared:
+    """Whether the reply, with its score eased, is beyond the cut, that in words, and how far."""
     trait, cut = resolved.rule.trait, resolved.cut
     if isinstance(reply, NotScored):
-        return None, f"the reply could not be scored ({reply.error})"
+        return Compared(None, f"the reply could not be scored ({reply.error})", None)
     if trait not in reply.scores:
-        return None, f"the reply has no score for {trait}"
+        return Compared(None, f"the reply has no score for {trait}", None)
     seen = eased = reply.scores[trait]
     if easing and math.isfinite(easing) and resolved.calibration is not None:
         eased = resolved.calibration.eased(seen, easing, cut.unsafe_side)
     crossed = cut.crossed(eased)
     if crossed is None:
-        return None, f"the reply's score for {trait} is not a finite number"
+        return Compared(None, f"the reply's score for {trait} is not a finite number", None)
+    beyond = float(cut.beyond(eased.z, eased.probability))
     if cut.scale == "probability":
-        return crossed, cut.describe(spoken(trait), eased)
+        return Compared(crossed, cut.describe(spoken(trait), eased), beyond)
     if eased is not seen:
         cut = replace(cut, value=cut.value + (easing if cut.unsafe_side == "above" else -easing))
-    return crossed, cut.describe(spoken(trait), seen)
+    return Compared(crossed, cut.describe(spoken(trait), seen), beyond)
 
 
 def of_conditions(
