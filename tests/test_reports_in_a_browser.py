@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from artifacts import entry, measured
 from monitor_tools import planted, policy
 
 from demeanor.conversation import Conversation, Message
@@ -44,8 +45,13 @@ def chromium():
 def reports(tmp_path_factory, tokenizer):
     import conftest
     from test_comparison import POLES, two
+    from test_reports import extraction
+    from test_screening_flags import hostile_report
+    from test_steering import point, sweep_of
 
     from demeanor.comparison import compare
+    from demeanor.reports.steering import write_report as write_sweeps
+    from demeanor.reports.vectors import write_report as write_vectors
 
     folder = tmp_path_factory.mktemp("reports")
     with Monitor(planted(conftest._build, tokenizer), policy(), enforce=False) as monitor:
@@ -56,6 +62,10 @@ def reports(tmp_path_factory, tokenizer):
             counts.add(transcripts[-1])
         write_report(transcripts, counts, monitor, folder / "monitor.html")
     write_comparison(compare(two(shift={"warmth": -2.0}), POLES), folder / "comparison.html")
+    hostile_report(folder)
+    doses = [(layer, dose) for layer in (1, 2) for dose in (-0.2, -0.1, 0.1, 0.2)]
+    write_sweeps([sweep_of(*(point(layer, dose, 2 * dose) for layer, dose in doses))], folder / "steering.html")
+    write_vectors(extraction(entry("warmth", measured()), entry("candour", seed=1, title=HOSTILE)), folder / "vectors.html")
     return folder
 
 
@@ -98,7 +108,7 @@ def test_everything_can_be_read_without_script(opened):
     assert page.locator("form:visible").count() == 0
 
 
-@pytest.mark.parametrize("name", ["monitor.html", "comparison.html"])
+@pytest.mark.parametrize("name", ["monitor.html", "comparison.html", "screening.html", "steering.html", "vectors.html"])
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_axe_finds_no_fault_and_nothing_is_cut_off(opened, name, width, scheme):
     import axe_playwright_python
@@ -135,3 +145,34 @@ def test_what_is_shown_is_saved_as_a_sheet_that_is_read_back(opened, tmp_path):
     rows = rows_of(tmp_path / "sheet.csv")
     assert rows
     assert {row.record["messages"][-1]["content"] for row in rows} == {TALKS[3][-1]}
+
+
+@pytest.mark.parametrize("name", ["monitor.html", "comparison.html", "screening.html", "steering.html", "vectors.html"])
+def test_every_control_is_reached_by_keyboard_and_shows_that_it_is(opened, name):
+    page = opened(name)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    controls = page.locator("a[href]:visible, input:visible, select:visible, button:visible, summary:visible")
+    for _ in range(controls.count() + 20):  # scrolled tables are stops, too
+        page.evaluate("() => { const at = document.activeElement; at.dataset.seen = getComputedStyle(at).outlineStyle; }")
+        page.keyboard.press("Tab")
+    assert controls.evaluate_all("all => all.filter(one => !one.dataset.seen).map(one => one.outerHTML)") == []
+    assert page.locator(":not(body)[data-seen=none]").count() == 0
+    folded = page.locator("summary:visible")
+    if folded.count():
+        before = folded.first.evaluate("summary => summary.parentElement.open")
+        folded.first.focus()
+        page.keyboard.press("Enter")
+        assert folded.first.evaluate("summary => summary.parentElement.open") != before
+
+
+def test_on_paper_everything_is_unfolded_in_ink_and_no_control_is_left(opened):
+    page = opened("monitor.html", scheme="dark")
+    page.emulate_media(media="print")
+    assert page.locator("form:visible, .contents:visible").count() == 0
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    hidden = "all => all.filter(one => !one.checkVisibility({contentVisibilityAuto: true, visibilityProperty: true})).length"
+    assert page.locator(".card details:not([open]) p").count()
+    assert page.locator(".card details:not([open]) p").evaluate_all(hidden) == 0
+    page.emulate_media(media="screen")
+    assert page.locator(".card details:not([open]) p").evaluate_all(hidden) > 0

@@ -137,7 +137,8 @@ def test_the_tally_counts_every_part():
     assert len(warmth["histogram"]) == len(EDGES) - 1
 
 
-def test_the_report_shows_what_was_found_and_nobodys_text_becomes_markup(tmp_path):
+def hostile_report(folder):
+    """The page of a screening in which everything that people wrote is hostile."""
     vectors = artifact_set(entry("warmth"))
     limits = choose_limits(vectors)
     tally = Tally(["warmth"], known_limits(vectors, limits), limits)
@@ -150,8 +151,12 @@ def test_the_report_shows_what_was_found_and_nobodys_text_becomes_markup(tmp_pat
     json.dumps(summary, allow_nan=False)
     bad = flagged(3, 2.5, HOSTILE)
     worst = {"warmth": [Explained(bad, True, TokenScores([HOSTILE], {"warmth": np.array([-2.0])})), Explained(bad, False, "too long")]}
-    write_report(Screening(tmp_path, summary, worst, [(bad, 7)], limits), vectors, tmp_path / "report.html")
-    html = (tmp_path / "report.html").read_text()
+    write_report(Screening(folder, summary, worst, [(bad, 7)], limits), vectors, folder / "screening.html")
+    return folder / "screening.html"
+
+
+def test_the_report_shows_what_was_found_and_nobodys_text_becomes_markup(tmp_path):
+    html = hostile_report(tmp_path).read_text()
     assert HOSTILE not in html
     assert html.count("&lt;script&gt;") >= 7
     for text in ("1 rows were not scored", "1 rows were scored and have no baseline", "scored by"):
