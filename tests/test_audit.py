@@ -114,7 +114,7 @@ def test_a_given_salt_is_not_kept_and_another_is_refused(tmp_path, suffix):
     assert len({b["conversation"] for b in bodies(path)}) == 1
     with pytest.raises(AuditError, match="another salt"):
         AuditLog(path, salt=b"another")
-    with pytest.raises(AuditError, match="give the same one"):
+    with pytest.raises(AuditError, match="give the same salt"):
         AuditLog(path)
     other = fill(tmp_path / f"other.{suffix}", 1)
     assert bodies(other)[0]["conversation"] != bodies(path)[0]["conversation"]
@@ -309,7 +309,7 @@ def test_another_log_in_the_place_of_the_open_one_is_not_taken_for_it(tmp_path, 
         monkeypatch.chdir("/")
         assert log.append(record()) == 2
         other.replace(path)
-        with pytest.raises(AuditError, match=r"audit\.db: the file was moved or deleted .* open it anew"):
+        with pytest.raises(AuditError, match=r"audit\.db: the file was moved or deleted .* open it again"):
             log.append(record())
 
 
@@ -423,7 +423,7 @@ def test_another_database_is_left_as_it_is(tmp_path):
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE mine (a)")
     connection.commit()
-    with pytest.raises(AuditError, match="database of something else"):
+    with pytest.raises(AuditError, match="but not an audit log"):
         AuditLog(path)
     assert [row[0] for row in connection.execute("SELECT name FROM sqlite_master")] == ["mine"]
     connection.close()
@@ -537,7 +537,7 @@ def test_a_tail_that_was_cut_off_is_noticed_by_the_head_that_was_noted(tmp_path,
 
 @pytest.mark.parametrize("head", ["", "abc", "z" * 64, "0" * 63])
 def test_what_is_no_head_is_refused(tmp_path, head):
-    with pytest.raises(AuditError, match="is no head of a log; give the 64 hexadecimal digits"):
+    with pytest.raises(AuditError, match="is not the head of a log; give the 64 hexadecimal digits"):
         verify(fill(tmp_path / "audit.db"), head)
 
 

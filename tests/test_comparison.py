@@ -283,7 +283,7 @@ def test_conditions(text, shift, prompts, outcome):
 
 
 def test_a_condition_for_a_trait_that_is_not_compared_is_no_pass():
-    with pytest.raises(VectorSetError, match="no trait 'warmht' to hold a condition for"):
+    with pytest.raises(VectorSetError, match="no trait 'warmht' for this condition"):
         judge(parse_condition("warmht drops more than 0.2"), compare(two(prompts=20), POLES))
 
 
@@ -644,7 +644,7 @@ def test_what_an_experiment_cannot_do_is_refused_before_anything_is_loaded(tmp_p
     with pytest.raises(InputFileError, match="a system prompt is for models"):
         version_of("a.jsonl", "Be brief.")
     (tmp_path / "1-some-model-system.jsonl").touch()
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         experiment.run(Experiment([model, a], save_replies=tmp_path), nothing)
     assert [v.name for v in Experiment([a, a, model]).versions] == ["a.jsonl (1)", "a.jsonl (2)", "some/model + system"]
 
@@ -704,7 +704,7 @@ def test_the_same_text_is_read_once(scorer, tmp_path):
 BAD = [
     ("a.jsonl", "a comparison needs two versions"),
     ("a.jsonl nowhere.jsonl", "nowhere.jsonl: no such file"),
-    ("a.jsonl empty.jsonl", "empty.jsonl holds no rows"),
+    ("a.jsonl empty.jsonl", "empty.jsonl has no rows"),
     ("a.jsonl torn.jsonl", "torn.jsonl: no row can be read (line 1 is not JSON"),
     ("a.jsonl columns.jsonl", "columns.jsonl: no row can be read (line 1: the record has neither"),
     ("a.jsonl others.jsonl", "a.jsonl and others.jsonl have no prompt in common"),
@@ -716,7 +716,7 @@ BAD = [
     ("tiny-chat tiny-chat --system 2=@nowhere.txt", "nowhere.txt: the system prompt cannot be read"),
     ("tiny-chat tiny-chat --system 2=", "a system prompt is empty"),
     ("a.jsonl same.jsonl --prompts ids.jsonl", "--prompts and --save-replies are for models"),
-    ("tiny-chat tiny-chat --prompts empty.jsonl", "empty.jsonl holds no prompts"),
+    ("tiny-chat tiny-chat --prompts empty.jsonl", "empty.jsonl has no prompts"),
     ("tiny-chat tiny-chat --prompts torn.jsonl", "torn.jsonl: line 1 is not JSON"),
     ("tiny-chat tiny-chat --prompts bare.jsonl", "bare.jsonl: line 1 has no 'prompt' that can be read"),
     ("tiny-chat tiny-chat --prompts twice.jsonl", "twice.jsonl: line 2 repeats the id '1'"),
@@ -768,7 +768,7 @@ def test_no_version_that_is_compared_is_written_over(run, monkeypatch, tmp_path)
     assert (code, "is a folder" in err) == (2, True)
     (tmp_path / "1-some-model.jsonl").write_text("kept")
     code, _, err = run("some/model", "a.jsonl", "--save-replies", ".")
-    assert (code, "1-some-model.jsonl is there already" in err) == (2, True)
+    assert (code, "1-some-model.jsonl already exists" in err) == (2, True)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before | {"1-some-model.jsonl": b"kept"}
 
 

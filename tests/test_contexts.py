@@ -209,7 +209,7 @@ def test_an_ordinary_rate_that_the_talk_is_too_little_for_is_refused_with_the_nu
 
 def test_a_policy_that_asks_for_a_rate_that_is_not_there_names_what_is(make_model, tokenizer):
     rule = RULE | {"threshold": {"calibrated": {"ordinary_rate": 0.005}}}
-    with pytest.raises(PolicyError, match=r"holds no threshold 'ordinary 0\.005'"):
+    with pytest.raises(PolicyError, match=r"has no threshold 'ordinary 0\.005'"):
         Policy.model_validate({"version": "t", "rules": [rule]}).resolve(planted(make_model, tokenizer).vectors)
 
 

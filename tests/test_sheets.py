@@ -496,7 +496,7 @@ def test_a_sample_that_cannot_be_written_is_refused_before_anything_is_scored(ru
     monkeypatch.setattr(console, "load_scorer", lambda *_, **__: pytest.fail("loaded"))
     source = unlabelled(tmp_path / "r.jsonl")
     (tmp_path / "s-guide.html").write_text("mine")
-    assert "s-guide.html is there already" in run("sample", "-t", "warmth", "-i", source, "-o", "s.csv")[2]
+    assert "s-guide.html already exists" in run("sample", "-t", "warmth", "-i", source, "-o", "s.csv")[2]
     assert "name it .csv" in run("sample", "-t", "warmth", "-i", source, "-o", "s.xlsx")[2]
     assert "give either a file of unlabelled replies, or --from" in run("sample", "-t", "warmth")[2]
     assert "give either a file of unlabelled replies, or --from" in run("sample", "-t", "warmth", "-i", source, "--from", source)[2]

@@ -307,7 +307,7 @@ def test_a_hash_that_is_not_known_is_recorded_as_it_was_seen(tmp_path):
 
 @pytest.mark.parametrize("content", [b"[1]", b"not json", b'[{"part": 1}]', b"\xff\xfe\x00", b"7", b"{}", b"[]"])
 def test_files_of_another_form_or_without_a_row_are_named(tmp_path, content):
-    with pytest.raises(InputFileError, match=r"do not have the form|hold no labelled row"):
+    with pytest.raises(InputFileError, match=r"do not have the form|have no labelled row"):
         pulling.pull(made_up(content), {"a b/ieval.json": content}, tmp_path)
 
 

@@ -106,7 +106,7 @@ def test_more_than_the_largest_dose_that_was_measured_as_coherent_is_warned_of()
     ("doses", "options", "error", "message"),
     [
         ({"warmt": 0.1}, {}, VectorSetError, "did you mean warmth"),
-        ({}, {}, SteeringError, "no trait is given"),
+        ({}, {}, SteeringError, "no trait to steer"),
         ({"warmth": math.nan}, {}, SteeringError, "NaN or infinity"),
         ({"warmth": 0.1}, {"layers": [4]}, SteeringError, "layer 4 is not within 0 to 3"),
     ],
@@ -498,7 +498,7 @@ def test_a_baked_model_is_written_whole_or_not_at_all(reader, tmp_path, monkeypa
         (tmp_path / "baked").mkdir()
     with monkeypatch.context() as patched:
         patched.setattr(reader.tokenizer, "save_pretrained", full)
-        with pytest.raises(OutputError, match=r"cannot write the model to .*: No space left on device; nothing was kept"):
+        with pytest.raises(OutputError, match=r"cannot write the model to .*: No space left on device; nothing of it was kept"):
             save_baked(reader, plan(), tmp_path / "baked")
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == (["baked"] if there else [])
     save_baked(reader, plan(), tmp_path / "baked")

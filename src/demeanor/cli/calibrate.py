@@ -75,7 +75,7 @@ def calibrate(
     entry = VectorSet.load(vectors)[trait]
     answers = read_answers(open_labels(sources, input_files, columns()), trait)
     if not (answers.given or answers.unsure):
-        raise InputFileError(f"{answers.names} holds no labelled row; give each reply a 'label': safe or unsafe, 1 or 0, or a grade")
+        raise InputFileError(f"{answers.names} has no labelled row; give each reply a 'label': safe or unsafe, 1 or 0, or a grade")
     labelled = settled(answers, entry.reads, entry.safe_pole, raters)
     from demeanor.extraction.recalibration import fresh
 

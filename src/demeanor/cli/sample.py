@@ -137,7 +137,7 @@ def _from_replies(
         except DemeanorError as error:
             left.append(f"{row.where}: {error}")
     if not rows:
-        raise InputFileError(f"{given.spec} holds no rows")
+        raise InputFileError(f"{given.spec} has no rows")
     if not readable:
         raise InputFileError(f"no row of {given.spec} can be read, the first: {left[0]}")
     scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)

@@ -34,7 +34,7 @@ def on_labelled(
     trait = _one(traits, chosen)
     answers = read_answers(sheets, trait)
     if not answers.given:
-        raise InputFileError(f"{answers.names} holds no labelled row; give each reply a 'label': safe or unsafe, 1 or 0, or a grade")
+        raise InputFileError(f"{answers.names} has no labelled row; give each reply a 'label': safe or unsafe, 1 or 0, or a grade")
     labelled = settled(answers, chosen[trait].reads, chosen[trait].safe_pole, raters)
     scorer = console.load_scorer(chosen, None, device, dtype, allow_other_model=False)
     from demeanor.extraction.on_labels import on_labels

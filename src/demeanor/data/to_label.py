@@ -91,7 +91,7 @@ def refuse_taken(sheet: Path) -> None:
         raise OutputError(f"{sheet}: the sheet is CSV; name it .csv, so that a spreadsheet opens it")
     for path in (sheet, guide_path(sheet)):
         if path.exists():
-            raise OutputError(f"{path} is there already and may hold somebody's labels; name another file with --output")
+            raise OutputError(f"{path} already exists and may hold somebody's labels; name another file with --output")
 
 
 def write_sheet(path: Path, replies: Iterable[ToLabel]) -> None:

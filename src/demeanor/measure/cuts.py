@@ -216,7 +216,7 @@ def find_cut(
     unsafe = side or unsafe_side(safe_pole)
     if not calibration.measured:
         raise CutError(
-            f"{trait} is not calibrated, so no threshold means anything for it; calibrate it on labelled replies first: "
+            f"{trait} is not calibrated, so it has no usable threshold; calibrate it on labelled replies first: "
             f"demeanor calibrate --trait {trait} --input FILE"
         )
     if spec.z is not None:
@@ -236,7 +236,7 @@ def _calibrated_cut(wanted: AtRate, trait: str, calibration: Calibration, unsafe
         there = ", ".join(sorted(name for name in calibration.thresholds if not name.endswith(ALWAYS))) or "none"
         option = f"--{wanted.kind.replace('_', '-')}-rate {wanted.rate:g}"
         raise CutError(
-            f"the calibration of {trait} holds no threshold '{key}' (there: {there}); {_offer(wanted, calibration)}make it from "
+            f"the calibration of {trait} has no threshold '{key}' (there: {there}); {_offer(wanted, calibration)}make it from "
             f"labelled replies: demeanor calibrate --trait {trait} --input FILE {option}"
         )
     if found.unsafe_side != unsafe:

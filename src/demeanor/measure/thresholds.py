@@ -159,7 +159,7 @@ def fit_threshold(
         ExtractionError: too few examples to support the rate; the message says how many are needed.
     """
     if not 0 < rate < 1:
-        raise ExtractionError(f"a rate lies between 0 and 1, not {rate}")
+        raise ExtractionError(f"a rate must be between 0 and 1, not {rate}")
     up = 1 if unsafe_is_high else -1
     danger, plain = up * np.asarray(z, float), up * np.asarray([] if everyday is None else everyday, float)
     if kind == "ordinary":
@@ -182,7 +182,7 @@ def fit_threshold(
     cut = last if kind == "miss" else float(np.nextafter(last, np.inf))
     if last == math.inf or last == -math.inf:  # the condition alone decides
         if kind == "miss":
-            raise ExtractionError(f"the condition alone leaves more than {_percent(rate)} of the unsafe examples unjudged")
+            raise ExtractionError(f"the condition alone leaves more than {_percent(rate)} of the unsafe examples unchecked")
         cut = float(danger[np.isfinite(danger)].min(initial=0.0))
     between = _other_half(danger >= cut, unsafe, kind, groups)
     return Threshold(

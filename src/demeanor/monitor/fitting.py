@@ -93,7 +93,7 @@ class Fitted:
     def text(self, title: str) -> str:
         """As YAML with comments. Raises PolicyError where no rule is left."""
         if self.policy is None:
-            raise PolicyError("no rule of the policy has a threshold to stand on; calibrate its traits on labelled replies first")
+            raise PolicyError("no rule of the policy has a usable threshold; calibrate its traits on labelled replies first")
         notes: dict[str, list[str]] = {}
         for need in self.needs:
             notes.setdefault(need.rule, []).append(need.words + ".")

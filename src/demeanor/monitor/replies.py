@@ -220,7 +220,7 @@ def _resources(path: Path, raw: Mapping[Any, Any]) -> dict[str, dict[str, str]]:
             raise PolicyError(f"{path}: country {code} needs 'help' and 'emergency' as texts; put numbers in quotes")
         name = code if code == NO_COUNTRY else code.upper()
         if name in found:
-            raise PolicyError(f"{path}: the country {name} stands twice; remove one of them")
+            raise PolicyError(f"{path}: the country {name} appears twice; remove one of them")
         found[name] = {k: str(v).strip() for k, v in entry.items()}
     if NO_COUNTRY not in found:
         raise PolicyError(f"{path}: the entry 'none' is missing; it is shown where the country is not known")

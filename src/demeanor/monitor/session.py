@@ -238,7 +238,7 @@ class Session:
         """
         if not isinstance(chunks, Iterable):
             way = "use session.astream(chunks)" if isinstance(chunks, AsyncIterable) else "give an iterable of text"
-            raise ConversationError(f"the chunks of a stream are iterated over, and {type(chunks).__name__} is not iterable; {way}")
+            raise ConversationError(f"a stream must be iterable, and {type(chunks).__name__} is not; {way}")
         return ReplyStream(*self._watched(), chunks, self.monitor.enforce, self._begin)
 
     def astream(self, chunks: AsyncIterable[str | None]) -> AsyncReplyStream:
