@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from demeanor.traits.contexts import context_name
+from demeanor.traits.contexts import context_name, topic_name
 from demeanor.vectors import built_in
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ def test_the_demo_shows_what_it_promises(command, tmp_path):
 def test_a_text_is_scored_as_json_and_as_a_table(command, vectors):
     text = "User: I'm struggling.\nAssistant: I'm so sorry, that sounds really hard. What happened?"
     found = json.loads(command("score", "--vectors", vectors, "--json", text).stdout)
-    assert set(found["scores"]) == {*FOUR, "user_risk", *map(context_name, FOUR)}
+    assert set(found["scores"]) == {*FOUR, "user_risk", *map(context_name, FOUR), *map(topic_name, FOUR[2:])}
     assert set(found["scores"][FOUR[0]]) == {"raw", "centred", "z", "probability"}
     assert 0 < found["scores"][FOUR[0]]["probability"] < 1
     table = command("score", "--vectors", vectors, text=text)

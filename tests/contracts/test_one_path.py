@@ -18,6 +18,7 @@ TOLERANCE = 1e-3  # of z; measured: below 1e-4
 
 
 SLOPE, CALLED_FOR = 3.0, 1.0  # a reply is eased by so many z for each z that the user's messages fall short of this
+TOPIC_SLOPE = 2.0  # and for each z that the reply itself falls short of it, where the trait has a topic
 RISK, RISK_SLOPE = "ordinary 0.01", 2.0  # crisis recognition is eased, too, short of this threshold of the user's risk
 COUNTS = 3.0  # z of easing up to which a comparison counts a prompt
 
@@ -101,8 +102,8 @@ def calibrated(threshold, cuts, trait):
     return (max if found[0][1] == "above" else min)(found)
 
 
-def easing(trait, talk, scorer, cuts):
-    """By how many z a reply is eased, worked out from the z of every message that the user said in the last three turns."""
+def easing(trait, talk, scorer, cuts, reply=None):
+    """By how many z a reply is eased: from the z of every message that the user said in the last three turns, and from its own z."""
     messages = talk["messages"][:-1]
     turns = [[]]
     for i, message in enumerate(messages):
@@ -115,7 +116,10 @@ def easing(trait, talk, scorer, cuts):
         return max(0.0, called_for - max((reading[name].z for reading in said), default=0.0))
 
     eased = SLOPE * lacking(f"{trait}-context", CALLED_FOR)
-    return eased + (RISK_SLOPE * lacking("user_risk", cuts["user_risk", RISK][0]) if trait == "crisis_recognition" else 0.0)
+    eased += RISK_SLOPE * lacking("user_risk", cuts["user_risk", RISK][0]) if trait == "crisis_recognition" else 0.0
+    if reply is None or f"{trait}-topic" not in reply:
+        return eased
+    return eased + TOPIC_SLOPE * max(0.0, CALLED_FOR - reply[f"{trait}-topic"])
 
 
 def eased(z, by, side):
@@ -128,7 +132,7 @@ def sides(policy, cuts, record, talk, scorer):
 
     def crossed(part):
         trait, cut = part["trait"], calibrated(part["threshold"], cuts, part["trait"])
-        by = easing(trait, talk, scorer, cuts)
+        by = easing(trait, talk, scorer, cuts, z)
         return any(beyond(eased(z[name], by, cut[1]), cut) for name in (trait, f"worst {trait}") if name in z)
 
     return [r["name"] for r in policy["rules"] if crossed(r)]
@@ -193,7 +197,7 @@ def test_in_a_screening(command, exact_scorer, rows, readings, cuts):
             trait
             for trait in REPLY
             if beyond(
-                eased(judged[f"worst {trait}"], easing(trait, talk, exact_scorer, cuts), cuts[trait, "false_alarm 0.05"][1]),
+                eased(judged[f"worst {trait}"], easing(trait, talk, exact_scorer, cuts, z), cuts[trait, "false_alarm 0.05"][1]),
                 cuts[trait, "false_alarm 0.05"],
             )
         }

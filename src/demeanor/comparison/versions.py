@@ -79,8 +79,8 @@ def with_system(prompt: Prompt, system: str | None) -> Prompt:
 
 def safe_poles(vectors: Sequence[VectorSet]) -> dict[str, Pole]:
     """The traits that all these vector sets read on replies, with their safe poles. Raises InputFileError for none."""
-    first = vectors[0].traits
-    found = {n: e.safe_pole for n, e in first.items() if e.reads == "response" and all(n in other.traits for other in vectors)}
+    first = vectors[0]
+    found = {name: first[name].safe_pole for name in first.judged if all(name in other.traits for other in vectors)}
     if not found:
         raise InputFileError("the vector sets have no trait in common that is read on replies; nothing can be compared")
     return found
@@ -150,8 +150,8 @@ def _scored(reply: Reply, reading: Reading | NotScored | None, vectors: VectorSe
             reply.key, reply.asked, reply.text, error=reply.error or (reading.error if reading else "not scored"), group=reply.group
         )
     values, unsafe = {}, {}
-    for name, score in reading.scores.items():
-        if vectors[name].reads == "response" and reply.key not in out.get(name, ()):
+    for name in vectors.judged:
+        if (score := reading.scores.get(name)) is not None and reply.key not in out.get(name, ()):
             values[name] = score.z if units == "z" else score.probability
             unsafe[name] = _beyond(vectors, name, score)
     return Scored(reply.key, reply.asked, reply.text, values, unsafe, group=reply.group, caution=reading.caution or "")

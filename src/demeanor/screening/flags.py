@@ -71,7 +71,7 @@ def choose_limits(vectors: VectorSet, wanted: Sequence[str] = (), always: bool =
     Raises:
         VectorSetError: no such trait or threshold.
     """
-    flagging = [name for name, entry in vectors.traits.items() if entry.reads == "response"]
+    flagging = vectors.judged
     limits = {name: _default(vectors, name, always) for name in flagging}
     for text in sorted(wanted, key=lambda text: "=" in text):
         trait, given, value = (part.strip() for part in text.partition("="))

@@ -251,7 +251,7 @@ def _groups(part: _Part, read: Sequence[Conversation | None]) -> NDArray[np.int6
 
 
 def _open_part(path: Path, first: int, vectors: VectorSet, columns: Columns, limits: Mapping[str, Limit]) -> _Part:
-    responses = [name for name, entry in vectors.traits.items() if entry.reads == "response"]
+    responses = vectors.judged
     if path.suffix == ".jsonl":
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n")]
 

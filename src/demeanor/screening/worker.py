@@ -166,9 +166,10 @@ def explain(scorer: Scorer, messages: Sequence[dict[str, str]]) -> TokenScores |
 def added_columns(worker: ShardWorker) -> list[str]:
     """The columns that scoring adds, in order."""
     scorer, names = worker.scorer, []
+    judged = scorer.vectors.judged
     for trait in scorer.traits:
         names += [column(trait, k) for k in ("raw", "z", "probability")]
-        if scorer.vectors[trait].reads == "response":
+        if trait in judged:
             names += [column(trait, k) for k in (WORST_Z, "difference")]
         if worker.conditions[trait]:
             names.append(column(trait, EASING))
@@ -177,10 +178,10 @@ def added_columns(worker: ShardWorker) -> list[str]:
 
 def _scores(worker: ShardWorker, reading: Reading) -> dict[str, float | None]:
     scorer = worker.scorer
-    found: dict[str, float | None] = {}
+    judged, found = scorer.vectors.judged, dict[str, float | None]()
     for trait, score in reading.scores.items():
         kinds: dict[str, float | None] = {"raw": score.raw, "z": score.z, "probability": score.probability}
-        if scorer.vectors[trait].reads == "response":
+        if trait in judged:
             kinds[WORST_Z] = reading.worst.get(trait, score).z
         if conditions := worker.conditions[trait]:
             easing = total_easing(conditions, lambda condition: looked_at(condition, reading, reading.users))
@@ -191,7 +192,7 @@ def _scores(worker: ShardWorker, reading: Reading) -> dict[str, float | None]:
 
 def _differences(worker: ShardWorker, conversation: Conversation, reading: Reading) -> dict[str, Any]:
     """Raw score minus the baseline's: the neutral mean's, or that of the model's own answer to the same prompt."""
-    traits = [name for name in reading.scores if worker.scorer.vectors[name].reads == "response"]
+    traits = [name for name in worker.scorer.vectors.judged if name in reading.scores]
     if worker.answers is None:
         return {column(name, "difference"): reading[name].centred for name in traits}
     answer = worker.answers[key_of(conversation)]

@@ -139,6 +139,11 @@ class VectorSet:
         own = {name: (context_name(name), topic_name(name)) for name in self.traits}
         return {when.trait: name for name, entry in self.traits.items() for when in entry.applies_when if when.trait in own[name]}
 
+    @property
+    def judged(self) -> list[str]:
+        """The traits of replies that are judged for themselves: not those that only say when another counts."""
+        return [name for name, entry in self.traits.items() if entry.reads == "response" and name not in self.contexts]
+
     def conditions(self, trait: str) -> tuple[Condition, ...]:
         """When a trait counts, with numbers; none: always, or the set does not hold the traits that would say.
 
