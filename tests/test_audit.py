@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from demeanor.audit.counts import report
 from demeanor.audit.log import AuditLog
-from demeanor.audit.records import AuditRecord
+from demeanor.audit.records import AuditRecord, OpenedRecord
 from demeanor.audit.verification import verify
 from demeanor.cli.audit import app
 from demeanor.errors import AuditError
@@ -209,7 +209,7 @@ def test_the_table_itself_refuses_changes(tmp_path):
 WRITER = """
 import json, sys
 from demeanor.audit.log import AuditLog
-from demeanor.audit.records import AuditRecord
+from demeanor.audit.records import AuditRecord, OpenedRecord
 assert "torch" not in sys.modules
 log, record, n = AuditLog(sys.argv[1]), AuditRecord(**json.loads(sys.argv[2])), int(sys.argv[3])
 while n:
@@ -345,7 +345,7 @@ FULL = """
 import json, resource, sys
 from demeanor.errors import AuditError
 from demeanor.audit.log import AuditLog
-from demeanor.audit.records import AuditRecord
+from demeanor.audit.records import AuditRecord, OpenedRecord
 log, record = AuditLog(sys.argv[1]), AuditRecord(**json.loads(sys.argv[2]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 written = 0
@@ -591,3 +591,31 @@ def test_a_trial_run_counts_no_replacement_that_did_not_happen(tmp_path):
     assert (month["severity"], month["referrals"]) == ({"red": 4}, {"risk_disclosed": 1})
     shown = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, ["report", str(path)])
     assert "3 replies that the policy would have replaced were shown in a trial run" in " ".join(shown.output.split())
+
+
+def test_several_logs_are_verified_at_once(tmp_path):
+    paths = [fill(tmp_path / name, 2) for name in ("one.db", "two.jsonl")]
+    runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
+    shown = runner.invoke(app, ["verify", *map(str, paths)])
+    assert shown.exit_code == 0
+    assert shown.output.count("intact: 2 records") == 2
+    assert str(paths[1]) in shown.output
+    assert isinstance(runner.invoke(app, ["verify", *map(str, paths), "--head", "0" * 64]).exception, AuditError)
+    change_lines(paths[1], lambda x: x.__setitem__(1, x[1].replace('"yellow"', '"red"')))
+    shown = runner.invoke(app, ["verify", *map(str, paths)])
+    assert shown.exit_code == 1
+    assert "intact: 2 records" in shown.output
+    assert "was changed" in shown.output
+
+
+@both
+def test_a_reply_that_was_opened_and_not_decided_reads_as_interrupted(tmp_path, suffix):
+    path = tmp_path / f"audit.{suffix}"
+    with AuditLog(path) as log:
+        for name in ("d1", "d2"):
+            log.append(OpenedRecord("c-1", name))
+        log.append(record(decision="d1"))
+    assert verify(path).records == 3
+    assert report(path)["interrupted"] == 1
+    assert report(path)["years"] == {"2026": {"decisions": 1, "referrals": 0}}
+    assert "1 replies began" in CliRunner().invoke(app, ["report", str(path)]).output

@@ -18,7 +18,7 @@ from monitor_tools import AT_RISK, CALM, FINE, HARMFUL, PLAIN, RULES, blocked, f
 from demeanor.audit import json_lines as audit_lines
 from demeanor.audit.counts import report
 from demeanor.audit.log import AuditLog
-from demeanor.audit.records import AuditRecord
+from demeanor.audit.records import AuditRecord, OpenedRecord
 from demeanor.audit.verification import verify
 from demeanor.conversation import Message
 from demeanor.errors import (
@@ -435,7 +435,7 @@ def test_a_log_that_hangs_is_not_waited_for(scorer, tmp_path):
         session.user(CALM)
         append = log.append
 
-        def hangs(record: AuditRecord, wanted: Callable[[], bool] = lambda: True) -> int:
+        def hangs(record: AuditRecord | OpenedRecord, wanted: Callable[[], bool] = lambda: True) -> int:
             gate.wait(60)
             return append(record, wanted)
 

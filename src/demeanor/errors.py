@@ -63,6 +63,10 @@ class ActivationError(ModelError):
     """The model's activations are not finite numbers, or the model ran out of memory on a single conversation."""
 
 
+class OverloadedError(ModelError):
+    """More is asked of the model than it can do in time: nothing was read, and the same may be asked again in a moment."""
+
+
 class SteeringError(ModelError):
     """Steering does not fit the model, was off in a forward pass, or is stronger than the model bears."""
 
@@ -97,6 +101,22 @@ class PolicyError(DemeanorError, ValueError):
 
 class AuditError(DemeanorError, OSError):
     """An audit log cannot be read, or a record cannot be written to it; what was written before stands."""
+
+
+class GatewayError(DemeanorError, ValueError):
+    """The gateway's configuration cannot be read, or asks for what cannot be served."""
+
+
+class KeysError(DemeanorError, ValueError):
+    """The gateway's keys cannot be read or changed as asked, or it would be open to others without any."""
+
+
+class UnseenGatewayError(GatewayError):
+    """A gateway that is to be watched does not answer, or answers something else."""
+
+
+class NoticeError(DemeanorError, OSError):
+    """Notices cannot be kept or sent as the configuration says; the message names the field, the variable or the file."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -14,19 +14,25 @@ from demeanor.audit.verification import Verification, checked
 def report(path: str | Path) -> dict[str, Any]:
     """Counts by year and by month, without identifiers: decisions, severity, action taken, rules, referrals, not scored.
 
-    Counts the records that hold; "chain" says whether those are all. Raises AuditError where the file cannot be read.
+    Counts the records that hold; "chain" says whether those are all, "interrupted" how many replies began to be shown and were never
+    decided on (or are being written just now). Raises AuditError where the file cannot be read.
     """
+    open_ids: set[str] = set()
     years: dict[str, Counter[str]] = {}
     months: dict[str, _Month] = {}
     verification = Verification(0, "")
     for state, record in checked(Path(path)):
         verification = state
-        if record is not None:
+        if record is not None and "opened" in record:
+            open_ids.add(record["opened"])
+        elif record is not None:
+            open_ids.discard(record.get("decision", ""))
             months.setdefault(record["time"][:7], _Month()).count(record)
             years.setdefault(record["time"][:4], Counter()).update(decisions=1, referrals=int(record["referral"]))
     return {
         "records": verification.records,
         "chain": "whole" if verification.whole else verification.problem,
+        "interrupted": len(open_ids),
         "years": {year: {"decisions": c["decisions"], "referrals": c["referrals"]} for year, c in sorted(years.items())},
         "months": {month: counts.to_record() for month, counts in sorted(months.items())},
     }

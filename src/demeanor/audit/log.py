@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from demeanor.audit.chain import FORMAT, canonical, link, parse_header, salt_check
-from demeanor.audit.records import AuditRecord, kept
+from demeanor.audit.records import AuditRecord, OpenedRecord, kept
 from demeanor.audit.stores import open_store
 from demeanor.errors import AuditError
 
@@ -62,7 +62,7 @@ class AuditLog:
         """A conversation's id as records hold it: the same for the same id in this log, and no way back without the salt."""
         return hmac.new(self._salt, conversation_id.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
 
-    def append(self, record: AuditRecord, wanted: Callable[[], bool] = lambda: True) -> int:
+    def append(self, record: AuditRecord | OpenedRecord, wanted: Callable[[], bool] = lambda: True) -> int:
         """Write a record and give its number, from 1.
 
         Args:

@@ -39,12 +39,29 @@ class AuditRecord:
     """ISO 8601 in UTC; left empty, the time of writing."""
     trial: bool = False
     """Whether the reply was shown in a trial run though the policy would have replaced it; nobody overrode anything then."""
+    decision: str = ""
+    """The decision's own id; empty in records of decisions that had none."""
 
 
-def kept(record: AuditRecord, conversation: str, keep_text: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class OpenedRecord:
+    """A reply begins to be shown while it is written: `decision` is the id that its decision will have.
+
+    Where no record of that decision follows, the reply was interrupted, as by a crash: part of it may have been shown.
+    """
+
+    conversation_id: str
+    decision: str
+    time: str = ""
+
+
+def kept(record: AuditRecord | OpenedRecord, conversation: str, keep_text: bool) -> dict[str, Any]:
     """The record as it is written: under the hash of its conversation's id, its numbers rounded, its text only where asked."""
+    time = record.time or datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    if isinstance(record, OpenedRecord):
+        return {"time": time, "conversation": conversation, "opened": record.decision}
     made: dict[str, Any] = {
-        "time": record.time or datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        "time": time,
         "conversation": conversation,
         "model": record.model,
         "vectors": record.vectors,
@@ -61,4 +78,5 @@ def kept(record: AuditRecord, conversation: str, keep_text: bool) -> dict[str, A
         "latency_ms": {stage: round(float(ms), 3) for stage, ms in record.latency_ms.items()},
     }
     made |= {"trial": True} if record.trial else {}
+    made |= {"decision": record.decision} if record.decision else {}
     return made | ({"text": record.text} if keep_text and record.text is not None else {})

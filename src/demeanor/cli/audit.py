@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from demeanor.cli import console
+from demeanor.errors import AuditError
 
 app = typer.Typer(help="Check that an audit log is intact, and count what it records.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="The log: SQLite, or JSON lines if its name ends in .jsonl.")]
@@ -17,29 +18,38 @@ File = Annotated[Path, typer.Argument(help="The log: SQLite, or JSON lines if it
 
 @app.command("verify")
 def verify(
-    file: File,
+    files: Annotated[list[Path], typer.Argument(help="The logs, such as one for each process: SQLite, or JSON lines (.jsonl).")],
     head: Annotated[
         str | None,
         typer.Option("--head", help="The head (last hash) that an earlier check printed: exits with 1 if the log no longer contains it."),
     ] = None,
-    at_least: Annotated[int, typer.Option("--at-least", min=0, help="Exits with 1 if the log has fewer records than this.")] = 0,
+    at_least: Annotated[int, typer.Option("--at-least", min=0, help="Exits with 1 if a log has fewer records than this.")] = 0,
 ) -> None:
     """Check that no record was changed, removed, added or moved; exits with 1 if one was.
 
     A log alone cannot show that its end was cut off or that it was rewritten from the start. So keep the head (the last hash) that
-    this prints somewhere else, and give it later as --head; a log that has grown since still contains it.
+    this prints somewhere else, and give it later as --head, with that log alone; a log that has grown since still contains it.
 
     Example: demeanor audit verify audit.db --head 9f2c...
     """
+    if head is not None and len(files) > 1:
+        raise AuditError(f"--head is the head of one log, and {len(files)} are given; verify that log alone")
+    sound = [_verified(file, head, at_least, f"{file}: " if len(files) > 1 else "") for file in files]
+    if not all(sound):
+        raise typer.Exit(1)
+
+
+def _verified(file: Path, head: str | None, at_least: int, name: str) -> bool:
+    """Whether one log is whole; says so."""
     from demeanor.audit.verification import verify as check
 
     found = check(file, head)
     if not found.whole:
         console.problem(f"{file}: {found.problem}; the {found.records} records before it are intact")
-        raise typer.Exit(1)
-    console.out.print(f"intact: {found.records} records, head {found.head}", soft_wrap=True)
+        return False
+    console.out.print(f"{name}intact: {found.records} records, head {found.head}", soft_wrap=True, markup=False)
     if found.torn:
-        console.note("the last record was cut off while it was being written; it is left out, and the next one will replace it")
+        console.note(f"{name}the last record was cut off while it was being written; it is left out, and the next one will replace it")
     if head is not None and found.noted_at is not None:
         console.out.print(
             f"the log contains the head given, at record {found.noted_at}; {found.records - found.noted_at} records were added since"
@@ -51,8 +61,7 @@ def verify(
         missing.append(f"it has {found.records} records, fewer than the {at_least} expected")
     for message in missing:
         console.problem(f"{file}: {message}")
-    if missing:
-        raise typer.Exit(1)
+    return not missing
 
 
 @app.command("report")
@@ -70,6 +79,9 @@ def report(file: File, as_json: Annotated[bool, typer.Option("--json", help="Pri
         typer.echo(json.dumps(counts, indent=1))
     else:
         _print(counts)
+        if counts["interrupted"]:
+            n = counts["interrupted"]
+            console.note(f"{n} replies began to be shown and were not decided on: they were interrupted, or are being written now")
     if counts["chain"] != "whole":
         console.problem(f"{file}: {counts['chain']}; only the {counts['records']} records before it are counted")
         raise typer.Exit(1)

@@ -25,14 +25,17 @@ from demeanor.cli import (
     compare,
     demo,
     extract,
+    keys,
     models,
     monitor,
     policy,
     sample,
     score,
     screen,
+    serve,
     sources,
     steer,
+    top,
     traits,
     validate,
     vectors,
@@ -61,7 +64,9 @@ app.command("score")(score.score)
 app.command("monitor")(monitor.monitor)
 app.command("chat")(chat.chat)
 app.command("screen")(screen.screen)
+app.command("serve")(serve.serve)
 app.command("compare")(compare.compare)
+app.command("top")(top.top)
 app.add_typer(steer.app, name="steer")
 app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
@@ -70,6 +75,7 @@ app.add_typer(vectors.app, name="vectors")
 app.add_typer(models.app, name="models")
 app.add_typer(sources.app, name="sources")
 app.add_typer(cache.app, name="cache")
+app.add_typer(keys.app, name="keys")
 write_manual(app)
 
 

@@ -76,7 +76,7 @@ def _try_batch(stack: Stack, work: Work, rows: list[PackedRow], heads: Heads) ->
     try:
         pooled = _pooled(stack, work, rows, heads)
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
     else:
         return (pooled if work.project is None else work.project(pooled)), torch.isfinite(pooled).flatten(1).all(1)
@@ -166,6 +166,6 @@ def _mask(branch: Tensor, head: int, dtype: torch.dtype) -> Tensor:
     return mask
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """CUDA, MPS, and a CPU on Windows and on Linux each say it in their own words."""
     return any(said in str(error) for said in ("out of memory", "not enough memory", "can't allocate memory"))

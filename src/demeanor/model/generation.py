@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,6 +51,11 @@ class Sampling:
     """Draw from the likeliest tokens that together have this probability."""
     seed: int = 0
     """The same seed, prompts and machine give the same replies."""
+    stop: tuple[str, ...] = ()
+    """A reply ends where it comes to one of these, which is then no part of it."""
+    top_logprobs: int | None = None
+    """Give the log probabilities of the reply's tokens, and of so many of the likeliest at each; None gives none. The model's own,
+    whatever the temperature."""
 
     def config(self, reader: ActivationReader) -> GenerationConfig:
         """The same as transformers' settings, with the model's own end-of-turn tokens. Raises ModelError."""
@@ -59,8 +64,10 @@ class Sampling:
         drawn: dict[str, Any] = {"do_sample": False}
         if self.temperature > 0:
             drawn = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, **UNCUT}
-        if reader.encoder.stop is not None:
-            drawn["stop_strings"] = [reader.encoder.stop]
+        if stops := _stops(reader, self):
+            drawn["stop_strings"] = stops
+        if self.top_logprobs is not None:
+            drawn["output_logits"] = True
         ends = end_tokens(reader)
         return GenerationConfig(
             max_new_tokens=self.max_new_tokens,
@@ -72,6 +79,13 @@ class Sampling:
         )
 
 
+class Likely(NamedTuple):
+    """A token, and its log probability under the model."""
+
+    text: str
+    logprob: float
+
+
 @dataclass(frozen=True)
 class WrittenReply:
     """A reply as written: its text, its tokens without what ends the turn, and whether it came to its own end."""
@@ -79,6 +93,8 @@ class WrittenReply:
     text: str
     ids: list[int]
     finished: bool
+    logprobs: tuple[tuple[Likely, tuple[Likely, ...]], ...] | None = None
+    """For each token itself and the likeliest at its place, where `Sampling.top_logprobs` asked for them."""
 
 
 Watch = Callable[[list[int]], bool]
@@ -186,17 +202,37 @@ def _generate(
             stopping_criteria=criteria,
             tokenizer=reader.tokenizer,
         )
-    replies = [_reply(reader, row[longest:].tolist()) for row in written.sequences]
+    replies = [_reply(reader, row[longest:].tolist(), sampling.stop) for row in written.sequences]
+    if sampling.top_logprobs is not None:
+        logits = torch.stack(written.logits, dim=1)
+        replies = [replace(r, logprobs=_likely(reader, r.ids, row, sampling.top_logprobs)) for r, row in zip(replies, logits, strict=True)]
     if to_the_last and len(replies[0].ids) == written.sequences.shape[1] - longest:  # no end-of-turn token was drawn after it
         reader.model(input_ids=written.sequences[:, -1:], past_key_values=written.past_key_values, use_cache=True)
     return replies
 
 
-def _reply(reader: ActivationReader, ids: list[int]) -> WrittenReply:
+def _likely(reader: ActivationReader, ids: list[int], logits: Tensor, top: int) -> tuple[tuple[Likely, tuple[Likely, ...]], ...]:
+    """Log probabilities of a reply's tokens, from the logits [tokens, vocabulary] that they were drawn by."""
+    logs = torch.log_softmax(logits[: len(ids)].float(), dim=-1).cpu()
+    best = logs.topk(max(top, 1), dim=-1)
+    found = []
+    for place, token in enumerate(ids):
+        others = tuple(Likely(_decoded(reader, [int(i)]), float(p)) for p, i in zip(best.values[place], best.indices[place], strict=True))
+        found.append((Likely(_decoded(reader, [token]), float(logs[place, token])), others[:top]))
+    return tuple(found)
+
+
+def _stops(reader: ActivationReader, sampling: Sampling) -> list[str]:
+    """The texts that end a reply: a base model's mark of the next turn, and those that were asked for."""
+    return [*([reader.encoder.stop] if reader.encoder.stop is not None else []), *sampling.stop]
+
+
+def _reply(reader: ActivationReader, ids: list[int], stops: Sequence[str] = ()) -> WrittenReply:
     ends = set(end_tokens(reader))
     end = next((i for i, token in enumerate(ids) if token in ends), None)
     kept = ids if end is None else ids[:end]
     whole, text = _decoded(reader, kept), text_of(reader, kept)
+    text = min((text.split(stop)[0] for stop in stops), key=len, default=text)
     finished = end is not None
     if text != whole:
         text, finished = text.rstrip(), True

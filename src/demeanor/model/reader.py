@@ -29,6 +29,7 @@ from demeanor.model.identity import ModelIdentity, identify, in_words
 from demeanor.model.packing import Job, PackedRow, plan, windows
 from demeanor.model.pooling import ROLLING, Pooling, combine
 from demeanor.model.probes import context_length, may_share_up_to, refuse_encoder, shares_beginnings, turns_at
+from demeanor.model.together import Together
 from demeanor.progress import Progress
 
 
@@ -63,6 +64,7 @@ class ActivationReader:
         self.turns_at = turns_at(model)
         """Tokens from beyond which a conversation is read with other rotary frequencies, for all its tokens."""
         self._directions: tuple[Directions, Directions] | None = None
+        self._texts: dict[int, str] = {}
         self._may_share_up_to = may_share_up_to(model, min(self.context_length, self.turns_at))
 
     def read(
@@ -115,13 +117,22 @@ class ActivationReader:
         texts: list[str] = []
         before, shown = 0, 0  # a token's text can depend on the one before it, so each is decoded with that
         for i in range(len(ids)):
-            known, now = (str(self.tokenizer.decode(list(ids[before:end]), clean_up_tokenization_spaces=False)) for end in (shown, i + 1))
+            known, now = self._text(tuple(ids[before:shown])), self._text(tuple(ids[before : i + 1]))
             if now.endswith("\ufffd") and i + 1 < len(ids):
                 texts.append("")
                 continue
             texts.append(now[len(known) :])
             before, shown = shown, i + 1
         return texts
+
+    def _text(self, ids: tuple[int, ...]) -> str:
+        """Some tokens as text; that of single ones is remembered."""
+        if len(ids) == 1 and (known := self._texts.get(ids[0])) is not None:
+            return known
+        text = str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+        if len(ids) == 1:
+            self._texts[ids[0]] = text
+        return text
 
     @cached_property
     def identity(self) -> ModelIdentity:
@@ -149,6 +160,10 @@ class ActivationReader:
     def growing(self, directions: Directions, budget: Budget | None = None) -> GrowingRead:
         """A conversation that is read as it grows, each token once."""
         return GrowingRead(self, self._here(directions), budget)
+
+    def together(self, directions: Directions, limit: int | None = None) -> Together:
+        """Several conversations, in shared passes; at most so many bytes are kept of what was read."""
+        return Together(self, self._here(directions), limit)
 
     def _here(self, directions: Directions) -> Directions:
         """The directions on the model's device; the last ones are kept there."""

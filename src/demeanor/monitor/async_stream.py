@@ -1,4 +1,4 @@
-"""A reply under watch whose chunks come asynchronously, shown by whoever iterates with `async for`.
+"""Judging beside an event loop: a check in a thread, and a reply whose chunks come asynchronously, shown by `async for`.
 
 What takes time (the looks, the decision, the record) is done in a thread of this reply's own, so that the event loop goes on.
 """
@@ -13,6 +13,18 @@ from typing import TypeVar
 from demeanor.monitor.stream import ReplyStream
 
 T = TypeVar("T")
+AT_ONCE = 256  # checks that wait in threads of their own; they wait for the model, and cost nothing else
+_threads = ThreadPoolExecutor(AT_ONCE, "demeanor-check")
+
+
+async def in_thread(call: Callable[..., T], *args: object) -> T:
+    """Run a call in a thread. Where the caller is cancelled, the call is waited for first: it leaves nothing half done behind its back."""
+    done = asyncio.get_running_loop().run_in_executor(_threads, call, *args)
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        await asyncio.wait([done])
+        raise
 
 
 class AsyncReplyStream(ReplyStream):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -19,6 +20,11 @@ from demeanor.scoring.reading import Reading, TokenScores
 ReplySource = Literal["observed", "generated"]
 """Whether the reply came from elsewhere and was read, or was written by the loaded model itself."""
 PUSHES = 5
+
+
+def new_id() -> str:
+    """A name for a decision, that no other one has."""
+    return secrets.token_hex(12)
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class Decision:
     """Why the audit log does not hold this decision; None where it does, or where there is no log."""
     note: str = ""
     """Why the reviewed reply may not help this user as it should, such as that it is in another language than theirs; mostly empty."""
+    id: str = ""
+    """Its own name, drawn at random, which leads to its record in the audit log."""
 
     @classmethod
     def of(

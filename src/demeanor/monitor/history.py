@@ -81,10 +81,10 @@ class History:
         last = self._last()
         return tuple(self.messages[:-1] if last is not None and last.reply.startswith(reply) else self.messages)
 
-    def take_back(self, reply: str) -> bool:
-        """Where the last reply is judged once more, it is as if it had not been judged. Gives whether that is so."""
+    def take_back(self, reply: str | None) -> bool:
+        """Where the last reply is judged once more, it is as if it had not been judged. Gives whether that is so. None: whatever it was."""
         last = self._last()
-        if last is None or last.reply != reply:
+        if last is None or reply not in (None, last.reply):
             return False
         self.messages.pop()
         self._answered = None

@@ -1,4 +1,4 @@
-"""The passes of one session over the model: each reads the reply and, with it, what else is not read yet.
+"""What one session has the engine read: the reply and, with it, what else is not read yet.
 
 Nothing is read ahead, so that no session waits for the messages of one that has gone: the pass over a reply runs over what the user
 said before it anyway, and gives the readings of the messages that a condition looks at. The first pass of a conversation that began
@@ -14,7 +14,8 @@ from demeanor.conversation import Conversation, Message
 from demeanor.errors import ConversationError
 from demeanor.measure.drift import DriftWatch
 from demeanor.monitor.listener import Listener
-from demeanor.monitor.worker import Deadline, Worker, reason
+from demeanor.monitor.worker import Deadline, reason
+from demeanor.scoring.engine import Shared
 from demeanor.scoring.live import ConversationScorer, Heard, LiveReading
 from demeanor.scoring.reading import NotScored, Reading
 
@@ -28,13 +29,13 @@ class Passes:
     def __init__(
         self,
         scorer: ConversationScorer | None,
-        worker: Worker,
+        shared: Shared | None,
         problem: str,
         listener: Listener,
         drift: DriftWatch | None,
         earlier: dict[int, int],
     ) -> None:
-        self.scorer, self.worker, self.problem = scorer, worker, problem
+        self.scorer, self.shared, self.problem = scorer, shared, problem
         self.listener, self.drift = listener, drift
         self._earlier = earlier if drift is not None else {}
 
@@ -47,27 +48,27 @@ class Passes:
         self, before: Sequence[Message], reply: str, deadline: Deadline, anew: bool = False
     ) -> tuple[LiveReading | NotScored, dict[str, float]]:
         """A reply from elsewhere, read within the deadline, and the milliseconds by stage; `anew` also where it was read before."""
-        if (scorer := self.scorer) is None:
+        scorer, shared = self.scorer, self.shared
+        if scorer is None or shared is None:
             return NotScored(self.problem), {}
         unread, earlier = self.listener.unread, list(self._earlier)
-
-        def run() -> tuple[float, LiveReading | NotScored, Heard]:
-            begun = time.perf_counter()
-            try:
-                live = scorer.read(Conversation((*before, Message("assistant", reply))), unread, earlier, anew)
-            except ConversationError as error:  # there is nothing to read in the reply; a disclosure before it still counts
-                return begun, NotScored(str(error)), scorer.listen(before, unread)
-            return begun, live, live.others
-
-        asked = time.perf_counter()
+        shared.deadline, asked = deadline, time.perf_counter()
+        found: LiveReading | NotScored
         try:
-            begun, found, heard = deadline.wait(self.worker.submit(run, deadline))
+            try:
+                found = scorer.read(Conversation((*before, Message("assistant", reply))), unread, earlier, anew)
+                heard = found.others
+            except ConversationError as error:  # there is nothing to read in the reply; a disclosure before it still counts
+                found, heard = NotScored(str(error)), scorer.listen(before, unread)
         except TimeoutError:
             return NotScored(f"no score within the deadline of {deadline.seconds:g} s"), {}
         except Exception as error:  # whatever it is, the reply is not scored, and the policy says what follows
             return NotScored(reason(error)), {}
+        finally:
+            shared.deadline = None
         self.hear(heard)
-        return found, {"queue": 1000 * (begun - asked), "score": 1000 * (time.perf_counter() - begun)}
+        waited, took = 1000 * shared.waited, 1000 * (time.perf_counter() - asked)
+        return found, {"queue": waited, "score": took - waited}
 
     def hear(self, heard: Heard) -> None:
         """Take in what a pass has read beside the reply."""

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from demeanor.audit.log import AuditLog
-from demeanor.audit.records import AuditRecord
+from demeanor.audit.records import AuditRecord, OpenedRecord
 from demeanor.measure.cuts import Action, withholds
 from demeanor.monitor.decision import Decision
 from demeanor.monitor.worker import Deadline, Worker, reason
@@ -21,7 +21,7 @@ class Recorder:
         self.log = AuditLog(audit) if isinstance(audit, str | Path) else audit
         self._worker = Worker("demeanor-audit")
 
-    def write(self, record: AuditRecord, seconds: float) -> str | None:
+    def write(self, record: AuditRecord | OpenedRecord, seconds: float) -> str | None:
         """Write a record; gives why it could not be written, or None.
 
         A record that is given up at the deadline is not written later, unless the disk is at it just then.
@@ -78,4 +78,5 @@ def record_of(
         latency_ms=decision.latency_ms,
         text=text,
         trial=trial,
+        decision=decision.id,
     )

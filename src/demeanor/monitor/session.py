@@ -2,6 +2,7 @@
 
     session.user(text)       what the user says; it is read for risk together with the reply
     session.check(reply)     a reply from elsewhere, whole                   -> Decision
+    await session.acheck(..) the same, without holding up the event loop     -> Decision
     session.stream(chunks)   a reply from elsewhere, while it is written     -> ReplyStream, then its decision
     session.astream(chunks)  the same from an asynchronous iterator          -> AsyncReplyStream, then its decision
     session.write()          a reply of the loaded model's own, likewise     -> ReplyStream, then its decision
@@ -30,9 +31,8 @@ from demeanor.measure.cuts import Action, withholds
 from demeanor.measure.drift import Baseline, DriftWatch
 from demeanor.model.contexts import Steering
 from demeanor.model.generation import Sampling, write_reply
-from demeanor.model.growing import Budget
-from demeanor.monitor.async_stream import AsyncReplyStream
-from demeanor.monitor.decision import Decision, ReplySource
+from demeanor.monitor.async_stream import AsyncReplyStream, in_thread
+from demeanor.monitor.decision import Decision, ReplySource, new_id
 from demeanor.monitor.history import History
 from demeanor.monitor.listener import Listener
 from demeanor.monitor.looks import Look, Looks
@@ -46,6 +46,7 @@ from demeanor.monitor.stream import ReplyStream
 from demeanor.monitor.window import RunningTokens
 from demeanor.monitor.worker import Deadline, Worker, reason
 from demeanor.monitor.writing import WrittenStream
+from demeanor.scoring.engine import Engine
 from demeanor.scoring.live import ConversationScorer, LiveReading, OnToken, Written
 from demeanor.scoring.reading import NotScored, Reading
 from demeanor.scoring.scorer import Scorer, open_scorer
@@ -110,8 +111,9 @@ class Monitor:
         self.baseline: dict[str, Baseline] | None = None
         if baseline:
             self.watch_drift(baseline)
-        self.worker = Worker("demeanor-scorer")
-        self.budget = Budget(memory)
+        self.worker = Worker("demeanor-writer")
+        self.engine = Engine(self.scorer.reads, self.scorer.gauge.directions, memory) if self.scorer is not None else None
+        """Where all sessions' replies are read."""
         self.model = self.vectors = "none"
         if self.scorer is not None:
             model = self.scorer.vectors.model
@@ -135,9 +137,11 @@ class Monitor:
 
     def _warm_up(self) -> None:
         """What the first pass of a model does once (whether beginnings can be shared, kernels, the template) is done now."""
-        if (scorer := self.scorer) is not None:
+        if self.scorer is not None and self.engine is not None:
+            shared = self.engine.conversation()
+            shared.deadline = Deadline(PATIENCE)
             with suppress(Exception):  # the first check says what is wrong
-                Deadline(PATIENCE).wait(self.worker.submit(lambda: ConversationScorer(scorer).read(WARM_UP)), drop=False)
+                ConversationScorer(self.scorer, shared=shared).read(WARM_UP)
 
     def __enter__(self) -> Monitor:
         return self
@@ -162,6 +166,11 @@ class Monitor:
             return None
         vectors = self.scorer.vectors
         return DriftWatch(self.baseline, {t: vectors[t].unsafe_side for t in self.baseline}, earlier)
+
+    @property
+    def budget(self) -> Engine | None:
+        """What keeps what was read, for all sessions: `used` bytes now."""
+        return self.engine
 
     @property
     def drift_note(self) -> str:
@@ -199,8 +208,9 @@ class Session:
         listener = Listener(monitor.policy)
         self._history = History(history, listener, monitor.replies.ends_with_one)
         self._drift = monitor.drift_watch(self._history.replies)
-        self._scorer = ConversationScorer(monitor.scorer, monitor.budget) if monitor.scorer else None
-        self._passes = Passes(self._scorer, monitor.worker, str(monitor.problem), listener, self._drift, self._history.own_replies())
+        shared = monitor.engine.conversation() if monitor.engine else None
+        self._scorer = ConversationScorer(monitor.scorer, shared=shared) if monitor.scorer else None
+        self._passes = Passes(self._scorer, shared, str(monitor.problem), listener, self._drift, self._history.own_replies())
         self._showing = Showing(monitor.replies, country)
         self._under_way: ReplyStream | None = None
 
@@ -230,6 +240,21 @@ class Session:
         decision = self._conclude(reply, found if unread is None else NotScored(unread), "observed", ms)
         self._history.file(reply, decision.text, _let_through(decision))
         return decision
+
+    async def acheck(self, reply: str, unread: str | None = None) -> Decision:
+        """The same as `check`, in a thread, so that the event loop goes on. Cancelled, it ends when the check has ended."""
+        return await in_thread(self.check, reply, unread)
+
+    def take_back(self) -> bool:
+        """The last reply is asked for anew, as by a retry: what was shown for it counts no more. Gives whether there was one to take back.
+
+        Only a reply that was judged here and that nothing was said after is taken back.
+        """
+        self._leave()
+        taken = self._take_back(None)
+        if taken:
+            self._showing.take_back()
+        return taken
 
     def stream(self, chunks: Iterable[str | None] = ()) -> ReplyStream:
         """Watch a reply from elsewhere while it is written; without `chunks`, feed them one by one.
@@ -334,7 +359,7 @@ class Session:
         problem = f"the reply broke off ({stream.failure})" if stream.failure is not None else None
         if problem is None and is_blank(stream.text):
             problem = f"the {'model' if source == 'generated' else 'chatbot'} gave no reply to show"
-        return self._conclude(stream.text, found, source, ms, stream.stopped, problem)
+        return self._conclude(stream.text, found, source, ms, stream.stopped, problem, stream.id)
 
     def _begin(self, stream: ReplyStream) -> None:
         self._leave()
@@ -354,8 +379,8 @@ class Session:
         else:
             self._history.end()
 
-    def _take_back(self, reply: str) -> bool:
-        """Where the last reply is judged once more, it is as if it had not been judged. Gives whether that is so."""
+    def _take_back(self, reply: str | None) -> bool:
+        """Where the last reply is judged once more, it is as if it had not been judged. Gives whether that is so. None: whatever it was."""
         again = self._history.take_back(reply)
         if again and self._drift is not None:
             self._drift.take_back()
@@ -369,8 +394,9 @@ class Session:
         ms: dict[str, float],
         stopped: Look | None = None,
         problem: str | None = None,
+        name: str = "",
     ) -> Decision:
-        """The decision about a reply, recorded; `problem` says why there is no whole reply to show."""
+        """The decision about a reply, recorded; `problem` says why there is no whole reply to show, `name` is the decision's id."""
         monitor, showing = self.monitor, self._showing
         told = [message.content for message in self.messages if message.role == "user"]
         with _timed(ms, "decide"):
@@ -388,14 +414,15 @@ class Session:
             if problem is not None:
                 outcome = at_least(outcome, "substitute", problem, "writing")
             drift = self._drift.turn(z_of(read)) if self._drift is not None else None
-            decision = showing.decision(outcome, self.reading, reply, told, source, monitor.enforce, drift, ms)
+            name = name or new_id()
+            decision = replace(showing.decision(outcome, self.reading, reply, told, source, monitor.enforce, drift, ms), id=name)
         if monitor.audit is not None:
             with _timed(ms, "audit"):
                 unrecorded = monitor.recorder.write(self._record(decision, reply), monitor.deadline)
             if unrecorded is not None:
                 outcome = at_least(outcome, monitor.policy.policy.audit_failure, unrecorded)
                 raised = showing.decision(outcome, self.reading, reply, told, source, monitor.enforce, drift, ms)
-                decision = replace(raised, unrecorded=unrecorded)
+                decision = replace(raised, unrecorded=unrecorded, id=name)
         showing.count(decision)
         return replace(decision, latency_ms=ms)
 

@@ -19,6 +19,7 @@ class Showing:
     def __init__(self, replies: Replies, country: str) -> None:
         self.replies, self.country = replies, country
         self._shown: Counter[Situation] = Counter()
+        self._last: Situation | None = None
 
     def decision(
         self,
@@ -48,5 +49,12 @@ class Showing:
 
     def count(self, decision: Decision) -> None:
         """Remember what was shown."""
-        if decision.situation is not None and not decision.shown:
-            self._shown[decision.situation] += 1
+        self._last = decision.situation if not decision.shown else None
+        if self._last is not None:
+            self._shown[self._last] += 1
+
+    def take_back(self) -> None:
+        """The last reply is asked for anew: what was shown for it was not shown."""
+        if self._last is not None:
+            self._shown[self._last] -= 1
+            self._last = None

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterat
 
 from demeanor.errors import ConversationError
 from demeanor.measure.cuts import withholds
-from demeanor.monitor.decision import Decision
+from demeanor.monitor.decision import Decision, new_id
 from demeanor.monitor.looks import Look
 from demeanor.monitor.worker import reason
 
@@ -60,6 +60,8 @@ class ReplyStream:
         """
         self._look, self._decide, self._ended, self._begins = look, decide, ended, begun
         self._hold_back, self._chunks, self._enforce = hold_back, chunks, enforce
+        self.id = new_id()
+        """The id that its decision will have."""
         self.text = ""
         """The reply as written so far; where it was stopped, up to there."""
         self.shown = ""

@@ -19,7 +19,7 @@ from demeanor.model.growing import Budget, tapped
 from demeanor.model.packing import common_prefix
 from demeanor.scoring.gauge import Array, Place, Places
 from demeanor.scoring.reading import NotScored, Reading, SetApart, TokenScores
-from demeanor.scoring.reads import growing
+from demeanor.scoring.reads import Growing, growing
 from demeanor.scoring.scorer import Scorer
 from demeanor.signs import signs_of
 
@@ -54,16 +54,18 @@ class ConversationScorer:
     Args:
         scorer: The model, its vectors and their calibration. Its pooling must be "mean" or "last".
         budget: What the keys and values of this and other conversations may take; None for no bound.
+        shared: Reads it in passes that it shares with other conversations (see engine), in place of passes of its own.
 
     Raises:
         VectorSetError: the vectors are read with another pooling.
     """
 
-    def __init__(self, scorer: Scorer, budget: Budget | None = None) -> None:
+    def __init__(self, scorer: Scorer, budget: Budget | None = None, shared: Growing | None = None) -> None:
         if scorer.vectors.pooling == "max":
             raise VectorSetError("a live conversation cannot be scored with pooling 'max'; extract with --pooling mean")
         self.scorer = scorer
-        self._growing = growing(scorer.reads, scorer.gauge.directions, budget)
+        self._growing = growing(scorer.reads, scorer.gauge.directions, budget) if shared is None else shared
+        self._shares = shared is not None
         self._apart: tuple[Conversation, SetApart | None] | None = None
 
     @property
@@ -109,7 +111,8 @@ class ConversationScorer:
         if reasoning is None:
             return None
         if self._apart is None or self._apart[0] != reasoning:
-            self._apart = reasoning, self.scorer.set_apart(whole)
+            read = (lambda alone: self.read(alone).reading) if self._shares else self.scorer.score
+            self._apart = reasoning, self.scorer.set_apart(whole, read)
         return self._apart[1]
 
     def listen(self, messages: Sequence[Message], needed: Sequence[int]) -> Heard:

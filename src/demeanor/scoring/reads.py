@@ -7,7 +7,7 @@ becomes of raw scores needs no model: see gauge.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from demeanor.model.identity import ModelIdentity
 from demeanor.model.packing import Job
 
 Array = NDArray[np.float64]
+CALL = 1024  # tokens that a reader without shared passes is given at once
 
 
 class Reads(Protocol):
@@ -74,6 +75,46 @@ class ReadsGrowing(Protocol):
         """One conversation's reading; `budget` bounds what all of them keep together."""
 
 
+class Waiting(Protocol):
+    """Tokens that are to be read in one pass."""
+
+    @property
+    def new(self) -> int:
+        """How many of them must run."""
+
+    @property
+    def known(self) -> NDArray[Any]:
+        """The raw scores of all [tokens, traits], where none must run."""
+
+
+class SideBySide(Protocol):
+    """What reads the tokens of several conversations in one pass, and may keep what it has read."""
+
+    @property
+    def used(self) -> int:
+        """Bytes that are kept now."""
+
+    def bounds(self, length: int) -> Sequence[tuple[int, int, int]]:
+        """The windows that so many tokens are read in: where each begins, from where on it reads, where it ends."""
+
+    def row(self, ids: list[int], anew: int | None = None) -> Any:
+        """What is to be read of a window (see Waiting); tokens from number `anew` on run in any case. Raises DemeanorError."""
+
+    def choose(self, rows: Sequence[Any]) -> list[int]:
+        """Which of these rows the next pass takes, by their places: the first in any case."""
+
+    def read(self, rows: Sequence[Any]) -> Sequence[NDArray[Any] | Exception]:
+        """Raw scores of each row's tokens [tokens, traits], or why there are none."""
+
+
+@runtime_checkable
+class ReadsSideBySide(Protocol):
+    """A reader that reads several conversations in one pass, each going on from what is kept of its beginning."""
+
+    def together(self, directions: Directions, limit: int | None = None) -> SideBySide:
+        """What does that, and keeps at most so many bytes."""
+
+
 class ReadAnew:
     """A growing conversation on a reader that keeps nothing: each call reads the whole."""
 
@@ -98,3 +139,50 @@ class ReadAnew:
 def growing(reader: Reads, directions: Directions, budget: Budget | None = None) -> Growing:
     """One conversation's reading as it grows, each token run once where the reader can keep what it has read."""
     return reader.growing(directions, budget) if isinstance(reader, ReadsGrowing) else ReadAnew(reader, directions)
+
+
+class Whole(NamedTuple):
+    """A conversation's tokens, all of them to be run."""
+
+    ids: list[int]
+
+    @property
+    def new(self) -> int:
+        """All."""
+        return len(self.ids)
+
+    @property
+    def known(self) -> Array:
+        """Nothing."""
+        return np.zeros((0, 0))
+
+
+class EachWhole:
+    """Several conversations on a reader that keeps nothing: it gets them in one call, and how they run together is its own affair."""
+
+    used = 0
+
+    def __init__(self, reader: Reads, directions: Directions) -> None:
+        self.reader, self.directions = reader, directions
+
+    def bounds(self, length: int) -> list[tuple[int, int, int]]:
+        """The reader has windows of its own."""
+        return [(0, 0, length)]
+
+    def row(self, ids: list[int], anew: int | None = None) -> Whole:
+        """All of it is run."""
+        return Whole(ids)
+
+    def choose(self, rows: Sequence[Whole]) -> list[int]:
+        """The first ones, so many that a call does not take long."""
+        tokens = np.cumsum([row.new for row in rows])
+        return [i for i in range(len(rows)) if i == 0 or tokens[i] <= CALL]
+
+    def read(self, rows: Sequence[Whole]) -> list[Array | Exception]:
+        """Raw scores of each row's tokens [tokens, traits], or why there are none."""
+        return list(self.reader.project([Job(row.ids, [(i, i + 1) for i in range(row.new)]) for row in rows], self.directions))
+
+
+def side_by_side(reader: Reads, directions: Directions, limit: int | None = None) -> SideBySide:
+    """Several conversations' reading, in shared passes where the reader has them."""
+    return reader.together(directions, limit) if isinstance(reader, ReadsSideBySide) else EachWhole(reader, directions)

@@ -8,7 +8,7 @@ together, as they are one thing, the same few steps.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -196,15 +196,15 @@ class Scorer:
         reply = reply_of(conversation)
         return {"signs": signs_of(reply), "caution": caution(reply or conversation.messages[-1].content, self.languages)}
 
-    def set_apart(self, conversation: Conversation) -> SetApart | None:
-        """The reasoning in a conversation's last reply, read in that reply's place; None where there is none."""
+    def set_apart(self, conversation: Conversation, read: Callable[[Conversation], Reading] | None = None) -> SetApart | None:
+        """The reasoning in a conversation's last reply, read (by `score`, or by `read`) in that reply's place; None where there is none."""
         reasoning = reasoning_alone(conversation)
         if reasoning is None:
             return None
         found: Reading | NotScored | None = None
         if not self.reasoning_hidden:
             try:
-                found = self.score(reasoning)
+                found = (read or self.score)(reasoning)
             except DemeanorError as error:
                 found = NotScored(str(error))
         return SetApart(len(reply_of(reasoning)), found)
