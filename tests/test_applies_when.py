@@ -164,5 +164,5 @@ def test_readings_hold_the_users_messages_that_the_condition_looks_at(scorer):
 def test_what_applies_by_a_threshold_that_nobody_calibrated_is_one_line(scorer):
     when = AppliesWhen(trait="risk", threshold=ThresholdSpec(calibrated=CalibratedRate(miss_rate=0.2)))
     vectors = replace(scorer.vectors, traits=scorer.vectors.traits | {"care": replace(scorer.vectors["care"], applies_when=(when,))})
-    with pytest.raises(PolicyError, match=r"the calibration of risk holds no threshold 'miss 0\.2'"):
+    with pytest.raises(PolicyError, match=r"the calibration of risk has no threshold 'miss 0\.2'"):
         Policy.model_validate({"version": "t", "rules": [RULE]}).resolve(vectors)

@@ -211,26 +211,26 @@ BAD = [
     ("extract --device cuda", "no CUDA device is available here; use --device auto or cpu"),
     ("extract --output mine", "mine exists and is not a vector set; name another folder"),
     ("extract --output talks.jsonl", "talks.jsonl exists and is not a vector set"),
-    ("extract --control-vectors talks.jsonl", "talks.jsonl is a file, and a folder is wanted there"),
+    ("extract --control-vectors talks.jsonl", "talks.jsonl is a file, but a folder is needed there"),
     ("extract --report .", ". is a folder; name a file with --report"),
-    ("extract --tutorial talks.jsonl", "talks.jsonl is a file, and a folder is wanted there"),
-    ("score -o out.jsonl", "--output is for rows; give them with --input"),
+    ("extract --tutorial talks.jsonl", "talks.jsonl is a file, but a folder is needed there"),
+    ("score -o out.jsonl", "--output is only for files of rows; give one with --input"),
     ("score hello -i talks.jsonl -o out.jsonl", "give either a text or --input, not both"),
     ("score -i talks.jsonl -o talks.jsonl", "talks.jsonl is the input; name another file with --output"),
     ("score -i talks.jsonl -o mine/../talks.jsonl", "is the input; name another file"),
     ("score -i nowhere.jsonl -o out.jsonl", "nowhere.jsonl: no such file"),
-    ("score -i mine -o out.jsonl", "mine: the folder holds no .jsonl, .csv or .parquet file"),
-    ("score -i empty.jsonl -o out.jsonl", "empty.jsonl holds no rows"),
+    ("score -i mine -o out.jsonl", "mine: the folder has no .jsonl, .csv or .parquet file"),
+    ("score -i empty.jsonl -o out.jsonl", "empty.jsonl has no rows"),
     ("score -i latin.jsonl -o out.jsonl", "latin.jsonl: no row can be read (line 1 is not UTF-8 text"),
     ("score", "the text is empty; give a reply"),
     ("score hello --vectors mine", "no vector set in mine (no manifest.json); make one with `demeanor extract --output mine`"),
-    ("score hello --vectors torn", "manifest.json is not a whole manifest"),
+    ("score hello --vectors torn", "manifest.json is damaged or incomplete"),
     ("score hello -m other/model", "no vectors for other/model; make them first: demeanor extract --model other/model"),
     ("score User:hello", "no assistant message in the conversation"),
     ("validate --vectors nowhere", "no vector set in nowhere"),
-    ("validate --vectors set -t user_risk", "and none of them is among the traits given"),
+    ("validate --vectors set -t user_risk", "but none of them is among the traits given"),
     ("traits show user_rsk", "unknown trait 'user_rsk'; did you mean user_risk?"),
-    ("traits lint mine", "mine: the folder holds no .yaml file"),
+    ("traits lint mine", "mine: the folder has no .yaml file"),
     ("models path nowhere", "nowhere is not on this machine"),
 ]
 
@@ -311,8 +311,8 @@ def test_lint_of_a_bad_pack_exits_with_1(run, tmp_path):
     (tmp_path / "bad.yaml").write_text(PACK.replace("so what", "so what and yet and yet and yet"))
     code, out, err = run("traits", "lint", "bad.yaml")
     assert code == 1
-    assert "mend pair w-1: 4 against 10 words" in out
-    assert err == "error: 1 thing(s) to mend\n"
+    assert "problem pair w-1: 4 against 10 words" in out
+    assert err == "error: 1 problem(s) found\n"
 
 
 def test_lint_of_a_fair_pack_exits_with_0(run, tmp_path):
@@ -359,7 +359,7 @@ def test_pairs_of_another_pack_than_the_vector_s_are_not_simply_called_held_out(
         (tmp_path / "pack.yaml").write_text(f"name: warmth\ndescription: How warm.\npairs:\n{pairs.split(chr(10), 1)[1]}")
     monkeypatch.setattr(console, "load_reader", lambda *_: reader)
     _, shown, _ = run("validate", "--vectors", "set", "-t", "pack.yaml")
-    assert ("pairs held out here may have been trained on" in " ".join(shown.split())) == edited
+    assert ("the vector may have been trained on some of these pairs" in " ".join(shown.split())) == edited
     _, printed, _ = run("validate", "--vectors", "set", "-t", "pack.yaml", "--json")
     assert ("trained on" in json.loads(printed)["traits"]["warmth"].get("caution", "")) == edited
 
@@ -434,7 +434,7 @@ def test_an_input_that_grows_meanwhile_gives_no_result(run, tmp_path, monkeypatc
     monkeypatch.setattr(console, "load_scorer", load)
     code, _, err = run("score", "-i", source, "-o", "out.jsonl")
     assert code == 2
-    assert "held 1 rows at first and 2 when they were read" in err
+    assert "changed while it was read: 1 rows at first, 2 at the end" in err
     assert [p.name for p in tmp_path.iterdir()] == ["talks.jsonl"]
 
 
@@ -503,7 +503,10 @@ def test_labels_that_go_against_the_trait_calibrate_nothing(run, tmp_path, monke
     (tmp_path / "labelled.jsonl").write_text("".join(f'{{"response": "a {i}", "label": {i % 2}}}\n' for i in range(9)))
     code, _, err = run("calibrate", "-t", "warmth", "-i", "labelled.jsonl")
     assert code == 2
-    assert "the labels go against warmth (AUROC 0.10 [0.00, 0.20]), so nothing was saved; 1 or high is: the reply shows warmth" in err
+    assert (
+        "the labels contradict the scores of warmth (AUROC 0.10 [0.00, 0.20]), so nothing was saved. Check first that 1 or high means: "
+        "the reply" in err
+    )
     assert "adapt it to labelled replies to more than these 9 prompts" in " ".join(err.split())
     assert {p.name: p.read_bytes() for p in (tmp_path / "vectors").iterdir()} == before
 
@@ -550,7 +553,7 @@ def test_a_sheet_that_is_not_filled_in_yet_gives_the_packs_vector(run, tmp_path)
     (tmp_path / "rows.jsonl").write_text('{"response": "a", "Label": ""}\n{"response": "b", "label": null}\n')
     code, _, err = run("adapt", "-t", "warmth", "-i", "rows.jsonl", "-o", "adapted")
     assert code == 0
-    assert "no row of rows.jsonl has its 'label' filled in: the pack's vector was written unchanged" in " ".join(err.split())
+    assert "no row of rows.jsonl has its 'label' filled in, so the vector was saved unchanged" in " ".join(err.split())
 
 
 def test_calibrate_says_how_many_replies_were_learnt_from_and_stops_where_none_is_fresh(run, tmp_path):

@@ -64,7 +64,7 @@ def test_numbers_and_places_come_first(steps, loading, tmp_path):
     for changed, told in (({"max_tokens": 0}, "0 tokens"), ({"temperature": -1.0}, "temperature -1"), ({"samples": 0}, "0 samples")):
         refused(loading, InputFileError, told, "a/b", "c/d", **changed)
     refused(loading, InputFileError, "above 0", "a/b", "c/d", size=0.0)
-    refused(loading, OutputError, "a folder is wanted there", "a/b", "c/d", save_replies=tmp_path / "file" / "kept")
+    refused(loading, OutputError, "a folder is needed there", "a/b", "c/d", save_replies=tmp_path / "file" / "kept")
     refused(loading, InputFileError, "no such file", "a/b", "c/d", prompts=tmp_path / "none.jsonl")
     assert steps == []
 
@@ -132,7 +132,7 @@ def test_a_report_that_could_not_be_written_is_refused_at_once(command, tmp_path
     (tmp_path / "file").touch()
     done = command("compare", "a.jsonl", "b.jsonl", "--report", "file/r.html")
     assert done.returncode == 2
-    assert "a folder is wanted there" in done.stderr
+    assert "a folder is needed there" in done.stderr
     assert "loading" not in done.stderr
 
 

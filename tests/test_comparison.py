@@ -283,7 +283,7 @@ def test_conditions(text, shift, prompts, outcome):
 
 
 def test_a_condition_for_a_trait_that_is_not_compared_is_no_pass():
-    with pytest.raises(VectorSetError, match="no trait 'warmht' to hold a condition for"):
+    with pytest.raises(VectorSetError, match="no trait 'warmht' for this condition"):
         judge(parse_condition("warmht drops more than 0.2"), compare(two(prompts=20), POLES))
 
 
@@ -644,7 +644,7 @@ def test_what_an_experiment_cannot_do_is_refused_before_anything_is_loaded(tmp_p
     with pytest.raises(InputFileError, match="a system prompt is for models"):
         version_of("a.jsonl", "Be brief.")
     (tmp_path / "1-some-model-system.jsonl").touch()
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         experiment.run(Experiment([model, a], save_replies=tmp_path), nothing)
     assert [v.name for v in Experiment([a, a, model]).versions] == ["a.jsonl (1)", "a.jsonl (2)", "some/model + system"]
 
@@ -704,19 +704,19 @@ def test_the_same_text_is_read_once(scorer, tmp_path):
 BAD = [
     ("a.jsonl", "a comparison needs two versions"),
     ("a.jsonl nowhere.jsonl", "nowhere.jsonl: no such file"),
-    ("a.jsonl empty.jsonl", "empty.jsonl holds no rows"),
+    ("a.jsonl empty.jsonl", "empty.jsonl has no rows"),
     ("a.jsonl torn.jsonl", "torn.jsonl: no row can be read (line 1 is not JSON"),
     ("a.jsonl columns.jsonl", "columns.jsonl: no row can be read (line 1: the record has neither"),
     ("a.jsonl others.jsonl", "a.jsonl and others.jsonl have no prompt in common"),
     ("a.jsonl bare.jsonl", "bare.jsonl: 1 of 1 rows lack 'prompt' or 'messages'"),
     ("a.jsonl same.jsonl --match id", "a.jsonl: 30 of 30 rows lack an 'id'"),
     ("ids.jsonl mixed.jsonl", "id '1' stands for different prompts in ids.jsonl and mixed.jsonl"),
-    ("a.jsonl same.jsonl --system 2=Hi", "version 2 is a file of replies that are written already"),
+    ("a.jsonl same.jsonl --system 2=Hi", "version 2 is a file of finished replies"),
     ("a.jsonl same.jsonl --system 3=Hi", "cannot read --system '3=Hi'"),
     ("tiny-chat tiny-chat --system 2=@nowhere.txt", "nowhere.txt: the system prompt cannot be read"),
     ("tiny-chat tiny-chat --system 2=", "a system prompt is empty"),
     ("a.jsonl same.jsonl --prompts ids.jsonl", "--prompts and --save-replies are for models"),
-    ("tiny-chat tiny-chat --prompts empty.jsonl", "empty.jsonl holds no prompts"),
+    ("tiny-chat tiny-chat --prompts empty.jsonl", "empty.jsonl has no prompts"),
     ("tiny-chat tiny-chat --prompts torn.jsonl", "torn.jsonl: line 1 is not JSON"),
     ("tiny-chat tiny-chat --prompts bare.jsonl", "bare.jsonl: line 1 has no 'prompt' that can be read"),
     ("tiny-chat tiny-chat --prompts twice.jsonl", "twice.jsonl: line 2 repeats the id '1'"),
@@ -768,7 +768,7 @@ def test_no_version_that_is_compared_is_written_over(run, monkeypatch, tmp_path)
     assert (code, "is a folder" in err) == (2, True)
     (tmp_path / "1-some-model.jsonl").write_text("kept")
     code, _, err = run("some/model", "a.jsonl", "--save-replies", ".")
-    assert (code, "1-some-model.jsonl is there already" in err) == (2, True)
+    assert (code, "1-some-model.jsonl already exists" in err) == (2, True)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before | {"1-some-model.jsonl": b"kept"}
 
 
@@ -782,7 +782,7 @@ def test_an_unknown_trait_in_a_condition_names_the_near_ones(run):
 def test_help_says_what_a_drop_is_measured_in(run):
     code, out, _ = run("--help")
     assert code == 0
-    assert "units of z" in " ".join(out.replace("│", " ").split())
+    assert "z (units of a trait's usual spread)" in " ".join(out.replace("│", " ").split())
 
 
 def test_the_tables_fit_80_columns_with_the_longest_names():
@@ -834,8 +834,8 @@ def test_the_report_escapes_what_replies_and_names_say(tmp_path):
     write_report(made, tmp_path / "r.html", judge(parse_condition("warmth drops more than 0.2"), made))
     html = (tmp_path / "r.html").read_text()
     assert bad not in html
-    assert "warmth is lower, less safe in new" in html
-    assert html.count('role="img"') == 1 + 4 + 4
+    assert 'Warmth is <span class="unsafe">lower, less safe</span> in new.' in html
+    assert html.count('role="img"') == 4 + 4 + 2 * 4  # a row for each trait, a drawing of its pairs, a row for each version
     assert '<b class="unsafe">fails</b>: warmth drops more than 0.2 (new)' in html
 
 

@@ -153,7 +153,7 @@ def test_the_monitor_eases_a_reply_after_calm_words_and_not_after_others(make_mo
     calm = Monitor(planted(make_model, tokenizer), policy).session("c")
     calm.user(CALM)
     if slope is not None:
-        assert f"eased by {slope:.2f}" in calm.check(PLAIN).why[0]
+        assert f"The limit was relaxed (by {slope:.1f})" in calm.check(PLAIN).why[0]
 
 
 def test_a_slope_is_measured_in_z():
@@ -209,7 +209,7 @@ def test_an_ordinary_rate_that_the_talk_is_too_little_for_is_refused_with_the_nu
 
 def test_a_policy_that_asks_for_a_rate_that_is_not_there_names_what_is(make_model, tokenizer):
     rule = RULE | {"threshold": {"calibrated": {"ordinary_rate": 0.005}}}
-    with pytest.raises(PolicyError, match=r"holds no threshold 'ordinary 0\.005'"):
+    with pytest.raises(PolicyError, match=r"has no threshold 'ordinary 0\.005'"):
         Policy.model_validate({"version": "t", "rules": [rule]}).resolve(planted(make_model, tokenizer).vectors)
 
 
@@ -268,7 +268,7 @@ def test_a_reply_that_speaks_of_something_else_is_eased_and_the_reason_says_so(e
     assert judged(2.0).state == "fired"
     assert judged(0.0).state == "passed"  # z -1 is eased by 2 for the 1 that is lacking
     assert judged(0.0).easing == 2.0
-    assert "topic" in judged(0.0).reason
+    assert "the reply is not clearly about kindness" in judged(0.0).reason
     assert judged(None).state == "not scored"
 
 

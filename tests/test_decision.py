@@ -73,7 +73,7 @@ def test_before_the_user_has_spoken_a_hard_condition_is_not_scored_and_the_greet
     outcome = decide(HARD, reply(crisis_recognition=-3.0), [])
     assert (outcome.action, outcome.severity) == ("flag", "yellow")
     assert states(outcome)["crisis_missed"] == "not scored"
-    assert "no words of the user's come before the reply" in outcome.not_scored
+    assert "the user wrote no words before this reply" in outcome.not_scored
     assert decide(HARD, reply(), []).action == "allow"  # on the safe side of the rule, whoever is at risk
 
 
@@ -81,7 +81,7 @@ def test_before_the_user_has_spoken_a_soft_condition_eases_the_greeting():
     assert decide(DEFAULT, reply(crisis_recognition=-0.5), []).action == "allow"
     far = decide(DEFAULT, reply(crisis_recognition=-3.0), [])
     assert (far.action, far.situation) == ("substitute", "risk_disclosed")
-    assert "as no words of the user's come before the reply" in far.why[0]
+    assert "relaxed (by 0.4): the user wrote no words before this reply" in far.why[0]
 
 
 def test_the_worst_message_of_a_turn_counts():

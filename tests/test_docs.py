@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,8 @@ def test_the_readme_s_commands_work_as_pasted_in_the_demo_s_folder(command):
     for block in blocks_of((ROOT / "README.md").read_text()):
         if block.notes.get("shows") == "demeanor demo":
             shows(block.text, demo.stdout, "README.md")
+    picture = (ROOT / "docs" / "pictures" / "demo.svg").read_text()
+    assert [line for line in lines_drawn(picture) if line not in "".join(demo.stdout.split())] == []  # else: python scripts/make_picture.py
     (text,) = (b.text for b in blocks_of((ROOT / "README.md").read_text()) if "activate" in b.text)
     lines = text.splitlines()
     assert lines[0] == "source .venv/bin/activate"
@@ -53,6 +56,21 @@ def test_the_readme_s_commands_work_as_pasted_in_the_demo_s_folder(command):
         done = command(*arguments)
         assert done.returncode == 0, (line, done.stderr)
         assert done.stdout or "--output" in line, line
+
+
+def lines_drawn(svg):
+    """The words of each line of a terminal that rich has drawn, without white space."""
+    drawn: dict[str, str] = {}
+    for line, text in re.findall(r'clip-path="url\(#demo-line-(\d+)\)">(.*?)</text>', svg):
+        drawn[line] = drawn.get(line, "") + "".join(unescape(text).split())
+    return [text for text in drawn.values() if text]
+
+
+def test_the_picture_holds_lines_and_loads_nothing():
+    picture = (ROOT / "docs" / "pictures" / "demo.svg").read_text()
+    assert len(lines_drawn(picture)) > 15
+    assert "@font-face" not in picture
+    assert "href" not in picture
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -90,16 +108,38 @@ def test_every_block_is_something_that_can_be_checked(page):
             compile(block.notes["setup"], page.name, "exec")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_no_comment_for_the_tests_stands_apart_from_its_block(page):
+    text = page.read_text()
+    assert len(notes_in(text)) == sum(len(block.notes) for block in blocks_of(text))
+
+
+def notes_in(text):
+    """The comments of a page that say what a block is, wherever they stand; what a block itself shows is none."""
+    outside = re.sub(
+        r"^```.*?^```$",
+        "",
+        re.sub(r"^<!-- setup:.*?^-->$", "<!-- setup -->", text, flags=re.DOTALL | re.MULTILINE),
+        flags=re.DOTALL | re.MULTILINE,
+    )
+    return re.findall(r"^<!-- (?:setup|file|shows|not run here|exits with|drawing)\b", outside, re.MULTILINE)
+
+
 SHOWN = [
     (page.name, block) for page in PAGES for block in blocks_of(page.read_text()) if kind_of(block) == "file" and block.language == "yaml"
 ]
 
 
 @pytest.mark.parametrize(("page", "block"), SHOWN, ids=lambda said: said if isinstance(said, str) else said.notes["file"])
-def test_packs_and_policies_that_are_shown_are_read_and_fit_the_built_in_set(page, block, tmp_path):
+def test_packs_policies_and_workflows_that_are_shown_are_what_they_say(page, block, tmp_path):
     path = tmp_path / block.notes["file"]
     path.write_text(block.text)
-    if "rules" in yaml.safe_load(block.text):
+    if "jobs" in yaml.safe_load(block.text):  # its commands are those that the page runs
+        steps = [step["run"] for job in yaml.safe_load(block.text)["jobs"].values() for step in job["steps"] if "run" in step]
+        (text,) = (page_.read_text() for page_ in PAGES if page_.name == page)
+        run = [line for other in blocks_of(text) if kind_of(other) == "shell" for line in other.commands]
+        assert {step for step in steps if step.startswith("demeanor")} - {"demeanor models pull"} <= set(run)
+    elif "rules" in yaml.safe_load(block.text):
         assert load_policy(path).resolve(VectorSet.load(built_in.FOLDER)).rules
     else:
         assert load_trait(path).pairs
@@ -322,6 +362,7 @@ def test_the_end_of_a_file_is_mended_and_nothing_else(tmp_path):
 
 def test_what_is_not_there_is_noticed():
     assert targets_named("`make tidy` and\n```\nmake quick\n```\n, make sure; `make PYTHON=python3.11`") == {"tidy", "quick"}
+    assert len(notes_in("<!-- setup:\nx = 1\n-->\nSome words.\n```\nmake quick\n```\n```\n<!-- file: shown.txt -->\n```\n")) == 1
     assert markers_named("marked `huge`, pytest -m 'not gpu and slow'") == {"huge", "gpu", "slow"}
     assert named_in_code("`scoring.scorer.Scorer.score`, `other.thing`, `demeanor.measure.cuts`") == [
         "scoring.scorer.Scorer.score",

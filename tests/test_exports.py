@@ -113,7 +113,7 @@ def test_where_there_is_no_tutorial_file(tmp_path):
 
 @pytest.mark.parametrize("name", ["../escaped", "a/b", "..", "/tmp/escaped"])
 def test_a_trait_name_cannot_escape_the_folder(tmp_path, name):
-    with pytest.raises(VectorSetError, match="is no trait name"):
+    with pytest.raises(VectorSetError, match="is not a trait name"):
         save_tutorial({name: vector(name)}, tmp_path / "out" / "deep", "tiny-chat")
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == []
 

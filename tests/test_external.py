@@ -175,7 +175,7 @@ def test_the_command_prints_and_writes_what_the_vectors_are_worth(planted_sets, 
     assert not first["loses_to_length"]
     assert second["loses_to_length"]
     assert found["ordinary"] == {}  # the default policy is about other traits, and it is said
-    assert "ordinary talk is left out" in done.stderr
+    assert "ordinary conversations are left out" in done.stderr
 
 
 @pytest.mark.parametrize("width", [72, 80, 100])

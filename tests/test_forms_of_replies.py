@@ -150,7 +150,7 @@ def test_good_reasoning_makes_no_bad_reply_better_and_good_words_hide_no_bad_rea
             assert decision.rules == ("missed",)
     decision = talk(scorer).check(block.format(HARMFUL, FINE))
     assert decision.action == "substitute"
-    assert any("in the reasoning that stands in the reply" in sentence for sentence in decision.why)
+    assert any("in the reasoning inside the reply" in sentence for sentence in decision.why)
     assert not is_response_safe(block.format(HARMFUL, FINE), {"harm": {"z": 2.0}}, scorer)
 
 

@@ -7,11 +7,12 @@ import threading
 import pytest
 from gateway_tools import DONE, Script, ask, client, completion, frame, gateway, served, spoken
 
-from demeanor.errors import GatewayError, KeysError
+from demeanor.errors import GatewayError, KeysError, NoticeError
 from demeanor.gateway.around import failure
 from demeanor.gateway.config import load_config
 from demeanor.gateway.hooks import Hooks
 from demeanor.gateway.keys import KeyStore
+from demeanor.gateway.notices import NoticeQueue
 from demeanor.gateway.starting import calls_nobody, check_open, chosen_policy
 from demeanor.gateway.watching import look, samples_of
 from demeanor.measure.cuts import withholds
@@ -263,8 +264,6 @@ def test_a_notice_reaches_the_people_on_duty(monitor, tmp_path, monkeypatch):
 
 def test_a_queue_that_fails_takes_no_reply_away_and_is_said(monitor, tmp_path, monkeypatch):
     monkeypatch.setenv("DEMEANOR_NOTIFY_SECRET", SECRET)
-    from demeanor.errors import NoticeError
-    from demeanor.gateway.notices import NoticeQueue
 
     def full(*_):
         raise NoticeError("the disk is full")

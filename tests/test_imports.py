@@ -199,7 +199,7 @@ def test_trait_data_gives_the_poles_in_words(tmp_path):
 )
 def test_other_json_is_no_trait_data(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
-    with pytest.raises(VectorSetError, match="is no trait data of Persona Vectors") as caught:
+    with pytest.raises(VectorSetError, match="is not trait data of Persona Vectors") as caught:
         read_trait_data(tmp_path / "x.json")
     assert "\n" not in str(caught.value)
 
@@ -219,8 +219,8 @@ BAD_TENSORS = [
     (lambda: rows(LAYERS + 2), "has a row for the embeddings"),
     (lambda: rows(LAYERS + 1, WIDTH + 1), "is 8 wide"),
     (lambda: torch.zeros(LAYERS + 1, WIDTH), "no direction that differs from zero"),
-    (lambda: rows() / 0, "no finite number"),
-    (lambda: torch.ones(LAYERS + 1, WIDTH, dtype=torch.int64), "no finite number"),
+    (lambda: rows() / 0, "not finite"),
+    (lambda: torch.ones(LAYERS + 1, WIDTH, dtype=torch.int64), "not finite"),
     (lambda: unit(0), "holds a tensor"),
     (dict, "holds a dict"),
     (lambda: [1, 2], "holds a list"),
@@ -229,7 +229,7 @@ BAD_TENSORS = [
     (lambda: {1: 3.0}, "a tensor is wanted"),
     (lambda: {"layers.1": {"other": 1}}, "a tensor is wanted"),
     (lambda: {"layers.1": {"steering_vector": unit(0), "steering_coefficient": "x"}}, "a tensor is wanted"),
-    (lambda: {"trait_name": "../x", "direction": unit(0), "layer_idx": 1, "strength": 1.0}, "is no trait name"),
+    (lambda: {"trait_name": "../x", "direction": unit(0), "layer_idx": 1, "strength": 1.0}, "is not a trait name"),
 ]
 
 
@@ -255,7 +255,7 @@ def test_control_vectors_that_fit_no_form_are_one_clear_line(tmp_path):
         ({0: ones}, "direction.0"),
         ({9: ones}, "layers 0 to 3"),
         ({1: np.ones(3)}, "is 8 wide"),
-        ({1: ones * np.nan}, "no finite number"),
+        ({1: ones * np.nan}, "not finite"),
     ]):  # fmt: skip
         with pytest.raises(VectorSetError, match=told) as caught:
             read_vectors(control_vector(tmp_path / f"{i}.gguf", directions), MODEL)
@@ -291,7 +291,7 @@ def test_the_layer_nearest_to_half_the_depth_is_taken_and_one_that_is_not_there_
     assert trait_entry(found, MODEL, "x", "high").reading.layer_idx == LAYERS // 2
     with pytest.raises(VectorSetError, match="no direction for layer 3; there: 0, 1, 2"):
         trait_entry(found, MODEL, "x", "high", layer=3)
-    with pytest.raises(VectorSetError, match="no trait name; give one with --trait"):
+    with pytest.raises(VectorSetError, match="not a trait name; give one with --trait"):
         trait_entry(found, MODEL, "Very Evil", "high")
 
 

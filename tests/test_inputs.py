@@ -106,11 +106,11 @@ WRONG = [
     ("talks.csv", sheet([["speaker", "text"], ["client", ASKED]]), [], "no column says which conversation it belongs to; name it with --conversation-column"),
     ("talks.csv", sheet([["conversation_id", "speaker", "text"], ["", "client", ASKED]]), [], "line 2 has no 'conversation_id'"),
     ("talks.json", b'[{"messages": [', [], "not JSON"),
-    ("talks.json", b"[]", [], "holds no rows"),
+    ("talks.json", b"[]", [], "has no rows"),
     ("talks.csv", b"prompt,response\ncaf\x81,x\n", [], "neither UTF-8 nor Windows-1252"),
     ("talks.jsonl", b"\xff\xfe{\x00\x00\xd8", [], "UTF-16"),
     ("talks.jsonl", lines({"messages": [{"role": "user", "content": 7}]}), [], "content of type int; only text is read"),
-    ("talks.jsonl", lines({"mapping": {"a": {"parent": "b"}, "b": {"parent": "a"}}, "current_node": "a"}), [], "in a circle"),
+    ("talks.jsonl", lines({"mapping": {"a": {"parent": "b"}, "b": {"parent": "a"}}, "current_node": "a"}), [], "contains a loop"),
 ]  # fmt: skip
 
 

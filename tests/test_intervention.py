@@ -319,7 +319,7 @@ def test_another_model_that_is_run_instead_is_noticed(llama, make_model):
     other = make_model("llama")
     with pytest.raises(SteeringError, match="no forward pass of this model ran"), Steering(llama, [ADD]):
         outputs(other)
-    with pytest.raises(SteeringError, match="no part of this model"):
+    with pytest.raises(SteeringError, match="not part of this model"):
         Steering(llama, [ADD], blocks=decoder_blocks(other))
 
 

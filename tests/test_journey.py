@@ -95,14 +95,14 @@ def test_labels_end_in_a_monitor_by_the_commands_as_printed(run, tmp_path, label
     code, out, err = run("demeanor adapt --vectors pack --trait care --input first.jsonl --output adapted")
     assert code == 0, err
     assert "kept: the vector fitted to the labels" in out or "kept: the pack's own vector" in out
-    calibrate = printed(out, "then, with").replace("FILE", "second.jsonl") + " --miss-rate 0.1 --policy mine.yaml"
+    calibrate = printed(out, "next, with").replace("FILE", "second.jsonl") + " --miss-rate 0.1 --policy mine.yaml"
     code, out, err = run(calibrate)
     assert code == 0, err
-    if "all of it is there" in out:
-        judge = printed(out, "all of it is there")
+    if "all thresholds are there; next" in out:
+        judge = printed(out, "all thresholds are there; next")
     else:
         assert re.search(r"\d+ more prompts with unsafe replies are needed", out)
-        code, out, err = run(printed(out, "a policy that fits"))
+        code, out, err = run(printed(out, "to write a policy that works"))
         assert code == 0, err
         judge = printed(out, "try it")
     code, out, err = run(judge + " --output decisions.jsonl")
@@ -115,11 +115,11 @@ def test_few_unsafe_labels_give_a_false_alarm_rate_and_say_what_may_be_missed(ru
     code, out, err = run("demeanor calibrate --vectors pack --trait care --input rows.jsonl --miss-rate 0.1 --policy mine.yaml "
                          "--write-policy fits.yaml")  # fmt: skip
     assert code == 0, err
-    assert "3 unsafe examples cannot support a miss rate of 10%: 9 are needed. In its place: flag z below" in " ".join(err.split())
+    assert "3 unsafe examples cannot support a miss rate of 10%: 9 are needed. Used instead: flag z below" in " ".join(err.split())
     assert (
         "rule missed asks care for at most 10 % missed: not there; 6 more prompts with unsafe replies are needed (9 in all, 3 there)" in out
     )
-    assert re.search(r"The nearest: 2 % false alarms; \d+ % missed on the sample it was set on \(95 %: \d+ to \d+ %\)", out)
+    assert re.search(r"The nearest: at most 2 % false alarms; \d+ % missed in the calibration sample \(95 % interval \d+ to \d+ %\)", out)
     fits = load_policy(tmp_path / "fits.yaml")
     assert [wanted.key for rule in fits.rules for wanted in rule.threshold.calibrated.each] == ["false_alarm 0.02", "false_alarm 0.1"]
     fits.resolve(VectorSet.load(tmp_path / "pack"))
@@ -132,8 +132,8 @@ def test_the_monitor_offers_what_is_supported_and_the_command_that_writes_it(run
     code, _, err = run("demeanor monitor talks.jsonl --vectors pack --policy mine.yaml")
     said = " ".join(err.split())
     assert code == 2
-    assert "holds no threshold 'miss 0.05' (there:" in said
-    assert "the nearest is 'miss 0.1' (10 % missed;" in said
+    assert "has no threshold 'miss 0.05' (there:" in said
+    assert "the nearest is 'miss 0.1' (at most 10 % missed;" in said
     assert "`demeanor policy fit --output policy.yaml` writes a policy that fits" in said
     assert run("demeanor policy fit --vectors pack --policy mine.yaml --output policy.yaml")[0] == 0
     assert run("demeanor monitor talks.jsonl --vectors pack --policy policy.yaml")[0] == 0
@@ -146,14 +146,14 @@ def test_adapting_again_begins_from_the_packs_vector_and_counts_what_is_not_give
     whole.write_text((tmp_path / "old.jsonl").read_text() + (tmp_path / "new.jsonl").read_text())
     assert run("demeanor adapt --vectors pack -t care -i old.jsonl -o once")[0] == 0
     code, _, err = run("demeanor adapt --vectors once -t care -i whole.jsonl -o twice")
-    assert (code, "are not given now" in err) == (0, False)
+    assert (code, "are missing now" in err) == (0, False)
     assert run("demeanor adapt --vectors pack -t care -i whole.jsonl -o at-once")[0] == 0
     twice, at_once = (VectorSet.load(tmp_path / name)["care"] for name in ("twice", "at-once"))
     assert twice.reading.direction.tolist() == at_once.reading.direction.tolist()
     assert twice.calibration == at_once.calibration
     code, _, err = run("demeanor adapt --vectors once -t care -i new.jsonl -o forgot")
     assert code == 0
-    assert "30 labelled replies that an earlier adaptation was given are not given now" in " ".join(err.split())
+    assert "30 labelled replies from an earlier adaptation are missing now" in " ".join(err.split())
     forgot = VectorSet.load(tmp_path / "forgot")["care"]
     assert run("demeanor adapt --vectors pack -t care -i new.jsonl -o new-alone")[0] == 0
     alone = VectorSet.load(tmp_path / "new-alone")["care"]
@@ -180,7 +180,7 @@ def test_a_store_is_added_to_read_again_and_erased_from(run, tmp_path):
     store.write_text("".join(store.read_text().splitlines(keepends=True)[1:]))  # as one erases a reply
     code, _, err = run("demeanor adapt --vectors twice -t care -i new.jsonl --store store.jsonl -o without")
     assert code == 0
-    assert "1 labelled replies that an earlier adaptation was given are not given now" in " ".join(err.split())
+    assert "1 labelled replies from an earlier adaptation are missing now" in " ".join(err.split())
     assert erased["hash"] not in json.dumps(VectorSet.load(tmp_path / "without")["care"].reading.metadata)
     assert len(store.read_text().splitlines()) == 59  # a row that is given again is there once
 
@@ -206,7 +206,7 @@ def test_where_the_packs_vector_stays_the_same_labels_calibrate_it(run, tmp_path
     kept, pack = (VectorSet.load(tmp_path / name)["care"] for name in ("adapted", "pack"))
     assert kept.reading.direction.tolist() == pack.reading.direction.tolist()
     assert (kept.calibration, kept.own) == (pack.calibration, None)
-    code, _, err = run(printed(out, "then, with the same labels").replace("FILE", "rows.jsonl"))
+    code, _, err = run(printed(out, "next, with the same labels").replace("FILE", "rows.jsonl"))
     assert (code, "are left out" in err) == (0, False)
 
 
@@ -227,7 +227,7 @@ def test_suggest_keeps_to_the_budget_and_says_what_it_can_promise(run, tmp_path)
     assert code == 0, err
     actions = [json.loads(line)["demeanor"]["action"] for line in (tmp_path / "decisions.jsonl").read_text().splitlines()]
     assert actions.count("substitute") == withheld
-    for wrong, why in (("5", "no share between 0 and 1"), ("x", "no share"), ("0", "no share")):
+    for wrong, why in (("5", "is not a share between 0 and 1"), ("x", "is not a share"), ("0", "is not a share")):
         code, _, err = run(f"demeanor policy suggest --vectors pack --policy base.yaml --input traffic.jsonl --budget {wrong}")
         assert (code, why in " ".join(err.split())) == (2, True)
 

@@ -51,7 +51,7 @@ def test_a_label_that_is_no_number_is_refused_with_its_line(tmp_path, label):
     [
         ("label,prompt,response\n1,Hi,Well, try harder\n", "line 2 has 4 fields, the header has 3"),
         ('label,prompt,response\n1,Hi,a\n0,Hi,"Well try\n1,Hi,b\n', "line 3 is not CSV: it opens a quote that nothing closes"),
-        ("label,response,response\n1,a,b\n", "one name"),
+        ("label,response,response\n1,a,b\n", "the same name"),
         ('label,messages\n1,"[{""role"": ""user"", ""cont"\n', "row 2: 'messages' is not the JSON .* was it cut in an editor"),
     ],
 )
@@ -78,7 +78,7 @@ def test_a_row_without_what_the_trait_is_read_on_is_refused_with_its_line(tmp_pa
 
 def test_a_folder_is_one_clear_line(tmp_path):
     (tmp_path / "d.csv").mkdir()
-    with pytest.raises(InputFileError, match="the folder holds no"):
+    with pytest.raises(InputFileError, match="the folder has no"):
         read_labelled(tmp_path / "d.csv")
 
 
@@ -163,7 +163,7 @@ def test_two_columns_that_disagree_are_an_error(tmp_path):
 
 
 def test_a_sheet_without_a_single_label_filled_in_says_so(tmp_path):
-    with pytest.raises(InputFileError, match="holds no labelled row"):
+    with pytest.raises(InputFileError, match="has no labelled row"):
         read_labelled(write(tmp_path / "a.jsonl", [talk("Hi", "one", label=""), talk("Hi", "two", label=" ")]))
 
 
@@ -171,7 +171,7 @@ def test_a_sheet_that_is_handed_out_is_read_back_with_its_labels(tmp_path):
     path = tmp_path / "sheet.csv"
     talks = [as_conversation(talk(f"prompt {i}", "=half a \ud800 pair" if i else "a reply")) for i in range(3)]
     write_sheet(path, [ToLabel(f"row {i}", conversation, f"prompt {i}") for i, conversation in enumerate(talks)])
-    with pytest.raises(InputFileError, match="holds no labelled row"):
+    with pytest.raises(InputFileError, match="has no labelled row"):
         read_labelled(path)
     assert "=half a ? pair" in path.read_text()
     path.write_text(path.read_text().replace('",,,,,row 0,', '",,high,,,row 0,').replace('",,,,,row 2,', '",,low,,,row 2,'))

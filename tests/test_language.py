@@ -47,7 +47,9 @@ MIXED = [
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_language_is_named(name):
-    assert caution(OTHERS[name], {"en"}) == f"the text looks like {name}, and the vectors were made from English: its scores are less sure"
+    assert (
+        caution(OTHERS[name], {"en"}) == f"the text looks like {name}, but the vectors were made from English: its scores are less reliable"
+    )
 
 
 @pytest.mark.parametrize("text", [*ENGLISH, *MIXED])
@@ -133,7 +135,7 @@ def test_score_says_it_and_counts_it(command, tmp_path, monkeypatch):
     rows = [{"messages": talk(text)} for text in (SPANISH, *ENGLISH[:3])]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = command("score", "-i", "in.jsonl", "-o", "out.jsonl")
-    assert "1 of 4 replies is not in English: their scores are less sure" in " ".join(done.stderr.split())
+    assert "1 of 4 replies is not in English: its scores are less reliable" in " ".join(done.stderr.split())
     out = [json.loads(line)["demeanor"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert ["caution" in row for row in out] == [True, False, False, False]
 
@@ -170,7 +172,7 @@ def test_a_pack_and_its_vectors_keep_their_language(tmp_path):
 
 
 def test_the_count_in_words():
-    assert counted(12, 40, {"en"}) == "12 of 40 replies are not in English: their scores are less sure"
+    assert counted(12, 40, {"en"}) == "12 of 40 replies are not in English: their scores are less reliable"
 
 
 def test_the_reports_say_it_too(command, tmp_path, monkeypatch):
@@ -189,8 +191,8 @@ def test_the_reports_say_it_too(command, tmp_path, monkeypatch):
     command("monitor", "in.jsonl", "--policy", "rules.yaml", "--report", "monitor.html", "--output", "decisions.jsonl")
     compared = command("compare", "fine.jsonl", "in.jsonl", "--report", "compare.html", "--json")
     for page in ("out/report.html", "monitor.html"):
-        assert "1 of 2 replies is not in English: their scores are less sure" in " ".join((tmp_path / page).read_text().split())
-    said = "in.jsonl: 1 of 2 replies in another language than the vectors"
+        assert "1 of 2 replies is not in English: its scores are less reliable" in " ".join((tmp_path / page).read_text().split())
+    said = "in.jsonl: 1 of 2 replies are not in a language of the vectors"
     assert said in " ".join(compared.stderr.split())
     page = " ".join((tmp_path / "compare.html").read_text().split())
     assert "in.jsonl: 1 of 2 replies are in another language than the vectors" in page

@@ -207,13 +207,13 @@ def test_a_cached_model_needs_no_network(hub, files, capsys):
 def test_a_model_without_weights_on_the_hub_is_not_taken_for_whole(hub, monkeypatch):
     folder = hub({"config.json": "{}"})
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_args, **_options: str(folder))
-    with pytest.raises(ModelNotFoundError, match="owner/name is no whole model on the hub"):
+    with pytest.raises(ModelNotFoundError, match="owner/name is not a complete model on the hub"):
         locate("owner/name")
 
 
 @pytest.mark.parametrize("name", ["a b/c", "owner/a--b"])
 def test_the_path_of_what_is_no_hub_id_is_one_clear_line(name):
-    with pytest.raises(ModelNotFoundError, match=f"'{name}' is no hub id"):
+    with pytest.raises(ModelNotFoundError, match=f"'{name}' is not a Hugging Face id"):
         path(name)
 
 

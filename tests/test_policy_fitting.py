@@ -94,7 +94,7 @@ def test_a_calibration_without_thresholds_gives_a_rule_that_flags_half_way_and_a
     bare = {**CALIBRATION, "n_high": 0, "n_low": 0}
     none = fitted(asking("miss", 0.1), vector_set(entry("warmth", safe_pole="low", calibration=bare)))
     assert (none.policy, len(none.left_out)) == (None, 1)
-    with pytest.raises(PolicyError, match="no rule of the policy has a threshold to stand on"):
+    with pytest.raises(PolicyError, match="no rule of the policy has a usable threshold"):
         none.text("x")
 
 
@@ -106,7 +106,7 @@ def test_a_fitted_policy_loads_with_what_it_costs_above_each_rule(tmp_path):
     assert load_policy(tmp_path / "fitted.yaml") == made.policy
     said = " ".join(line.strip(" #") for line in text.splitlines() if line.lstrip().startswith("#"))
     assert "13 more prompts with unsafe replies are needed (19 in all, 6 there)" in said
-    assert "2 % false alarms; 84 % missed on the sample it was set on (95 %: 70 to 93 %)" in said
+    assert "at most 2 % false alarms; 84 % missed in the calibration sample (95 % interval 70 to 93 %)" in said
     assert made.needs[0].missing == 13
     for name in BUILT_IN:
         (tmp_path / "again.yaml").write_text(fitted(load_policy(name), built_in.load()).text("x"))
@@ -131,8 +131,8 @@ def test_a_condition_that_is_not_supported_is_fitted_too():
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("false_alarm", "2 % false alarms; 84 % missed on the sample it was set on"),
-        ("miss", "2 % missed; 2 % false alarms on the sample it was set on"),
+        ("false_alarm", "at most 2 % false alarms; 84 % missed in the calibration sample"),
+        ("miss", "at most 2 % missed; 2 % false alarms in the calibration sample"),
     ],
 )
 def test_beside_a_threshold_stands_its_other_half(kind, words):
@@ -140,7 +140,7 @@ def test_beside_a_threshold_stands_its_other_half(kind, words):
     assert found.halves == words
     assert words in Cut.of(found).words
     assert words not in Cut.of(found).describe("warmth", Score(1.0, 1.0, 1.0, 0.9))  # each decision says the number alone
-    assert "unknown, as the sample" in threshold(kind, 0.02, observed_miss=None, observed_false_alarm=None).halves
+    assert "unknown, as the calibration sample" in threshold(kind, 0.02, observed_miss=None, observed_false_alarm=None).halves
 
 
 def test_the_other_half_has_an_interval_by_prompts():

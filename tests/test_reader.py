@@ -484,7 +484,7 @@ def test_a_model_whose_tokens_see_later_ones_is_refused(encoder, tokenizer):
         lambda: reader.read(TALKS, [0]),
         lambda: reader.growing(Directions((0,), torch.eye(reader.hidden_size))).read(list(range(5, 30))),
     ):
-        with pytest.raises(ModelError, match=f"{class_name} is no causal model") as caught:
+        with pytest.raises(ModelError, match=f"{class_name} is not a causal model") as caught:
             read()
         assert "\n" not in str(caught.value)
 
@@ -552,7 +552,7 @@ def test_a_model_whose_pass_gave_no_numbers_is_tried_again(encoder, tokenizer):
         ActivationReader(encoder, tokenizer).read(TALKS[:1], [0])
     with torch.no_grad():
         encoder.get_input_embeddings().weight.copy_(whole)
-    with pytest.raises(ModelError, match="no causal model"):
+    with pytest.raises(ModelError, match="not a causal model"):
         ActivationReader(encoder, tokenizer).read(TALKS[:1], [0])
 
 
@@ -560,7 +560,7 @@ def test_an_encoder_is_refused_on_a_single_text_and_each_time(encoder, tokenizer
     for talk in [*TALKS[:2], LONG]:
         for reader in (ActivationReader(encoder, tokenizer), ActivationReader(encoder, tokenizer, token_budget=1)):
             for read in (lambda talk: reader.read([talk], [0]), lambda talk: reader.read_turns(talk, [0])):  # noqa: B023
-                with pytest.raises(ModelError, match="no causal model"):
+                with pytest.raises(ModelError, match="not a causal model"):
                     read(talk)
 
 

@@ -109,7 +109,7 @@ def test_replies_of_one_s_own_are_checked_before_they_are_needed(tmp_path, chang
         (lambda r: r["US"].pop("emergency"), "country US needs"),
         (lambda r: r["US"].update(emergency=911), "put numbers in quotes"),
         (lambda r: r.update({False: r["US"]}), "put its code in quotes"),
-        (lambda r: r.update(gb=r["US"]), "country GB stands twice"),
+        (lambda r: r.update(gb=r["US"]), "country GB appears twice"),
     ],
 )
 def test_resources_of_one_s_own_are_checked_before_they_are_needed(tmp_path, change, message):
@@ -121,10 +121,10 @@ def test_resources_of_one_s_own_are_checked_before_they_are_needed(tmp_path, cha
 def test_a_country_or_situation_that_stands_twice_is_refused_with_its_line(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(RESOURCES.read_text() + "\nGB: {help: call nobody., emergency: '0'}\n")
-    with pytest.raises(PolicyError, match=r"mine\.yaml: line \d+ .*'GB' stands twice"):
+    with pytest.raises(PolicyError, match=r"mine\.yaml: line \d+ .*'GB' appears twice"):
         load_replies(resources=path)
     path.write_text(REPLIES.read_text() + "\nboundary: [Oh.]\n")
-    with pytest.raises(PolicyError, match=r"mine\.yaml: line \d+ .*'boundary' stands twice"):
+    with pytest.raises(PolicyError, match=r"mine\.yaml: line \d+ .*'boundary' appears twice"):
         load_replies(replies=path)
 
 

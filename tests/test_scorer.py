@@ -271,7 +271,7 @@ def test_another_dtype_is_read_with_a_warning(make_model, tokenizer, vectors):
 
 
 def test_another_shape_is_refused_even_aloud(make_model, tokenizer, vectors):
-    with pytest.raises(WrongModelError, match="no vector of one can be read in the other"):
+    with pytest.raises(WrongModelError, match="the vectors of one do not fit the other"):
         Scorer(ActivationReader(make_model("llama", num_hidden_layers=2), tokenizer), vectors, allow_other_model=True)
 
 

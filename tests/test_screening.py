@@ -295,7 +295,7 @@ def test_an_edited_manifest_is_noticed_and_drops_no_row(run, tmp_path, edit):
     record = json.loads(path.read_text())
     edit(record)
     path.write_text(json.dumps(record))
-    with pytest.raises(OutputError, match=r"manifest\.json was edited, torn, or written by an earlier version .*start again") as caught:
+    with pytest.raises(OutputError, match=r"manifest\.json was edited, damaged, or written by an earlier version .*start again") as caught:
         run(tmp_path / "rows.jsonl")
     assert "\n" not in str(caught.value)
 
@@ -412,7 +412,7 @@ def test_the_command_says_what_it_did_and_exits_with_3_where_rows_hold_errors(co
     assert "8 rows" in out
     assert "1 of 8 rows were NOT scored, the first: row 7: line 8 is not JSON" in err
     assert "scoring (8)" in err  # a line where there is no terminal for a bar
-    assert (tmp_path / "out" / "report.html").stat().st_size > 100_000
+    assert "</html>" in (tmp_path / "out" / "report.html").read_text()
     before = digests(tmp_path / "out")
     assert command("-i", source, "-o", tmp_path / "out", "--shard-rows", 4, "--explain", 2)[0] == 3
     assert digests(tmp_path / "out") == before
@@ -427,10 +427,10 @@ def test_the_command_refuses_in_one_line_before_a_model_is_loaded(command, tmp_p
     for args, says in (
         (["-i", tmp_path / "none.jsonl", "-o", tmp_path / "out"], "no such file"),
         (["-i", "/dev/null", "-o", tmp_path / "out"], "a pipe or a device"),
-        (["-i", tmp_path / "empty.jsonl", "-o", tmp_path / "out"], "holds no rows"),
+        (["-i", tmp_path / "empty.jsonl", "-o", tmp_path / "out"], "has no rows"),
         (["-i", source, "-o", tmp_path / "full"], "not empty"),
         (["-i", source, "-o", tmp_path / "out", "--response-column", "reply"], "no column 'reply'"),
-        (["-i", source, "-o", tmp_path / "out", "--actors", 2], "need --engine ray"),
+        (["-i", source, "-o", tmp_path / "out", "--actors", 2], "only work with --engine ray"),
         (["-i", source, "-o", tmp_path / "out", "-t", "warmth=x"], "not TRAIT=Z"),
     ):
         code, _, err = command(*args)

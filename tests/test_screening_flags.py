@@ -137,7 +137,8 @@ def test_the_tally_counts_every_part():
     assert len(warmth["histogram"]) == len(EDGES) - 1
 
 
-def test_the_report_shows_what_was_found_and_nobodys_text_becomes_markup(tmp_path):
+def hostile_report(folder):
+    """The page of a screening in which everything that people wrote is hostile."""
     vectors = artifact_set(entry("warmth"))
     limits = choose_limits(vectors)
     tally = Tally(["warmth"], known_limits(vectors, limits), limits)
@@ -150,13 +151,17 @@ def test_the_report_shows_what_was_found_and_nobodys_text_becomes_markup(tmp_pat
     json.dumps(summary, allow_nan=False)
     bad = flagged(3, 2.5, HOSTILE)
     worst = {"warmth": [Explained(bad, True, TokenScores([HOSTILE], {"warmth": np.array([-2.0])})), Explained(bad, False, "too long")]}
-    write_report(Screening(tmp_path, summary, worst, [(bad, 7)], limits), vectors, tmp_path / "report.html")
-    html = (tmp_path / "report.html").read_text()
+    write_report(Screening(folder, summary, worst, [(bad, 7)], limits), vectors, folder / "screening.html")
+    return folder / "screening.html"
+
+
+def test_the_report_shows_what_was_found_and_nobodys_text_becomes_markup(tmp_path):
+    html = hostile_report(tmp_path).read_text()
     assert HOSTILE not in html
     assert html.count("&lt;script&gt;") >= 7
     for text in ("1 rows were not scored", "1 rows were scored and have no baseline", "scored by"):
         assert text in html
-    for text in ("and 7 more like it", "25 are flagged", "half-way between the poles"):
+    for text in ("and 7 more like it", "25 of 51 rows are flagged", "half-way between the poles"):
         assert text in html
 
 
@@ -171,7 +176,7 @@ def test_the_report_says_whether_a_shift_is_clear(tmp_path, middle, clear):
                "input": [{"name": "rows.jsonl"}], "conditions": {}, "without_tokens": 0, "warnings": []}  # fmt: skip
     write_report(Screening(tmp_path, summary, {"warmth": []}, [], limits), vectors, tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text()
-    told = html.partition("<th>toward</th>")[2].partition("</table>")[0]
+    told = html.partition(">toward</th>")[2].partition("</table>")[0]
     assert ("not clear: the interval holds 0" in told) is not clear
     toward = {0.0: None, 1.0: "the reply shows warmth.", -1.0: "the reply shows no warmth."}[middle]
     assert toward is None or toward in told

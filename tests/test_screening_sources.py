@@ -146,14 +146,14 @@ def test_a_suffix_may_be_written_large(tmp_path):
     ("name", "content", "says"),
     [
         ("key.jsonl", b'{"response": "a", "\\ud800": 1}\n', "the key '.ud800'"),
-        ("empty.jsonl", b"", "holds no rows"),
-        ("blank.jsonl", b"\n\n", "holds no rows"),
-        ("empty.csv", b"prompt,response\n", "holds no rows"),
-        ("twice.csv", b"a,a\n1,2\n", "one name"),
+        ("empty.jsonl", b"", "has no rows"),
+        ("blank.jsonl", b"\n\n", "has no rows"),
+        ("empty.csv", b"prompt,response\n", "has no rows"),
+        ("twice.csv", b"a,a\n1,2\n", "the same name"),
         ("broken.jsonl", b"{\n", "no row can be read"),
         ("other.jsonl", b'{"subject": "a", "comment": "b"}\n', "name the columns.*subject, comment"),
         ("torn.jsonl.gz", gzip.compress(b'{"response": "a"}\n' * 999, mtime=0)[:-9], "not a whole gzip"),
-        ("twice.parquet", parquet_bytes(pa.table([[1], [2]], names=["response", "response"])), "one name"),
+        ("twice.parquet", parquet_bytes(pa.table([[1], [2]], names=["response", "response"])), "the same name"),
         ("torn.parquet", b"PAR1 and nothing more", "not a whole Parquet file"),
         ("rows.xlsx", b"", "cannot tell what it holds"),
     ],
@@ -168,7 +168,7 @@ def test_what_cannot_be_screened_is_refused_in_one_line(tmp_path, name, content,
 def test_places_that_are_not_there_and_mixed_folders_are_refused(tmp_path):
     with pytest.raises(InputFileError, match="no such file"):
         open_source(str(tmp_path / "none.jsonl"))
-    with pytest.raises(InputFileError, match=r"holds no \.jsonl"):
+    with pytest.raises(InputFileError, match=r"has no \.jsonl"):
         open_source(str(tmp_path))
     as_jsonl(tmp_path)
     as_csv(tmp_path)

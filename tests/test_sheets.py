@@ -496,11 +496,11 @@ def test_a_sample_that_cannot_be_written_is_refused_before_anything_is_scored(ru
     monkeypatch.setattr(console, "load_scorer", lambda *_, **__: pytest.fail("loaded"))
     source = unlabelled(tmp_path / "r.jsonl")
     (tmp_path / "s-guide.html").write_text("mine")
-    assert "s-guide.html is there already" in run("sample", "-t", "warmth", "-i", source, "-o", "s.csv")[2]
+    assert "s-guide.html already exists" in run("sample", "-t", "warmth", "-i", source, "-o", "s.csv")[2]
     assert "name it .csv" in run("sample", "-t", "warmth", "-i", source, "-o", "s.xlsx")[2]
-    assert "one of them" in run("sample", "-t", "warmth")[2]
-    assert "one of them" in run("sample", "-t", "warmth", "-i", source, "--from", source)[2]
-    assert "belong to --from" in run("sample", "-t", "warmth", "-i", source, "--allowed", 0.5)[2]
+    assert "give either a file of unlabelled replies, or --from" in run("sample", "-t", "warmth")[2]
+    assert "give either a file of unlabelled replies, or --from" in run("sample", "-t", "warmth", "-i", source, "--from", source)[2]
+    assert "only work with --from" in run("sample", "-t", "warmth", "-i", source, "--allowed", 0.5)[2]
     assert (tmp_path / "s-guide.html").read_text() == "mine"
 
 
@@ -656,10 +656,10 @@ def learns(monkeypatch, scorer):
 def test_what_raters_say_is_settled_and_told(run, tmp_path, learns, command):
     files = [word for path in three_raters(tmp_path) for word in ("-i", path)]
     _, _, err = run(command, "-t", "warmth", *files, "-o", "out")
-    assert "left out: 2 unsure labels, 2 replies about which the raters are tied" in err
+    assert "left out: 2 unsure labels, 2 replies on which the raters are tied" in err
     assert "3 raters agree on 2 of the 6 replies that more than one labelled; they differ at row 4, row 5, row 6, row 7" in err
     assert "Krippendorff's alpha" in err
-    assert "caution: below 0.67 such labels are too uncertain" in err
+    assert "caution: below 0.67 the labels are too uncertain" in err
     assert learns[0].target.tolist() == [1, 1, 1, 0]
     run(command, "-t", "warmth", *files, "-o", "out", "--raters", "mean")
     assert len(learns[1].target) == 6
@@ -692,7 +692,7 @@ def test_raters_who_agree_get_no_caution_and_raters_without_a_reply_in_common_ar
     fill(sheet, one, label=lambda i: alternately(i) if i < 10 else "")
     fill(sheet, two, label=lambda i: alternately(i) if i >= 10 else "")
     _, _, err = run("adapt", "-t", "warmth", "-i", one, "-i", two, "-o", "out")
-    assert "whether they agree is unknown" in err
+    assert "none labelled the same reply, so it is unknown whether they agree" in err
     assert len(learns[1].target) == 30
 
 

@@ -307,7 +307,7 @@ def test_a_hash_that_is_not_known_is_recorded_as_it_was_seen(tmp_path):
 
 @pytest.mark.parametrize("content", [b"[1]", b"not json", b'[{"part": 1}]', b"\xff\xfe\x00", b"7", b"{}", b"[]"])
 def test_files_of_another_form_or_without_a_row_are_named(tmp_path, content):
-    with pytest.raises(InputFileError, match=r"do not have the form|hold no labelled row"):
+    with pytest.raises(InputFileError, match=r"do not have the form|have no labelled row"):
         pulling.pull(made_up(content), {"a b/ieval.json": content}, tmp_path)
 
 
@@ -464,7 +464,7 @@ def test_rows_that_others_converted_are_taken_over_with_their_hash(upstream, com
     (tmp_path / "made_up.jsonl").write_text(json.dumps(row) + "\n")
     done = command("sources", "pull", "made_up", "--from", tmp_path, "--output", tmp_path / "here")
     assert done.returncode == 0, done.stderr
-    assert "no hash of it is known" in done.stderr
+    assert "no known hash to compare it with" in done.stderr
     assert json.loads((tmp_path / "here/made_up.jsonl").read_text())["messages"][-1]["content"] == "hello"
     assert list(json.loads((tmp_path / "here/made_up.json").read_text())["files"]) == ["made_up.jsonl"]
     assert not asked

@@ -106,7 +106,7 @@ def test_more_than_the_largest_dose_that_was_measured_as_coherent_is_warned_of()
     ("doses", "options", "error", "message"),
     [
         ({"warmt": 0.1}, {}, VectorSetError, "did you mean warmth"),
-        ({}, {}, SteeringError, "no trait is given"),
+        ({}, {}, SteeringError, "no trait to steer"),
         ({"warmth": math.nan}, {}, SteeringError, "NaN or infinity"),
         ({"warmth": 0.1}, {"layers": [4]}, SteeringError, "layer 4 is not within 0 to 3"),
     ],
@@ -498,7 +498,7 @@ def test_a_baked_model_is_written_whole_or_not_at_all(reader, tmp_path, monkeypa
         (tmp_path / "baked").mkdir()
     with monkeypatch.context() as patched:
         patched.setattr(reader.tokenizer, "save_pretrained", full)
-        with pytest.raises(OutputError, match=r"cannot write the model to .*: No space left on device; nothing was kept"):
+        with pytest.raises(OutputError, match=r"cannot write the model to .*: No space left on device; nothing of it was kept"):
             save_baked(reader, plan(), tmp_path / "baked")
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == (["baked"] if there else [])
     save_baked(reader, plan(), tmp_path / "baked")
@@ -653,7 +653,7 @@ def test_the_prompt_may_stand_before_or_after_the_options(command):
     ("arguments", "message"),
     [
         (["--trait", "warmth", "--dose", "0.1"], "no prompt to answer"),
-        (["Hello"], "no trait is given"),
+        (["Hello"], "no trait to steer; name one"),
         (["Hello", "--trait", "a=0.1", "--trait", "a=0.2"], "given twice"),
         (["Hello", "--trait", "a=much"], "cannot read the dose of a 'much'"),
         (["Hello", "--trait", "a=nan"], "not finite"),
@@ -662,17 +662,17 @@ def test_the_prompt_may_stand_before_or_after_the_options(command):
         (["calibrate", "--trait", "user_risk", "--save"], "--save needs the folder"),
         (["calibrate", "--trait", "user_risk", "--n", "0"], "--n 0 leaves no prompt"),
         (["calibrate", "--trait", "user_risk", "--n", "-1"], "--n -1 leaves no prompt"),
-        (["Hello", "-t", "a", "--operation", "floor", "--dose", "0.1"], "--dose means nothing to --operation floor"),
-        (["Hello", "-t", "a=0.1", "--operation", "ablate"], "--trait NAME=DOSE means nothing to --operation ablate"),
-        (["Hello", "-t", "a", "--operation", "floor", "--sweep", "0.1,0.2"], "--sweep means nothing"),
-        (["Hello", "-t", "a", "--operation", "ceiling", "--while-wrong"], "--while-wrong means nothing"),
-        (["Hello", "-t", "a", "--operation", "ablate", "--raw"], "--raw means nothing"),
-        (["Hello", "-t", "a", "--operation", "ablate", "--force"], "--force means nothing"),
-        (["Hello", "-t", "a=0.1", "--tau", "3"], "--tau means nothing to --operation add"),
-        (["Hello", "-t", "a", "--operation", "ablate", "--tau", "3"], "--tau means nothing to --operation ablate"),
-        (["Hello", "-t", "a", "--sweep", "0.1,0.2", "--dose", "0.1"], "--dose beside it is one too many"),
-        (["Hello", "-t", "a=0.1", "--sweep", "0.1,0.2"], "--trait NAME=DOSE beside it"),
-        (["--vectors", "v", "calibrate", "-t", "user_risk"], "calibrate is a command and stands before its options"),
+        (["Hello", "-t", "a", "--operation", "floor", "--dose", "0.1"], "--dose has no effect with --operation floor"),
+        (["Hello", "-t", "a=0.1", "--operation", "ablate"], "--trait NAME=DOSE has no effect with --operation ablate"),
+        (["Hello", "-t", "a", "--operation", "floor", "--sweep", "0.1,0.2"], "--sweep has no effect"),
+        (["Hello", "-t", "a", "--operation", "ceiling", "--while-wrong"], "--while-wrong has no effect"),
+        (["Hello", "-t", "a", "--operation", "ablate", "--raw"], "--raw has no effect"),
+        (["Hello", "-t", "a", "--operation", "ablate", "--force"], "--force has no effect"),
+        (["Hello", "-t", "a=0.1", "--tau", "3"], "--tau has no effect with --operation add"),
+        (["Hello", "-t", "a", "--operation", "ablate", "--tau", "3"], "--tau has no effect with --operation ablate"),
+        (["Hello", "-t", "a", "--sweep", "0.1,0.2", "--dose", "0.1"], "so --dose cannot be used with it"),
+        (["Hello", "-t", "a=0.1", "--sweep", "0.1,0.2"], "so --trait NAME=DOSE cannot be used with it"),
+        (["--vectors", "v", "calibrate", "-t", "user_risk"], "calibrate is a command and must come before its options"),
         (["axis", "--questions", "2", "--output", "nowhere", "--model", "no such model"], "unknown model"),
     ],
 )
@@ -699,7 +699,7 @@ def test_the_axis_of_a_model_is_saved_and_told(command, reader, monkeypatch, tmp
     found = command("axis", "--questions", "4", "--max-tokens", "3", "--output", tmp_path / "axis")
     assert found.exception is None
     assert list(VectorSet.load(tmp_path / "axis").traits) == [NAME]
-    assert "default against roles on questions that it has not seen" in found.stdout + capsys.readouterr().out
+    assert "telling the default assistant from its roles on new questions" in found.stdout + capsys.readouterr().out
 
 
 def test_help_shows_the_options_and_the_commands(command):

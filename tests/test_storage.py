@@ -103,22 +103,22 @@ def change_tensors(**changes):
 
 
 DAMAGE = [
-    (tear, r"vectors\.safetensors is torn or was edited.*restore it or extract again"),
-    (edit_calibration, r"calibration\.json is torn or was edited.*restore it or extract again"),
+    (tear, r"vectors\.safetensors is damaged or was edited.*restore it or extract again"),
+    (edit_calibration, r"calibration\.json is damaged or was edited.*restore it or extract again"),
     (edit_the_manifest, r"manifest\.json was edited.*restore it or extract again"),
-    (tear_the_manifest, r"manifest\.json is not a whole manifest.*restore it or extract again"),
-    (lambda f: (f / "manifest.json").write_text("[]"), r"manifest\.json is not a whole manifest"),
-    (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe{}"), r"manifest\.json is not a whole manifest"),
-    (lambda f: edit_manifest(f, format_version="first"), r"manifest\.json is not a whole manifest"),
+    (tear_the_manifest, r"manifest\.json is damaged or incomplete.*restore it or extract again"),
+    (lambda f: (f / "manifest.json").write_text("[]"), r"manifest\.json is damaged or incomplete"),
+    (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe{}"), r"manifest\.json is damaged or incomplete"),
+    (lambda f: edit_manifest(f, format_version="first"), r"manifest\.json is damaged or incomplete"),
     (lambda f: (f / "vectors.safetensors").unlink(), r"vectors\.safetensors is missing; restore"),
     (lambda f: (f / "calibration.json").unlink(), r"calibration\.json is missing; restore"),
     (change_tensors(steering_warmth=torch.full((8,), torch.nan)), r"warmth: the steering direction holds NaN.*extract it again"),
     (change_tensors(reading_warmth=torch.ones(2, 16)), r"warmth: the reading direction has the shape \(2, 16\).*8 wide.*extract it again"),
     (change_tensors(reading_warmth=unit(0, rows=3)), r"warmth: the reading direction has the shape \(3, 8\)"),
-    (change_tensors(steering_candour=None), r"does not hold together.*extract it again"),
+    (change_tensors(steering_candour=None), r"is inconsistent.*extract it again"),
     (lambda f: edit_manifest(f, model={**asdict(MODEL), "layers": 2}), r"layers \[1, 2\] are not among the model's 2"),
-    (lambda f: edit_manifest(f, model={"name": "tiny-chat"}), r"does not hold together.*extract it again"),
-    (lambda f: (f / "calibration.json").write_text("{}") and edit_manifest(f), r"does not hold together.*extract it again"),
+    (lambda f: edit_manifest(f, model={"name": "tiny-chat"}), r"is inconsistent.*extract it again"),
+    (lambda f: (f / "calibration.json").write_text("{}") and edit_manifest(f), r"is inconsistent.*extract it again"),
 ]
 
 
@@ -247,7 +247,7 @@ def test_where_other_files_cannot_be_moved_it_says_that_the_set_is_saved_and_whe
 
 def test_a_failure_leaves_nothing_where_there_was_nothing(tmp_path, monkeypatch):
     fail_at_call(monkeypatch, folders, "_sync", 2)
-    with pytest.raises(OutputError, match="No space left on device; nothing was kept"):
+    with pytest.raises(OutputError, match="No space left on device; nothing of it was kept"):
         vector_set().save(tmp_path / "vectors")
     assert list(tmp_path.iterdir()) == []
 
@@ -296,7 +296,7 @@ def test_another_model_is_refused_unless_it_is_allowed_aloud(changes, words):
 
 @pytest.mark.parametrize("changes", [{"layers": 5}, {"hidden_size": 16}])
 def test_a_model_of_another_shape_cannot_be_allowed(changes):
-    with pytest.raises(WrongModelError, match="no vector of one can be read in the other"):
+    with pytest.raises(WrongModelError, match="the vectors of one do not fit the other"):
         vector_set().check_model(other(fingerprint="e" * 24, **changes), allow_other=True)
 
 
@@ -374,9 +374,9 @@ def test_a_set_without_the_packs_own_vector_is_read_as_before(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (change_tensors(own_warmth=None), r"does not hold together.*extract it again"),
+        (change_tensors(own_warmth=None), r"is inconsistent.*extract it again"),
         (change_tensors(own_warmth=torch.full((2, 8), torch.nan)), r"warmth: the own direction holds NaN"),
-        (change_tensors(own_warmth=torch.zeros(2, 8)), r"warmth: the own direction has the length 0"),
+        (change_tensors(own_warmth=torch.zeros(2, 8)), r"warmth: the own direction has length 0"),
         (change_tensors(own_warmth=unit(0, rows=3)), r"warmth: the own direction has the shape \(3, 8\)"),
     ],
 )

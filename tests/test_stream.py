@@ -449,7 +449,7 @@ def test_a_policy_that_shows_unscored_replies_has_a_reviewed_text_for_a_stream_t
 
 @pytest.mark.parametrize("chunks", [None, 3, object()])
 def test_what_cannot_be_iterated_over_is_named_before_a_turn_begins(session, chunks):
-    with pytest.raises(ConversationError, match="is not iterable"):
+    with pytest.raises(ConversationError, match="must be iterable"):
         session.stream(chunks)
     with pytest.raises(ConversationError, match="async for"):
         session.astream(chunks)

@@ -82,8 +82,8 @@ FIELD_ERRORS = [
     ("  low: Dogs die, so it goes with dogs.", "  low: 3", r"pair w-1, field 'low'.*string"),
     ("  low: Dogs", "  lwo: x\n  low: Dogs", r"pair w-1, field 'lwo'.*not permitted"),
     ("Dogs die, so it goes with dogs.", "I am so sorry about your dog.", r"pair w-1: 'high' and 'low' are the same"),
-    ("name: warmth", "name: ../../warmth", r"'\.\./\.\./warmth' is no trait name"),
-    ("name: warmth", "name: a/b", r"'a/b' is no trait name"),
+    ("name: warmth", "name: ../../warmth", r"'\.\./\.\./warmth' is not a trait name"),
+    ("name: warmth", "name: a/b", r"'a/b' is not a trait name"),
     ("name: warmth", "name: Warmth", r"lower-case"),
     ("pairs:", "families: {loss: training}\npairs:", r"field 'families\.loss'.*'train'"),
     ("pairs:", "families: {los: train}\npairs:", r"pair w-1: family 'loss' has no split; did you mean los\?"),
@@ -111,7 +111,7 @@ def test_a_pair_without_an_id_is_named_by_its_number(pack):
 @pytest.mark.parametrize(
     ("second", "words"),
     [
-        ("- {id: w-1, high: a, low: b}", r"pair w-1: the id stands twice"),
+        ("- {id: w-1, high: a, low: b}", r"pair w-1: the id appears twice"),
         (
             "- {id: w-2, context: My dog died., high: I am so sorry about your dog., low: 'Dogs die, so it goes with dogs.'}",
             r"pair w-2 repeats pair w-1",
@@ -145,8 +145,8 @@ def test_an_empty_text_among_others_is_found_when_it_is_read(pack):
     [
         ("name: warmth\ndescription: [a\npairs: }\n", r"line 3 is not valid YAML"),
         ("name: warmth\ndescription: {}\npairs: *nowhere\n", r"line 3 is not valid YAML"),
-        (PACK + "pairs:\n- {high: a, low: b}\n", r"line 9 is not valid YAML: the key 'pairs' stands twice"),
-        (PACK + "  low: Woof.\n", r"line 9 is not valid YAML: the key 'low' stands twice"),
+        (PACK + "pairs:\n- {high: a, low: b}\n", r"line 9 is not valid YAML: the key 'pairs' appears twice"),
+        (PACK + "  low: Woof.\n", r"line 9 is not valid YAML: the key 'low' appears twice"),
         ("- just\n- a list\n", "a pack is a mapping"),
         ("", "a pack is a mapping"),
         ("name: warmth\ndescription: 2024-13-45\n", "month"),
@@ -198,7 +198,7 @@ def test_a_name_may_not_come_twice(tmp_path, pack):
 
 
 def test_folders_are_explained(tmp_path):
-    with pytest.raises(TraitError, match=r"holds no \.yaml"):
+    with pytest.raises(TraitError, match=r"has no \.yaml"):
         load_many([tmp_path])
     with pytest.raises(TraitError, match="is a folder"):
         load(tmp_path)

@@ -134,7 +134,7 @@ def test_a_reply_with_no_words_of_the_user_s_before_it_is_not_scored_counted_and
         decision = session.check(GREETING)
         assert (decision.action, decision.text, decision.severity) == ("flag", GREETING, "yellow")
         assert decision.results[1].state == "not scored"
-        assert "no words of the user's come before the reply" in decision.not_scored
+        assert "the user wrote no words before this reply" in decision.not_scored
         session.user(CALM)
         assert session.check(PLAIN).action == "allow"
     (month,) = report(path)["months"].values()

@@ -110,6 +110,8 @@ STRANGE = [
     ("manifest", "traits.warmth.reads", "mind", "'response' or 'user'"),
     ("manifest", "traits.warmth.title", ["<b>"], "valid string"),
     ("manifest", "traits.warmth.metrics", None, "'metrics' holds nothing"),
+    ("manifest", "traits.warmth.applies_when", None, "'applies_when' holds nothing"),
+    ("manifest", "traits.warmth.applies_when", [], "'applies_when' holds nothing"),
     ("manifest", "traits.warmth.metrics", {"auroc": 0.9}, r"metrics\.auroc"),
     ("manifest", "traits.warmth.metrics.auroc.value", 7, "less than or equal to 1"),
     (
@@ -173,22 +175,22 @@ def test_a_trait_is_named_as_traits_are(tmp_path, name):
     calibrations[name] = calibrations.pop("warmth")
     for use in ("reading", "steering"):
         tensors[f"{use}.{name}"] = tensors.pop(f"{use}.warmth")
-    with pytest.raises(DamagedVectorSetError, match="is no trait name"):
+    with pytest.raises(DamagedVectorSetError, match="is not a trait name"):
         VectorSet.load(rewritten(place, manifest, calibrations, tensors))
 
 
 TENSORS = [
-    ("reading.warmth", torch.zeros(2, 8), "the reading direction has the length 0"),
-    ("reading.warmth", unit(0, rows=2) * 3, "has the length 3, and a direction has the length 1"),
+    ("reading.warmth", torch.zeros(2, 8), "the reading direction has length 0"),
+    ("reading.warmth", unit(0, rows=2) * 3, "has length 3, and a direction must have length 1"),
     ("reading.warmth", torch.full((2, 8), torch.inf), "holds NaN or infinity"),
-    ("reading.warmth", torch.ones(2, 8, dtype=torch.int64), "holds int64, no floating-point numbers"),
+    ("reading.warmth", torch.ones(2, 8, dtype=torch.int64), "holds int64, not floating-point numbers"),
     ("reading.warmth", torch.zeros(1, 2, 8), "has the shape"),
     ("reading.warmth", torch.tensor(1.0), "has the shape"),
-    ("steering.warmth", torch.zeros(8), "the steering direction has the length 0"),
-    ("neutral.norm", torch.full((4,), torch.nan), "neutral.norm holds what is no norm"),
-    ("neutral.norm", -torch.ones(4), "neutral.norm holds what is no norm"),
+    ("steering.warmth", torch.zeros(8), "the steering direction has length 0"),
+    ("neutral.norm", torch.full((4,), torch.nan), "neutral.norm holds an invalid norm"),
+    ("neutral.norm", -torch.ones(4), "neutral.norm holds an invalid norm"),
     ("neutral.norm", torch.ones(3), r"neutral.norm has the shape \(3,\), and \(4,\) is wanted"),
-    ("neutral.scale", -torch.ones(4, 8), "neutral.scale holds what is no norm"),
+    ("neutral.scale", -torch.ones(4, 8), "neutral.scale holds an invalid norm"),
     ("neutral.scale", torch.ones(8, 4), "neutral.scale has the shape"),
     ("neutral.scale", torch.zeros(0), "neutral.scale holds"),
 ]
@@ -326,8 +328,8 @@ GOOD = {"trait_name": "x", "direction": unit(0), "layer_idx": 1, "strength": 2.0
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"direction": torch.zeros(8)}, "its direction has the length 0"),
-        ({"direction": unit(0) * 5}, "its direction has the length 5"),
+        ({"direction": torch.zeros(8)}, "its direction has length 0"),
+        ({"direction": unit(0) * 5}, "its direction has length 5"),
         ({"direction": torch.ones(8, dtype=torch.int64)}, "holds int64"),
         ({"direction": torch.ones(8, dtype=torch.complex64)}, "holds complex64"),
         ({"direction": "north"}, "."),
@@ -337,8 +339,8 @@ GOOD = {"trait_name": "x", "direction": unit(0), "layer_idx": 1, "strength": 2.0
         ({"layer_idx": float("inf")}, "infinity"),
         ({"layer_idx": -3}, "layer_idx"),
         ({"layer_idx": None}, "."),
-        ({"trait_name": "<script>"}, "'<script>' is no trait name"),
-        ({"trait_name": None}, "'None' is no trait name"),
+        ({"trait_name": "<script>"}, "'<script>' is not a trait name"),
+        ({"trait_name": None}, "'None' is not a trait name"),
         ({"metadata": [1, 2]}, "metadata"),
         ({"metadata": {"layers": 5}}, "metadata.layers"),
         ({"metadata": {"centre": "x"}}, "metadata.centre"),

@@ -1,24 +1,26 @@
-"""Which language a text is in, as far as it matters here: whether it is one that the vectors were made from.
+"""Which language a text is in, as far as it matters: whether the vectors were made from it, and which reviewed reply its writer can read.
 
-py3langid tells languages apart by the byte sequences that are usual in them (Lui & Baldwin 2012), offline, with its model in the package.
-A text in none of the vectors' languages gets a caution. It takes much to get one: short texts never do, nor do those that mix in
-a language of the vectors' so that it may well be that.
+py3langid tells languages apart by the byte sequences that are typical of them (Lui & Baldwin 2012), offline, with its model in the
+package. A text in none of the vectors' languages gets a caution, but only if there is little doubt: short texts never get one, nor do
+texts that mix in enough of a vectors' language to count as that. `Answer` chooses the language of a reviewed reply with the same care.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
 ENGLISH = "en"
-LETTERS = 20  # fewer say too little
-DOUBT = 0.05  # the chance of a language from which on a text may be in it
-SURE = 0.5  # the chance from which on the language is named
+LETTERS = 20  # with fewer, nothing is said about a text
+FEW = 8  # with fewer, nobody is answered in another language than the usual one, unless the script tells it
+DOUBT = 0.05  # from this chance on, a text may be in the language
+RULED_OUT = 0.001  # below this chance, a text is not in the language
+SURE = 0.5  # from this chance on, the language is named
 READ = 2000  # characters of a text that are looked at
 _ADDRESS = re.compile(r"(?:https?://|www\.)\S+|\S+@\S+")  # in no language
 NAMES = {
@@ -31,7 +33,7 @@ NAMES = {
 
 
 def name_of(code: str) -> str:
-    """A language's name, or its code where it is none of the usual ones."""
+    """A language's name, or its code if it is not one of the common ones."""
     return NAMES.get(code, f"the language {code!r}")
 
 
@@ -41,21 +43,74 @@ def names_of(codes: Iterable[str]) -> str:
 
 
 def caution(text: str, languages: Collection[str]) -> str:
-    """What is to be said of a text that is in none of these languages; "" where it is in one, may be, or is too short to say."""
-    words = _ADDRESS.sub(" ", text[:READ])
-    if sum(map(str.isalpha, words)) < LETTERS:
+    """The caution for a text that is in none of these languages; "" if it is in one, may be, or is too short to tell."""
+    words = _words(text)
+    if _letters(words) < LETTERS:
         return ""
-    chances = dict(_identifier().rank(words))
-    if any(chances.get(code, 1.0) >= DOUBT for code in languages):  # one that is not known to it is never doubted
+    chances = _chances(words)
+    if any(chances.get(code, 1.0) >= DOUBT for code in languages):  # a language that py3langid does not know is never doubted
         return ""
     found = max(chances, key=chances.__getitem__)
     seen = f"looks like {name_of(found)}" if chances[found] >= SURE else f"does not look like {names_of(languages)}"
-    return f"the text {seen}, and the vectors were made from {names_of(languages)}: its scores are less sure"
+    return f"the text {seen}, but the vectors were made from {names_of(languages)}: its scores are less reliable"
+
+
+class Answer(NamedTuple):
+    """The language to answer somebody in."""
+
+    language: str
+    """The code of one of the languages on offer."""
+    user: str
+    """What the user seems to write in, if that is none of the languages on offer: "Polish", or "another language"; else empty."""
+
+    @classmethod
+    def to(cls, said: Sequence[str], usual: str, others: Collection[str] = ()) -> Answer:
+        """The language for an answer to these messages of a user, oldest first.
+
+        The newest message decides, together with as many earlier ones as it takes to have enough letters. The usual language
+        stays if the messages may be in it, or are too short to tell; another one on offer takes its place if they look like that.
+        """
+        words = ""
+        for text in reversed(said):
+            words = f"{_words(text)} {words}"
+            if _letters(words) >= LETTERS:
+                break
+        letters = _letters(words)
+        if letters < FEW and words.isascii():
+            return cls(usual, "")
+        chances = _chances(words)
+        if chances.get(usual, 1.0) >= DOUBT:
+            return cls(usual, "")
+        best = max(others, key=chances.__getitem__, default=usual)
+        if chances[best] >= SURE or (chances[best] >= DOUBT and chances[usual] < RULED_OUT):
+            return cls(best, "")
+        if letters < LETTERS:
+            return cls(usual, "")
+        found = max(chances, key=chances.__getitem__)
+        return cls(usual, name_of(found) if chances[found] >= SURE else "another language")
+
+
+def known(code: str) -> bool:
+    """Whether a language is one that texts can be told to be in."""
+    return code in _identifier().labels
+
+
+def _words(text: str) -> str:
+    return _ADDRESS.sub(" ", text[:READ])
+
+
+def _letters(words: str) -> int:
+    return sum(map(str.isalpha, words))
+
+
+def _chances(words: str) -> dict[str, float]:
+    return dict(_identifier().rank(words))
 
 
 def counted(number: int, of: int, languages: Iterable[str]) -> str:
     """How many replies got a caution, in words."""
-    return f"{number} of {of} replies {'is' if number == 1 else 'are'} not in {names_of(languages)}: their scores are less sure"
+    verb, whose = ("is", "its") if number == 1 else ("are", "their")
+    return f"{number} of {of} replies {verb} not in {names_of(languages)}: {whose} scores are less reliable"
 
 
 @cache

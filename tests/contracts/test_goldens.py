@@ -220,7 +220,7 @@ def test_a_decision_as_json_is_what_it_was(scorer):
         session = monitor.session("not scored")
         session.user(CALM)
         with failing(scorer, RuntimeError("planted")):
-            found["not scored"] = session.check(FINE).to_record()
+            found["not scored"] = session.check("What nobody has read yet.").to_record()  # what was read is kept
         found["greeting"] = monitor.session("greeting").check(PLAIN).to_record()
     equals_golden("decisions.json", masked(found, *DIFFERS))
 
@@ -265,16 +265,16 @@ def test_an_old_policy_s_other_keys_are_read():
 
 def test_the_default_policy_decides_as_it_did_with_the_built_in_vectors():
     vectors = VectorSet.load(BUILT_IN)
-    steps: dict[str, tuple[float | None, ...]] = {  # one between any two cuts
+    steps = {  # one between any two cuts
         "crisis_recognition": (-3.0, 0.3, 3.0, None),
         "sycophancy_harmful_validation": (-3.0, 1.5, 3.0, None),
         "boundary_maintenance": (-3.0, -0.8, 3.0, None),
         "empathetic_responsiveness": (-3.0, 3.0),
     }
     contexts, topics = ([trait for trait in vectors.traits if trait.endswith(ending)] for ending in ENDINGS)
+    talks: list[list[float | None]] = [[], [-3.0], [0.0], [3.0, -3.0], [3.0, -3.0, -3.0, -3.0], [None]]
     lines = []
-    users: list[list[float | None]] = [[], [-3.0], [0.0], [3.0, -3.0], [3.0, -3.0, -3.0, -3.0], [None]]
-    for about, risks in itertools.product((3.0, -3.0), users):
+    for about, risks in itertools.product((3.0, -3.0), talks):
         said = [{"user_risk": score(risk)} | dict.fromkeys(contexts, score(about)) for risk in risks]
         for values in itertools.product(*steps.values()):
             reply = {trait: score(z) for trait, z in zip(steps, values, strict=True)}

@@ -77,7 +77,7 @@ class AuditLog:
             with self._store.alone():
                 last = self._store.last()
                 if last is None:
-                    raise AuditError(f"{self.path}: the header is gone; move the file away and begin a new log")
+                    raise AuditError(f"{self.path}: the header is missing; move the file away and start a new log")
                 if not wanted():
                     raise AuditError(f"{self.path}: the record was given up before it could be written")
                 number, before = last[0] + 1, last[1]
@@ -101,8 +101,8 @@ class AuditLog:
                 return drawn
         header = parse_header(self.path, text)
         if salt is None and header["salt"] is None:
-            raise AuditError(f"{self.path}: the log was begun with a salt of its own, which it does not hold; give the same one")
+            raise AuditError(f"{self.path}: the log was started with its own salt, which is not stored in it; give the same salt")
         used = salt or bytes.fromhex(str(header["salt"]))
         if not hmac.compare_digest(salt_check(used), str(header["salt_check"])):
-            raise AuditError(f"{self.path}: the log was begun with another salt; give that one, or begin a new log")
+            raise AuditError(f"{self.path}: the log was started with another salt; give that one, or start a new log")
         return used

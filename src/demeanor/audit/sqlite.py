@@ -53,7 +53,7 @@ class Database:
                 with self._db.atomic():
                     tables = {row[0] for row in self._db.execute_sql("SELECT name FROM sqlite_master WHERE type = 'table'")}
                     if tables and "entry" not in tables:
-                        raise AuditError(f"{path}: a database of something else; name another file")
+                        raise AuditError(f"{path}: a database, but not an audit log; name another file")
                     for statement in (TABLE, *GUARDS):
                         self._db.execute_sql(statement)
 
@@ -81,7 +81,7 @@ class Database:
             raise AuditError(f"{self.path}: the log was opened before this process was forked; open it in each process")
         with self._named("written"), self._db.atomic():
             if self._there() != self._file:  # SQLite would go on writing into the file that is gone
-                raise AuditError(f"{self.path}: the file was moved or deleted while the log was open; open it anew")
+                raise AuditError(f"{self.path}: the file was moved or deleted while the log was open; open it again")
             yield
 
     def _there(self) -> tuple[int, int] | None:
@@ -134,4 +134,4 @@ class Database:
                 reason = "another process has held the log for too long; is one stuck?"
             if done == "read" and "unable to open" in reason:
                 reason += f"; copy it and the {self.path.name}-wal beside it to a folder that can be written to"
-            raise AuditError(f"{self.path}: could not be {done}: {reason}; the records before stand") from error
+            raise AuditError(f"{self.path}: could not be {done}: {reason}; the records before it are intact") from error

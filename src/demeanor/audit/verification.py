@@ -53,7 +53,7 @@ def verify(path: str | Path, head: str | None = None) -> Verification:
     """
     wanted = None if head is None else head.strip().lower()
     if wanted is not None and not _HASH.fullmatch(wanted):
-        raise AuditError(f"{head!r} is no head of a log; give the 64 hexadecimal digits that `demeanor audit verify` printed")
+        raise AuditError(f"{head!r} is not the head of a log; give the 64 hexadecimal digits that `demeanor audit verify` printed")
     noted_at: int | None = None
     found = Verification(0, "")
     for found, _ in checked(Path(path)):
@@ -65,7 +65,7 @@ def verify(path: str | Path, head: str | None = None) -> Verification:
 def checked(path: Path) -> Iterator[tuple[Verification, dict[str, Any] | None]]:
     """Each record that holds, with the state of the chain so far; the header and the last state once more come with None."""
     if not path.is_file():
-        raise AuditError(f"{path}: no such file; an audit log is begun by the monitor")
+        raise AuditError(f"{path}: no such file; the monitor creates the audit log")
     store = open_store(path, write=False)
     try:
         before, number, problem = "", 0, ""

@@ -12,22 +12,23 @@ from rich.table import Table
 from demeanor.cli import console
 from demeanor.errors import AuditError
 
-app = typer.Typer(help="Check an audit log, and count what it holds.", no_args_is_help=True)
-File = Annotated[Path, typer.Argument(help="The log: SQLite, or JSON lines where it ends in .jsonl.")]
+app = typer.Typer(help="Check that an audit log is intact, and count what it records.", no_args_is_help=True)
+File = Annotated[Path, typer.Argument(help="The log: SQLite, or JSON lines if its name ends in .jsonl.")]
 
 
 @app.command("verify")
 def verify(
     files: Annotated[list[Path], typer.Argument(help="The logs, such as one for each process: SQLite, or JSON lines (.jsonl).")],
     head: Annotated[
-        str | None, typer.Option("--head", help="A head that was noted earlier: exits with 1 where it is in the log's chain no more.")
+        str | None,
+        typer.Option("--head", help="The head (last hash) that an earlier check printed: exits with 1 if the log no longer contains it."),
     ] = None,
-    at_least: Annotated[int, typer.Option("--at-least", min=0, help="Exits with 1 where a log holds fewer records.")] = 0,
+    at_least: Annotated[int, typer.Option("--at-least", min=0, help="Exits with 1 if a log has fewer records than this.")] = 0,
 ) -> None:
-    """Check that no record was changed, removed, added or moved; exits with 1 where one was.
+    """Check that no record was changed, removed, added or moved; exits with 1 if one was.
 
-    A log cannot show by itself that its end was cut off, or that it was written anew: note the head that is printed somewhere
-    else, and give it later as --head, with that log alone. A log that has gone on since still holds it.
+    A log alone cannot show that its end was cut off or that it was rewritten from the start. So keep the head (the last hash) that
+    this prints somewhere else, and give it later as --head, with that log alone; a log that has grown since still contains it.
 
     Example: demeanor audit verify audit.db --head 9f2c...
     """
@@ -44,18 +45,20 @@ def _verified(file: Path, head: str | None, at_least: int, name: str) -> bool:
 
     found = check(file, head)
     if not found.whole:
-        console.problem(f"{file}: {found.problem}; the {found.records} records before it hold")
+        console.problem(f"{file}: {found.problem}; the {found.records} records before it are intact")
         return False
-    console.out.print(f"{name}whole: {found.records} records, head {found.head}", soft_wrap=True, markup=False)
+    console.out.print(f"{name}intact: {found.records} records, head {found.head}", soft_wrap=True, markup=False)
     if found.torn:
-        console.note(f"{name}a last record was cut off while it was written; it is left out, and the next one takes its place")
+        console.note(f"{name}the last record was cut off while it was being written; it is left out, and the next one will replace it")
     if head is not None and found.noted_at is not None:
-        console.out.print(f"the noted head is in the chain, after record {found.noted_at}; {found.records - found.noted_at} came since")
+        console.out.print(
+            f"the log contains the head given, at record {found.noted_at}; {found.records - found.noted_at} records were added since"
+        )
     missing = []
     if head is not None and found.noted_at is None:
-        missing.append("the noted head is not in the chain: records that were there have been cut off, or the log was written anew")
+        missing.append("the log does not contain the head given: records have been removed, or the log was rewritten")
     if found.records < at_least:
-        missing.append(f"it holds {found.records} records, and at least {at_least} are wanted")
+        missing.append(f"it has {found.records} records, fewer than the {at_least} expected")
     for message in missing:
         console.problem(f"{file}: {message}")
     return not missing
@@ -65,7 +68,7 @@ def _verified(file: Path, head: str | None, at_least: int, name: str) -> bool:
 def report(file: File, as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False) -> None:
     """Count decisions by month, severity, action and rule, and referrals to crisis services by year; no identifiers.
 
-    Exits with 1 where the log's chain is broken: the counts are then those of the records before the break.
+    Exits with 1 if the log was tampered with or damaged: only the records before the first bad one are then counted.
 
     Example: demeanor audit report audit.db --json
     """
@@ -80,7 +83,7 @@ def report(file: File, as_json: Annotated[bool, typer.Option("--json", help="Pri
             n = counts["interrupted"]
             console.note(f"{n} replies began to be shown and were not decided on: they were interrupted, or are being written now")
     if counts["chain"] != "whole":
-        console.problem(f"{file}: {counts['chain']}; counted are the {counts['records']} records before it")
+        console.problem(f"{file}: {counts['chain']}; only the {counts['records']} records before it are counted")
         raise typer.Exit(1)
 
 
@@ -95,7 +98,7 @@ def _print(counts: dict[str, Any]) -> None:
         table.add_row(month, *(str(n) for n in (of["decisions"], *shown, sum(of["referrals"].values()), of["not_scored"])))
         if of["only_tried"]:
             console.note(
-                f"{month}: a trial run showed {of['only_tried']} replies that the policy would have replaced; they count as flagged"
+                f"{month}: {of['only_tried']} replies that the policy would have replaced were shown in a trial run; they count as flagged"
             )
         for rule, n in of["rules"].items():
             rules[rule] = rules.get(rule, 0) + n

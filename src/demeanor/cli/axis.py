@@ -21,9 +21,9 @@ def axis(
     dtype: Dtype = "auto",
     template: console.Template = None,
 ) -> None:
-    """Find the assistant axis: how the default assistant's activations differ from those of 24 roles that it plays.
+    """Find the assistant axis: how the model's activations as an ordinary assistant differ from those in 24 roles it plays.
 
-    Saved as a vector set with one trait, `assistant_axis`, to score, monitor and cap with like any other.
+    It is saved as a vector set with one trait, `assistant_axis`, that can be scored, monitored and steered like any other.
     """
     from demeanor.vectors.storage import refuse_foreign
 
@@ -37,7 +37,7 @@ def axis(
     made.vectors.save(output)
     out = console.out
     out.print(f"axis at layer {made.layer}, strength {made.strength:.1f}; saved in {output}")
-    out.print(f"default against roles on questions that it has not seen: AUROC {made.auroc:.2f} (0.5 is guessing)")
+    out.print(f"telling the default assistant from its roles on new questions: AUROC {made.auroc:.2f} (0.5 is guessing)")
     shares = ", ".join(f"{share:.0%}" for share in made.shares[:5])
-    out.print(f"variance of the role vectors by principal component: {shares}; the axis lies at cosine {made.pc1:+.2f} to the first")
+    out.print(f"variance of the role vectors by principal component: {shares}; the axis has cosine {made.pc1:+.2f} with the first")
     out.print("nearest to the assistant: " + ", ".join(made.roles[:4]) + "; farthest: " + ", ".join(made.roles[-4:]))

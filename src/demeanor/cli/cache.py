@@ -6,12 +6,12 @@ import typer
 
 from demeanor.cli import console
 
-app = typer.Typer(help="Show and empty what Demeanor keeps on this machine.", no_args_is_help=True)
+app = typer.Typer(help="Show and clear what Demeanor keeps on this machine.", no_args_is_help=True)
 
 
 @app.command("show")
 def show() -> None:
-    """What is kept, where, and how large it is: models, activations of trait packs (never of your users' replies), public sets."""
+    """Show what is kept, where, and how large it is: models, public data sets, activations of trait packs (never of users' replies)."""
     from rich.table import Table
 
     from demeanor.extraction.kept import kept
@@ -23,12 +23,14 @@ def show() -> None:
         limit = "" if each.limit is None else f" of {_megabytes(each.limit)}"
         table.add_row(each.what, f"{_megabytes(each.size)}{limit}", str(each.path))
     console.out.print(table)
-    console.out.print("[dim]Activations let `extract` and `validate` read only what is new. Delete them: demeanor cache empty[/]")
+    console.out.print(
+        "[dim]Kept activations save `extract` and `validate` from reading the same texts again. Delete them: demeanor cache empty[/]"
+    )
 
 
 @app.command("empty")
 def empty() -> None:
-    """Delete the kept activations. Models and public sets stay; delete their folders by hand (see `demeanor cache show`)."""
+    """Delete the kept activations. Models and public data sets stay; to remove them, delete their folders (see `demeanor cache show`)."""
     from demeanor.extraction import kept
 
     gone = kept.empty()

@@ -26,21 +26,29 @@ def calibrate(
     vectors: Annotated[Path, typer.Option("--vectors", help="Folder of the vector set.")] = Path("vectors"),
     miss_rate: Annotated[
         list[float] | None,
-        typer.Option("--miss-rate", help="Threshold at which at most this share of unsafe replies is missed. May be repeated."),
+        typer.Option("--miss-rate", help="Set a threshold that misses at most this share of unsafe replies, e.g. 0.05. May be repeated."),
     ] = None,
     false_alarm_rate: Annotated[
         list[float] | None,
-        typer.Option("--false-alarm-rate", help="Threshold at which at most this share of safe replies is flagged. May be repeated."),
+        typer.Option(
+            "--false-alarm-rate", help="Set a threshold that flags at most this share of safe replies, e.g. 0.05. May be repeated."
+        ),
     ] = None,
     ordinary_rate: Annotated[
         list[float] | None,
-        typer.Option("--ordinary-rate", help="Threshold at which at most this share of everyday replies is flagged. May be repeated."),
+        typer.Option(
+            "--ordinary-rate", help="Set a threshold that flags at most this share of everyday replies, e.g. 0.005. May be repeated."
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the calibrated set. Default: in place.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the calibrated set. Default: --vectors is updated in place.")
+    ] = None,
     policy: PolicyOption = None,
     write_policy: Annotated[
         Path | None,
-        typer.Option("--write-policy", help="Write that policy fitted to what there is: the nearest thresholds for missing ones."),
+        typer.Option(
+            "--write-policy", help="Write the policy adjusted to the thresholds that exist: each missing one is replaced by the nearest."
+        ),
     ] = None,
     raters: Raters = "majority",
     device: Device = "auto",
@@ -48,11 +56,11 @@ def calibrate(
     *,
     columns: ColumnOptions,
 ) -> None:
-    """Fit centre, spread, probability and thresholds of a trait to your own labelled replies.
+    """Set a trait's probabilities and thresholds from your own labelled replies.
 
-    The direction stays. Replies that the vector was adapted to are no longer fresh: they are left out and counted. If the sample is
-    too small for an error that you ask for, you are told how many replies are missing, and the nearest threshold that it supports.
-    Labels that go against the trait are refused. At the end it says what the policy asks of this trait, and whether that is there.
+    The vector itself does not change. Replies that it was adapted to are left out and counted, because they would flatter it. If there
+    are too few labels for the error rate that you ask for, you are told how many are missing and which threshold they do support.
+    Labels that contradict the trait are refused. At the end you see which thresholds your policy needs and which are there.
 
     Example: demeanor calibrate labelled.csv --vectors vectors --trait crisis_recognition --miss-rate 0.05
     """
@@ -67,13 +75,13 @@ def calibrate(
     entry = VectorSet.load(vectors)[trait]
     answers = read_answers(open_labels(sources, input_files, columns()), trait)
     if not (answers.given or answers.unsure):
-        raise InputFileError(f"{answers.names} holds no labelled row; give each reply a 'label': safe or unsafe, 1 or 0, or a grade")
+        raise InputFileError(f"{answers.names} has no labelled row; give each reply a 'label': safe or unsafe, 1 or 0, or a grade")
     labelled = settled(answers, entry.reads, entry.safe_pole, raters)
     from demeanor.extraction.recalibration import fresh
 
     left_out = len(labelled.target) - len(fresh(entry, labelled).target)
     if left_out:
-        console.note(f"{left_out} of them are left out: {trait} was adapted to them, so they say nothing of fresh replies")
+        console.note(f"{left_out} of them are left out: {trait} was adapted to them, so they cannot show how it does on new replies")
     scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
     from demeanor.extraction.activations import kept_activations
     from demeanor.extraction.recalibration import recalibrate
@@ -94,20 +102,24 @@ def calibrate(
     interval = f"[{made.interval.low:.2f}, {made.interval.high:.2f}]"
     if made.interval.high < 0.5:
         raise ExtractionError(
-            f"the labels go against {trait} (AUROC {made.auroc:.2f} {interval}), so nothing was saved; 1 or high is: {entry.high_pole} "
-            f"If the labels are right, the vector reads your replies wrongly: adapt it to labelled replies to more than these "
-            f"{made.prompts} prompts (demeanor adapt). Until then the thresholds that it has stay"
+            f"the labels contradict the scores of {trait} (AUROC {made.auroc:.2f} {interval}), so nothing was saved. Check first that 1 or "
+            f"high means: {entry.high_pole} If it does, the vector misreads your replies: adapt it to labelled replies to more than "
+            f"these {made.prompts} prompts (demeanor adapt). Until then its present thresholds stay"
         )
     folder = made.vectors.save(output or vectors)
     out = console.out
     if made.calibration.flat:
-        console.err.print("[yellow]caution:[/] scores do not rise with the labels: the probability is the same for every reply")
+        console.err.print("[yellow]caution:[/] scores do not rise with the labels, so every reply gets the same probability")
     out.print(f"[bold]{trait}[/], {made.rows} replies to {made.prompts} prompt(s): AUROC {made.auroc:.2f} {interval}")
     out.print(f"  {calibration_error(made.ece)}, by {made.calibration.method}")
     for threshold in made.thresholds:
         out.print(f"  {threshold.guarantee}", soft_wrap=True)
     for short in made.short:
-        instead = f"In its place: {short.instead.guarantee}" if short.instead else "They support no threshold at all, only probabilities"
+        instead = (
+            f"Used instead: {short.instead.guarantee}"
+            if short.instead
+            else "They are too few for any threshold; only probabilities were fitted"
+        )
         console.err.print(f"[yellow]caution:[/] {short.why}. {instead}", soft_wrap=True)
     out.print(f"\nvector set: {folder}")
     say_needs(in_force, made.vectors, {trait: made.supporting}, [trait], folder, policy, write_policy)

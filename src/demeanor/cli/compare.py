@@ -31,46 +31,51 @@ if TYPE_CHECKING:
 def compare(
     versions: Annotated[
         list[str],
-        typer.Argument(help="Two or more: replies (a file or folder as `score` takes rows, - for standard input, or a hub data set with "
-                            "its split, owner/name:train), or models by name."),
+        typer.Argument(help="Two or more: replies (any file or folder that `score` reads, - for standard input, or a Hugging Face data "
+                            "set with its split, owner/name:train), or models by name."),
     ],
     system: Annotated[
         list[str] | None,
-        typer.Option("--system", help="A system prompt for one version, by its place from 1: '2=Be brief.' or '2=@prompt.txt'; repeat it."),
+        typer.Option("--system", help="A system prompt for one version, by its position: '2=Be brief.' or "
+        "'2=@prompt.txt'. May be repeated."),
     ] = None,
     prompts: Annotated[
         str | None,
-        typer.Option("--prompts", help=f"What models answer. {PROMPTS_IN} Related ones have one 'group'. Default: the sixty that come with "
-                                       "Demeanor."),
+        typer.Option("--prompts", help=f"What the models answer. {PROMPTS_IN} Related prompts share a 'group'. Default: 60 built-in "
+                                       "prompts."),
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="Replies of a model to each prompt.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal replies and equal statistics.")] = 0,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Length of a reply.")] = 160,
-    temperature: Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token each time.")] = 0.7,
+    samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="How many replies a model writes to each prompt.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same replies and statistics.")] = 0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Maximum length of a reply, in tokens.")] = 160,
+    temperature: Annotated[float, typer.Option("--temperature", help="Randomness of the replies; 0 always takes the "
+    "likeliest token.")] = 0.7,
     vectors: Annotated[
         list[Path] | None,
-        typer.Option("--vectors", help="Folder of the vector set whose model reads all replies. Or one for each version, in order: each "
-                                       "is then read by its own model, and only calibrated probabilities are compared."),
+        typer.Option("--vectors", help="Vector set whose model reads all replies. Or one for each version, in order: each version is "
+                                       "then read by its own model, and only calibrated probabilities are compared."),
     ] = None,
     match: Annotated[
         Literal["auto", "id", "prompt"],
-        typer.Option("--match", help="What makes replies a pair. auto: the id where all rows have one, else the prompt."),
+        typer.Option("--match", help="How replies are paired. auto: by id if all rows have one, else by prompt."),
     ] = "auto",
     fail_if: Annotated[
         list[str] | None,
-        typer.Option("--fail-if", help="For CI: 'crisis_recognition drops more than 0.2' (or rises) exits with 1 where that was found. In "
-                                       "units of z (a trait's usual spread); in probability where each version has its own model."),
+        typer.Option("--fail-if", help="For CI: 'crisis_recognition drops more than 0.2' (or rises) exits with 1 if that was found. In z "
+                                       "(units of a trait's usual spread), or in probability if each version has its own model."),
     ] = None,
     always: Annotated[
-        bool, typer.Option("--always", help="Count every trait on every prompt, also where nothing in the user's messages calls for it, as "
-                                            "crisis recognition and empathy are only asked for where the user may be at risk.")
+        bool, typer.Option("--always", help="Count every trait on every prompt. By default a trait counts only if the "
+        "user's message calls for "
+                                            "it, e.g. crisis recognition only if the user may be at risk.")
     ] = False,
     size: Annotated[
-        float | None, typer.Option("--size", help="The difference for which the prompts needed are worked out. Default: 0.2 in z.")
+        float | None, typer.Option("--size", help="Also work out how many prompts would show a difference of this "
+        "size. Default: 0.2 (in z).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    report: Annotated[Path | None, typer.Option("--report", help="Write the report to this HTML file.")] = None,
-    save_replies: Annotated[Path | None, typer.Option("--save-replies", help="Folder for what the models wrote, to compare again.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Write a report to this HTML file.")] = None,
+    save_replies: Annotated[Path | None, typer.Option("--save-replies", help="Folder in which to keep the replies that "
+    "the models wrote, to compare them again.")] = None,
     *,
     columns: ColumnOptions,
     allow_other_model: OtherModel = False,
@@ -78,14 +83,14 @@ def compare(
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:  # fmt: skip
-    """Compare versions of a chatbot on the same prompts, each with the first, trait by trait.
+    """Compare versions of a chatbot on the same prompts. Each version is compared with the first, trait by trait.
 
-    change: new minus first, in units of z (a trait's usual spread within a pole), each prompt counting once, with a
-    bootstrap interval over prompts. p: paired permutation test, Holm's correction over all tests. Prompts with a common
-    'group' (paraphrases of one) are drawn and flipped together; without one they are taken to be unrelated. One observer reads all
-    replies, without the versions' system prompts. Replies that cannot be scored are counted, never taken for fine.
+    change: the new version's score minus the first's. It is in z, units of a trait's usual spread, each prompt counting once; the
+    interval is bootstrapped over prompts. p: paired permutation test with Holm's correction over all tests. If prompts are paraphrases of
+    one another, give them the same 'group'; otherwise they are treated as unrelated. One model reads the replies of all versions, without
+    their system prompts. Replies that cannot be scored are counted and never treated as safe.
 
-    Exits with 1 where a --fail-if condition was found to be met, with 3 where a reply could not be scored.
+    Exits with 1 if a --fail-if condition was met, and with 3 if a reply could not be scored.
 
     Example: demeanor compare before.jsonl after.jsonl --fail-if "crisis_recognition drops more than 0.2"
     """
@@ -125,7 +130,7 @@ def compare(
     for t in made.comparison.tallies:
         if t.cautions:
             console.note(
-                f"{t.version}: {t.cautions} of {t.replies} replies in another language than the vectors' (the first: {t.first_caution})"
+                f"{t.version}: {t.cautions} of {t.replies} replies are not in a language of the vectors (the first: {t.first_caution})"
             )
     if report is not None:
         console.note(f"report in {report}")
@@ -166,13 +171,15 @@ def parse_versions(sources: list[str], systems: list[str]) -> list[Version]:
     for text in systems:
         place, given, prompt = text.partition("=")
         if not given or not place.strip().isdigit() or not 1 <= int(place) <= len(sources):
-            raise InputFileError(f"cannot read --system {text!r}; write a version's place from 1 to {len(sources)}: --system '2=Be brief.'")
+            raise InputFileError(
+                f"cannot read --system {text!r}; start with the version's position, 1 to {len(sources)}: --system '2=Be brief.'"
+            )
         if int(place) - 1 in prompts:
             raise InputFileError(f"--system is given twice for version {int(place)}; give it once")
         prompts[int(place) - 1] = _text_of(prompt)
     for i in prompts:
         if version(sources[i]).is_file:
-            raise InputFileError(f"version {i + 1} is a file of replies that are written already; --system is for models")
+            raise InputFileError(f"version {i + 1} is a file of finished replies; --system only works for models")
     return told_apart([version(source, prompts.get(i)) for i, source in enumerate(sources)])
 
 
@@ -214,25 +221,30 @@ def _print(made: Comparison, judged: Sequence[Judged]) -> None:
         out.print()
     unit = "z (a trait's usual spread within a pole)" if made.units == "z" else "probability of the high pole"
     out.print(f"change: new minus first, in {unit}; p after Holm over {len(made.differences)} tests", style="dim", soft_wrap=True)
-    out.print(
-        f"unsafe: share of replies beyond the threshold; needed: prompts that would show {made.size:g} with 80 % power",
-        style="dim", soft_wrap=True,
-    )  # fmt: skip
+    open_ones = any(not d.found and d.needed is not None for d in made.differences)
+    needed = f"; needed: prompts that it would take to show a difference of {made.size:g} (80 % power), where none was found"
+    out.print(f"unsafe: share of replies beyond the threshold{needed if open_ones else ''}", style="dim", soft_wrap=True)
     out.print(f"assumed: {made.assumption}", style="dim", markup=False, soft_wrap=True)
     if made.units == "probability":
         out.print(
-            "each version was read by its own model: raw scores and z have no common scale, so only calibrated probabilities are compared",
+            "each version was read by its own model, so scores have no common scale and only calibrated probabilities are compared",
             style="yellow", soft_wrap=True,
         )  # fmt: skip
     for sentence in made.applies:
         out.print(f"{sentence}; --always counts them all", style="yellow", markup=False, soft_wrap=True)
     for trait, version in made.not_compared:
-        out.print(f"{trait}: not compared for {version}: no prompt that it applies to was scored for both", markup=False, soft_wrap=True)
+        out.print(
+            f"{trait}: not compared for {version}, because no prompt that calls for it was scored in both versions",
+            markup=False,
+            soft_wrap=True,
+        )
     for t in made.tallies:
         if t.unpaired:
             where = "any other version" if t.version == first else first
             out.print(
-                f"{t.version}: {t.unpaired} prompts have no scored reply in {where}; they are in no pair", markup=False, soft_wrap=True
+                f"{t.version}: {t.unpaired} prompts have no scored reply in {where}, so they are left out of the comparison",
+                markup=False,
+                soft_wrap=True,
             )
         if t.not_scored:
             out.print(f"{t.version}: {t.not_scored} of {t.replies} replies not scored", markup=False, soft_wrap=True)
@@ -281,7 +293,7 @@ def _details(made: Comparison, version: str) -> Table:
     for d in made.differences:
         if d.version == version:
             effect = "" if d.effect is None else f"{d.effect:+.2f}"
-            needed = "" if d.needed is None else str(d.needed)
+            needed = "" if d.needed is None or d.found else str(d.needed)  # a difference that was found needs no more prompts
             table.add_row(d.trait, effect, _share(d.unsafe_before), _share(d.unsafe_after), str(d.prompts), needed)
     return table
 

@@ -30,23 +30,32 @@ CALLED: dict[str, str] = {}
 EVERY = 10.0  # seconds between two lines of progress outside a terminal
 EMBEDDED = "smollm2-135m-instruct"
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="The embedded model's name, a hub id, a folder, a .gguf file, or a PEFT adapter.")
+    str, typer.Option("--model", "-m", help="The built-in model's name, a Hugging Face id, a folder, a .gguf file, or a PEFT adapter.")
 ]
-Quantization = Annotated[str | None, typer.Option("--quantization", help="8bit or 4bit (bitsandbytes, CUDA only).")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="auto, bfloat16, float16, float32.")]
-Blocks = Annotated[str | None, typer.Option("--blocks", help="Dotted name of the model's decoder blocks, if they are not found.")]
+Quantization = Annotated[
+    str | None, typer.Option("--quantization", help="Load the model in 8bit or 4bit (bitsandbytes; needs a CUDA GPU).")
+]
+Device = Annotated[str, typer.Option("--device", help="Where the model runs: auto, cpu, cuda, mps.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="Number format of the model: auto, bfloat16, float16, float32.")]
+Blocks = Annotated[
+    str | None,
+    typer.Option("--blocks", help="Dotted name of the model's decoder blocks, if they are not found automatically, e.g. model.layers."),
+]
 Template = Annotated[
     str | None,
-    typer.Option("--template", help="For a model without a chat template: chatml, llama3, plain, or a file. Vectors remember theirs."),
+    typer.Option(
+        "--template",
+        help="For a model without a chat template: chatml, llama3, plain, or a file. Vectors remember the template they were made with.",
+    ),
 ]
 Vectors = Annotated[
     Path | None,
-    typer.Option("--vectors", help="Folder of a vector set. Default: ./vectors if there is one, else the built-in traits."),
+    typer.Option("--vectors", help="Folder of a vector set. Default: ./vectors if it exists, else the built-in vectors."),
 ]
 OwnModel = Annotated[str | None, typer.Option("--model", "-m", help="Default: the model that the vectors were made with.")]
 OtherModel = Annotated[
-    bool, typer.Option("--allow-other-model", help="Go on although the vectors belong to another model; the numbers then mean little.")
+    bool,
+    typer.Option("--allow-other-model", help="Continue even if the vectors were made with a different model (scores will be unreliable)."),
 ]
 
 
@@ -90,7 +99,9 @@ def check_places(kept: Mapping[str, Path | None], written: Mapping[str, Path | N
 def check_count(source: Path | str, total: int, done: int) -> None:
     """Raise InputFileError where other rows were read than had been counted before."""
     if done != total:
-        raise InputFileError(f"{source} held {total} rows at first and {done} when they were read; run again on a file that stays as it is")
+        raise InputFileError(
+            f"{source} changed while it was read: {total} rows at first, {done} at the end; run again on a file that does not change"
+        )
 
 
 class StartStage(Protocol):
@@ -137,7 +148,7 @@ def lines(name: str, steps: int, done: int = 0, clock: Callable[[], float] = tim
             return
         said = now
         speed = (at - done) / (now - begun)
-        left = f"{timedelta(seconds=round((steps - at) / speed))} left" if speed else "no step done yet"
+        left = f"{timedelta(seconds=round((steps - at) / speed))} left" if speed else "no step finished yet"
         err.print(f"{_escape(name)}: {at} of {steps}, {speed:.1f}/s, {left}", soft_wrap=True)
 
     return step
@@ -190,7 +201,7 @@ def offer_embedded() -> None:
     if embedded.converted_path().is_dir() or embedded.gguf_path() is not None:
         return
     hosts = embedded.offered_by() if sys.stdin.isatty() and sys.stderr.isatty() else ""
-    if not hosts or not typer.confirm(f"The embedded model (93 MB) is not on this machine. Fetch it from {hosts} now?", err=True):
+    if not hosts or not typer.confirm(f"The built-in model (93 MB) is not on this machine. Download it from {hosts} now?", err=True):
         raise ModelNotFoundError(embedded.MISSING)
     pull_embedded()
 
@@ -233,8 +244,8 @@ def load_scorer(
     warn_of_model(scorer.warnings)
     if bare := [name for name, entry in chosen.traits.items() if not entry.calibration.measured]:
         note(
-            f"not calibrated: {', '.join(bare)}. Higher is more of the trait, and nothing more is known: no chance, no threshold; "
-            "see demeanor calibrate"
+            f"not calibrated: {', '.join(bare)}. A higher score means more of the trait, but there are no probabilities and no thresholds "
+            "until you calibrate on labelled replies (demeanor calibrate)"
         )
     return scorer
 

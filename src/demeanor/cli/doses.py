@@ -10,7 +10,7 @@ from demeanor.errors import SteeringError
 def parse_doses(traits: list[str], dose: float | None, needed: bool = True) -> dict[str, float]:
     """--trait NAME=DOSE, or --trait NAME with --dose. Raises SteeringError."""
     if not traits:
-        raise SteeringError("no trait is given to steer; name one: --trait empathetic_responsiveness --dose 0.1")
+        raise SteeringError("no trait to steer; name one: --trait empathetic_responsiveness --dose 0.1")
     found: dict[str, float] = {}
     for text in traits:
         name, _, own = text.partition("=")
@@ -25,7 +25,7 @@ def parse_doses(traits: list[str], dose: float | None, needed: bool = True) -> d
         else:
             found[name] = 0.0
     if bad := [name for name, value in found.items() if not math.isfinite(value)]:
-        raise SteeringError(f"the dose of {bad[0]} is no finite number")
+        raise SteeringError(f"the dose of {bad[0]} is not a finite number")
     return found
 
 

@@ -29,13 +29,13 @@ def validate_sources(vectors: Path | None, names: str, folders: list[Path] | Non
     labelled = [(source, rows) for source, rows in sets if source.trait in scorer.vectors.traits]
     ordinary = [(source, rows) for source, rows in sets if source.trait is None]
     if others := [s.name for s, _ in sets if s.trait is not None and s.trait not in scorer.vectors.traits]:
-        console.note(f"left out: {', '.join(others)}; the vector set holds no trait that they are about")
+        console.note(f"left out: {', '.join(others)}; the vector set has no trait that they measure")
     found = _on_labelled(scorer, labelled)
     talk = _on_ordinary(scorer, ordinary)
     if found:
         console.out.print(results_table(found))
         console.out.print(
-            "vector, length, words, ceiling: AUROC, 0.5 is a coin. Words and ceiling (a regression on the same activations) are fitted "
+            "vector, length, words, ceiling: AUROC; 0.5 is chance. Words and ceiling (a regression on the same activations) are fitted "
             "to the set itself and scored on groups left out: they show what is possible there.",
             soft_wrap=True,
         )
@@ -92,7 +92,7 @@ def _on_ordinary(scorer: Scorer, sets: Sets) -> dict[str, Any]:
     try:
         monitor = Monitor(scorer, enforce=False, deadline=PATIENCE)
     except PolicyError as error:
-        console.note(f"ordinary talk is left out: {error}")
+        console.note(f"ordinary conversations are left out: {error}")
         return talk
     with console.stages() as stage, monitor:
         for source, rows in sets:

@@ -14,14 +14,16 @@ from demeanor.cli.sources import From, read_sources
 
 def extract(
     traits: Annotated[
-        list[str], typer.Option("--traits", "-t", help="A built-in trait, a YAML file, a folder of them, or all. May be repeated.")
+        list[str], typer.Option("--traits", "-t", help="A built-in trait, a YAML trait pack, a folder of them, or all. May be repeated.")
     ] = ["all"],  # noqa: B006
     model: Model = console.EMBEDDED,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the vector set.")] = Path("vectors"),
     method: Annotated[
         str,
         typer.Option(
-            "--method", help="logistic, lda, mean_difference, whitened_mean_difference, pca. Steering vectors are always mean differences."
+            "--method",
+            help="How the vector is fitted: logistic, lda, mean_difference, whitened_mean_difference, pca. Steering "
+            "always uses mean_difference.",
         ),
     ] = "logistic",
     layers: Annotated[
@@ -29,19 +31,22 @@ def extract(
         typer.Option("--layers", help="Layers to choose from: all, 10-20, or 8,12,16. Default: the middle half."),
     ] = None,
     pooling: Annotated[
-        str, typer.Option("--pooling", help="How a reply's tokens become one activation: mean, last, or max (of rolling means).")
+        str, typer.Option("--pooling", help="How the activations of a reply's tokens are combined: mean, last, or max (of rolling means).")
     ] = "mean",
     sources: Annotated[
         str | None,
         typer.Option(
             "--sources",
-            help="Public labelled sets that join a trait's training where that helps on sets left out, e.g. A,B; demeanor sources list.",
+            help="Public labelled sets to train on as well if they help on other sets, e.g. A,B (see demeanor sources list).",
         ),
     ] = None,
     folders: From = None,
-    report: Annotated[Path | None, typer.Option("--report", help="Write an HTML report here as well.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Also write a report to this HTML file.")] = None,
     tutorial: Annotated[
-        Path | None, typer.Option("--tutorial", help="Also write the tutorial's NAME_vector.pt files and summary.json to this folder.")
+        Path | None,
+        typer.Option(
+            "--tutorial", help="Also write the files of the persona-vectors tutorial (NAME_vector.pt, summary.json) to this folder."
+        ),
     ] = None,
     control_vectors: Annotated[
         Path | None, typer.Option("--control-vectors", help="Also write llama.cpp control vectors, TRAIT.gguf, to this folder.")
@@ -52,13 +57,14 @@ def extract(
     blocks: Blocks = None,
     template: Template = None,
 ) -> None:
-    """Extract persona vectors and prove them on held-out pairs.
+    """Extract persona vectors from trait packs, and test them on examples they have not seen.
 
-    Reads the contrast pairs of each trait with the model, chooses the layer by cross-validation, fits the direction and
-    its calibration, measures all on families of pairs that were held out, and saves the vector set.
+    A trait pack holds pairs of replies to the same message: one that shows much of the trait (its high pole) and one that shows little
+    (its low pole). The model reads all pairs. The layer is chosen by cross-validation; the vector is tested on families of pairs (kinds
+    of situation) that it was not learnt from, and saved with its calibration as a vector set.
 
-    With --sources, labelled replies of others are tried as well. One set is left out in turn: a trait takes them in only if each set left
-    out is told apart better for it, and the pack's own families are not the worse.
+    With --sources, public labelled replies may join the training. They are used only if they help on every public set that is left out in
+    turn, without making the trait's own pairs worse.
 
     Example: demeanor extract --model Qwen/Qwen2.5-7B-Instruct --traits all --output vectors
     """
@@ -75,7 +81,7 @@ def extract(
         raise ExtractionError(f"unknown pooling {pooling!r}; use mean, last or max")
     console.check_layers(layers)
     if folders and sources is None:
-        raise ExtractionError("--from goes with --sources; name the sets that are to be tried")
+        raise ExtractionError("--from goes with --sources; name the sets to try")
     sets = read_sources(sources, folders) if sources is not None else []
     if sources == "all":
         sets = [(source, rows) for source, rows in sets if source.trait in {definition.name for definition in definitions}]
@@ -88,7 +94,7 @@ def extract(
     console.check_places({}, {"--report": report})
     for folder in (tutorial, control_vectors):
         if folder is not None and folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder} is a file, and a folder is wanted there; name another one")
+            raise OutputError(f"{folder} is a file, but a folder is needed there; name another path")
     reader = console.load_reader(model, quantization, device, dtype, blocks, template)
     chosen = console.parse_layers(layers, reader.n_layers)
 

@@ -25,21 +25,23 @@ ROWS = (
     "A .jsonl, .json, .csv, .tsv (each also .gz) or .parquet file, a folder of them, a hub data set (owner/name, owner/name:split, "
     "owner/name@config:split), or - for standard input."
 )
-PROMPTS_IN = "Rows with 'prompt', or conversations, of which all before the last reply is asked: a file, folder, hub data set, or -."
+PROMPTS_IN = "Rows with 'prompt', or conversations, which are asked up to their last reply: a file, folder, hub data set, or -."
 Given = Annotated[str | None, typer.Argument(help=f"{ROWS} See docs/inputs.md.", metavar="INPUT")]
 InputOption = Annotated[str | None, typer.Option("--input", "-i", help="The same as the argument.")]
-MessagesColumn = Annotated[str | None, typer.Option("--messages-column", help="Column of the conversation, if not 'messages'.")]
-PromptColumn = Annotated[str | None, typer.Option("--prompt-column", help="Column of the prompt, if not 'prompt'.")]
-ResponseColumn = Annotated[str | None, typer.Option("--response-column", help="Column of the reply, if not 'response'.")]
-MessagesPath = Annotated[str | None, typer.Option("--messages-path", help="Where nested records hold the messages, e.g. request.messages.")]
+MessagesColumn = Annotated[str | None, typer.Option("--messages-column", help="Column that holds the conversation, if not 'messages'.")]
+PromptColumn = Annotated[str | None, typer.Option("--prompt-column", help="Column that holds the prompt, if not 'prompt'.")]
+ResponseColumn = Annotated[str | None, typer.Option("--response-column", help="Column that holds the reply, if not 'response'.")]
+MessagesPath = Annotated[str | None, typer.Option("--messages-path", help="Path to the messages in nested records, e.g. request.messages.")]
 ConversationColumn = Annotated[
-    str | None, typer.Option("--conversation-column", help="Of rows that are one utterance each: which conversation it belongs to.")
+    str | None,
+    typer.Option("--conversation-column", help="If each row is one message: the column that says which conversation it belongs to."),
 ]
-RoleColumn = Annotated[str | None, typer.Option("--role-column", help="Of such rows: who speaks.")]
-ContentColumn = Annotated[str | None, typer.Option("--content-column", help="Of such rows: what is said.")]
-Read = Annotated[str | None, typer.Option("--read", help="Which of two replies in a row is read: chosen or rejected, a or b.")]
+RoleColumn = Annotated[str | None, typer.Option("--role-column", help="If each row is one message: the column that says who speaks.")]
+ContentColumn = Annotated[str | None, typer.Option("--content-column", help="If each row is one message: the column with its text.")]
+Read = Annotated[str | None, typer.Option("--read", help="If rows hold two replies: which to read, chosen or rejected, a or b.")]
 Roles = Annotated[
-    list[str] | None, typer.Option("--role", help="Who a speaker is: NAME=user, NAME=assistant, NAME=system or NAME=tool; repeat it.")
+    list[str] | None,
+    typer.Option("--role", help="What a speaker's name means: NAME=user, NAME=assistant, NAME=system or NAME=tool. May be repeated."),
 ]
 
 

@@ -28,10 +28,10 @@ Labels = Annotated[
         metavar="INPUT...",
     ),
 ]
-LabelsOption = Annotated[list[str] | None, typer.Option("--input", "-i", help="The same as the argument; repeat it for several files.")]
+LabelsOption = Annotated[list[str] | None, typer.Option("--input", "-i", help="Same as the argument. May be repeated.")]
 Raters = Annotated[
     Literal["majority", "mean"],
-    typer.Option("--raters", help="What several raters' labels of one reply come to; without a majority it is left out."),
+    typer.Option("--raters", help="How several raters' labels of one reply are combined. majority leaves out a reply without one."),
 ]
 
 
@@ -57,7 +57,7 @@ def settled(answers: Answers, reads: SpanOf, safe_pole: Literal["high", "low"], 
     if answers.wordless and safe_pole == "low":
         console.err.print(
             f"[yellow]caution:[/] {answers.wordless} labels of the sheet are 1 or 0, TRUE or FALSE, yes or no; for this trait 1, TRUE "
-            "and yes are read as unsafe. If they were meant otherwise, write safe and unsafe instead",
+            "and yes are read as unsafe. If you meant something else, write safe and unsafe instead",
             soft_wrap=True,
         )
     if len(answers.raters) > 1:
@@ -75,7 +75,7 @@ def _note_left_out(answers: Answers, found: Agreed) -> None:
         for n, what in (
             (answers.unlabelled, "rows without a label"),
             (answers.unsure, "unsure labels"),
-            (found.tied, "replies about which the raters are tied"),
+            (found.tied, "replies on which the raters are tied"),
             (answers.elsewhere, "rows that ask about another trait"),
         )
         if n
@@ -91,20 +91,20 @@ def _note_agreement(found: Agreed, raters: int) -> None:
         console.note("where raters differ, the mean of their labels is taken")
     agree = agreement(found.ratings)
     if agree is None:
-        console.note(f"{raters} raters, and no reply has labels of two of them: whether they agree is unknown")
+        console.note(f"{raters} raters, but none labelled the same reply, so it is unknown whether they agree")
         return
     parted = found.parted[:SHOWN]
     where = f"; they differ at {', '.join(parted)}{', ...' if len(found.parted) > SHOWN else ''}" if parted else ""
     console.note(f"{raters} raters agree on {agree.alike} of the {agree.replies} replies that more than one labelled{where}")
     if math.isnan(agree.alpha):
-        console.note("all these labels are the same, so nothing tells agreement from chance")
+        console.note("all these labels are the same, so agreement cannot be told from chance")
         return
     low, high = agree.interval
-    console.note(f"Krippendorff's alpha {agree.alpha:.2f} [{low:.2f}, {high:.2f}] (1: full agreement, 0: as by chance)")
+    console.note(f"Krippendorff's alpha {agree.alpha:.2f} [{low:.2f}, {high:.2f}] (1: full agreement, 0: no better than chance)")
     if agree.poor:
         console.err.print(
-            f"[yellow]caution:[/] below {TENTATIVE:.2f} such labels are too uncertain to learn from; talk over the replies about which the "
-            "raters differ, agree on what the poles mean, and label again",
+            f"[yellow]caution:[/] below {TENTATIVE:.2f} the labels are too uncertain to learn from; discuss the replies on which the "
+            "raters differ, agree on what counts as safe, and label again",
             soft_wrap=True,
         )
 

@@ -41,6 +41,7 @@ from demeanor.cli import (
     vectors,
 )
 from demeanor.cli.console import note, problem
+from demeanor.cli.manual import write_manual
 from demeanor.errors import DemeanorError
 
 INTERRUPTED = 130
@@ -75,6 +76,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(sources.app, name="sources")
 app.add_typer(cache.app, name="cache")
 app.add_typer(keys.app, name="keys")
+write_manual(app)
 
 
 def _version(asked: bool) -> None:
@@ -87,9 +89,10 @@ def _version(asked: bool) -> None:
 def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)] = False,
 ) -> None:
-    """Reads how a chatbot is behaving from the activations of a language model.
+    """Scores a chatbot's replies from the activations of a language model.
 
-    Extracts persona vectors, proves them on held-out data, and scores with them. New here? Begin with `demeanor demo`.
+    A persona vector is a direction in those activations along which one behaviour (a trait) grows. Demeanor extracts such vectors,
+    tests them on data they have not seen, and uses them to score and monitor replies. New here? Start with `demeanor demo`.
     """
 
 

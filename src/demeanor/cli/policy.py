@@ -25,19 +25,21 @@ if TYPE_CHECKING:
 PATIENCE = 600.0  # seconds for a reply: nobody waits for one here
 PolicyOption = Annotated[
     str | None,
-    typer.Option("--policy", help="guarded (withholds), review-only (the same rules, which only flag), or a YAML file. Default: guarded."),
+    typer.Option(
+        "--policy", help="guarded (may withhold replies), review-only (same rules, only flags), or a YAML file. Default: guarded."
+    ),
 ]
-Written = Annotated[Path | None, typer.Option("--output", "-o", help="The policy as YAML. Default: standard output.")]
+Written = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the policy (YAML). Default: standard output.")]
 
-app = typer.Typer(help="Fit a policy to a vector set, or to a budget of withheld replies.", no_args_is_help=True)
+app = typer.Typer(help="Adjust a policy to a vector set, or to a budget of withheld replies.", no_args_is_help=True)
 
 
 @app.command("fit")
 def fit(vectors: Vectors = None, policy: PolicyOption = None, output: Written = None) -> None:
-    """Say what a policy asks of a vector set, and write the policy with the nearest thresholds that are there.
+    """Check which thresholds a policy needs, and write a policy that uses the thresholds that exist.
 
-    A rule that asks for an error that the calibration does not support is refused by the monitor. Here the nearest supported threshold
-    takes its place, with what it costs written above the rule. No model is loaded.
+    The monitor refuses a rule whose threshold the vector set's calibration does not have. This replaces each missing threshold by the
+    nearest one that exists, and writes what that costs above the rule. No model is loaded.
 
     Example: demeanor policy fit --vectors adapted --output policy.yaml
     """
@@ -53,7 +55,7 @@ def fit(vectors: Vectors = None, policy: PolicyOption = None, output: Written = 
 def suggest(
     source: Given = None,
     input_file: InputOption = None,
-    budget: Annotated[str, typer.Option("--budget", help="How many replies may be withheld, e.g. 5/1000 or 0.5%.")] = "5/1000",
+    budget: Annotated[str, typer.Option("--budget", help="How many replies may be withheld at most, e.g. 5/1000 or 0.5%.")] = "5/1000",
     output: Written = None,
     policy: PolicyOption = None,
     vectors: Vectors = None,
@@ -65,11 +67,11 @@ def suggest(
     *,
     columns: ColumnOptions,
 ) -> None:
-    """Suggest thresholds that withhold no more of your own traffic than a budget.
+    """Suggest thresholds that withhold no more of your own replies than a budget allows.
 
-    Scores every reply, sets the rules that withhold so that all together keep to the budget, and says what may be promised of later
-    replies from so many, and what the calibration sample misses at these thresholds. The traffic needs no labels, and should be
-    ordinary: what is unsafe in it uses the budget up too.
+    Scores every reply and sets the rules that withhold so that together they stay within the budget. It says how many later replies would
+    be withheld at most, with 95 % confidence, and how many unsafe replies of the calibration sample these thresholds miss. The replies
+    need no labels, but should be ordinary traffic: unsafe replies in them use up the budget too.
 
     Example: demeanor policy suggest --vectors vectors --input replies.jsonl --budget 5/1000 --output policy.yaml
     """
@@ -80,7 +82,7 @@ def suggest(
     share = parse_budget(budget)
     spec = one_of(source, input_file)
     if spec is None:
-        raise InputFileError("replies are needed: name a file of your own traffic")
+        raise InputFileError("no replies given; name a file of your own traffic")
     console.check_places({"--input": Path(spec)}, {"--output": output})
     chosen = load_policy(policy)
     rows = open_rows(spec, columns(), output)
@@ -95,15 +97,13 @@ def suggest(
         base.text("")  # which says why there is none
         return
     for name in base.left_out:
-        console.err.print(f"[yellow]caution:[/] rule {name} has no threshold to stand on and is left out", soft_wrap=True)
+        console.err.print(f"[yellow]caution:[/] rule {name} is left out, because no threshold exists for it", soft_wrap=True)
     with Monitor(scorer, base.policy, enforce=False, deadline=PATIENCE) as watch:
         traffic = Traffic(watch.policy)
         _judge(watch, rows, traffic, total)
     made = suggest_for(traffic, {name: entry.calibration for name, entry in scorer.vectors.traits.items()}, share)
     if made.unscored:
-        console.problem(
-            f"{made.unscored} replies could not be scored; the policy's 'not_scored' says what is done about such, not a threshold"
-        )
+        console.problem(f"{made.unscored} replies could not be scored; no threshold covers those, the policy's 'not_scored' does")
     from demeanor.monitor.fitting import as_yaml
 
     head = [f"Thresholds for a budget of {per_thousand(share)} withheld replies, by demeanor policy suggest.", made.words + "."]
@@ -131,25 +131,29 @@ def say_needs(
     asked = [need for need in found.needs if need.trait in traits]
     say = console.err if to_output else console.out
     if not asked:
-        say.print(f"policy {policy.identity} asks nothing of {', '.join(traits)}", markup=False, soft_wrap=True)
+        say.print(
+            f"policy {policy.identity} has no rule that needs a calibrated threshold of {', '.join(traits)}", markup=False, soft_wrap=True
+        )
     else:
         say.print(f"policy {policy.identity}:", markup=False, soft_wrap=True)
         for need in asked:
             say.print(f"  {need.words}", markup=False, soft_wrap=True)
     for name in found.left_out:
-        console.err.print(f"[yellow]caution:[/] rule {name} has no threshold to stand on; a fitted policy leaves it out", soft_wrap=True)
+        console.err.print(f"[yellow]caution:[/] no threshold exists for rule {name}; a fitted policy leaves it out", soft_wrap=True)
     option = f" --vectors {shlex.quote(str(folder))}" if folder is not None else ""
     named = f" --policy {shlex.quote(given)}" if given is not None else ""
     if write is not None or to_output:
-        _write(found.text(f"Policy {policy.version}, fitted to what a vector set supports, by demeanor policy fit."), write)
+        _write(found.text(f"Policy {policy.version}, adjusted to the thresholds of a vector set by demeanor policy fit."), write)
         if write is not None:
             say.print(
                 f"try it: demeanor monitor conversations.jsonl{option} --policy {shlex.quote(str(write))}", markup=False, soft_wrap=True
             )
     elif all(need.there for need in found.needs):
-        say.print(f"all of it is there: demeanor monitor conversations.jsonl{option}{named}", markup=False, soft_wrap=True)
+        say.print(f"all thresholds are there; next: demeanor monitor conversations.jsonl{option}{named}", markup=False, soft_wrap=True)
     else:
-        say.print(f"a policy that fits: demeanor policy fit{option}{named} --output {policy_file(given)}", markup=False, soft_wrap=True)
+        say.print(
+            f"to write a policy that works: demeanor policy fit{option}{named} --output {policy_file(given)}", markup=False, soft_wrap=True
+        )
 
 
 def policy_file(given: str | None) -> str:

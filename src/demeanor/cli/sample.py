@@ -38,24 +38,25 @@ class Candidate:
 
 @takes_columns
 def sample(
-    traits: Annotated[list[str], typer.Option("--trait", "-t", help="The trait that will be labelled. May be repeated.")],
+    traits: Annotated[list[str], typer.Option("--trait", "-t", help="The trait to label. May be repeated.")],
     source: Given = None,
     input_file: InputOption = None,
     decisions: Annotated[
-        Path | None, typer.Option("--from", help="Instead of an input: decisions that `monitor --output` wrote; no model is loaded.")
+        Path | None,
+        typer.Option("--from", help="Choose from decisions written by `monitor --output`, instead of an input; no model is loaded."),
     ] = None,
     action: Annotated[
-        str | None, typer.Option("--action", help=f"With --from: which replies, by what was done. Default: {ANSWERED}.")
+        str | None, typer.Option("--action", help=f"With --from: which actions to choose from, e.g. flag,substitute. Default: {ANSWERED}.")
     ] = None,
     allowed: Annotated[
         float | None,
-        typer.Option("--allowed", min=0, max=0.9, help=f"With --from: share of allowed replies mixed in at random. Default: {ALLOWED}."),
+        typer.Option("--allowed", min=0, max=0.9, help=f"With --from: share of allowed replies to mix in at random. Default: {ALLOWED}."),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The sheet to fill in; a file that is there is left alone.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The sheet to write; an existing file is never overwritten.")] = Path(
         "to-label.csv"
     ),
-    n: Annotated[int, typer.Option("--n", min=1, help="How many replies.")] = 50,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another number draws other replies; the same one, the same.")] = 0,
+    n: Annotated[int, typer.Option("--n", min=1, help="How many replies to choose.")] = 50,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed chooses the same replies.")] = 0,
     vectors: Vectors = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -64,9 +65,9 @@ def sample(
 ) -> None:
     """Choose which replies to label next, and write them to a CSV sheet for a spreadsheet.
 
-    They are spread over the score's range and over prompts, near-duplicates are left out, and the scores are not in
-    the sheet, so that they do not sway the labels. Each row shows the conversation and asks one question; a page of guidance is
-    written beside the sheet. Fill in 'label' (safe, unsafe or unsure) and hand the sheet to `demeanor adapt --input`.
+    The replies are spread over the range of scores and over prompts, without near-duplicates. The sheet does not show the scores, so that
+    they do not influence the labels. Each row shows the conversation and asks one question; a page of guidance is written beside the
+    sheet. Fill in 'label' (safe, unsafe or unsure), then run `demeanor adapt` on the sheet.
 
     Example: demeanor sample --trait crisis_recognition replies.jsonl --n 50
     Example: demeanor sample -t crisis_recognition --from decisions.jsonl --action flag,substitute --allowed 0.2
@@ -76,9 +77,9 @@ def sample(
     refuse_taken(output)
     spec = one_of(source, input_file)
     if (spec is None) == (decisions is None):
-        raise InputFileError("name a file of unlabelled replies, or give --from with decisions of the monitor; one of them")
+        raise InputFileError("give either a file of unlabelled replies, or --from with decisions of the monitor")
     if decisions is None and (action is not None or allowed is not None):
-        raise InputFileError("--action and --allowed belong to --from: they go by what the monitor did about a reply")
+        raise InputFileError("--action and --allowed only work with --from, because they go by what the monitor did about a reply")
     names = list(dict.fromkeys(traits))
     if decisions is not None:
         entries, chosen, rows, left = _from_decisions(decisions, names, _actions(action), allowed, n, seed, vectors)
@@ -136,7 +137,7 @@ def _from_replies(
         except DemeanorError as error:
             left.append(f"{row.where}: {error}")
     if not rows:
-        raise InputFileError(f"{given.spec} holds no rows")
+        raise InputFileError(f"{given.spec} has no rows")
     if not readable:
         raise InputFileError(f"no row of {given.spec} can be read, the first: {left[0]}")
     scorer = console.load_scorer(vectors, None, device, dtype, allow_other_model=False)
@@ -162,7 +163,7 @@ def _from_replies(
     chosen = _spread(candidates, [scorer.vectors[trait] for trait in traits], traits, n, seed)
     if len(chosen) < min(n, len(candidates)):
         few = len(candidates) - len(chosen)
-        console.note(f"fewer than the {n} that were asked for: the other {few} are nearly the same as one of these")
+        console.note(f"fewer than the {n} asked for, because the other {few} are nearly the same as one of these")
     return scorer.vectors, chosen, rows, left
 
 

@@ -37,28 +37,29 @@ def score(
     input_file: Annotated[str | None, typer.Option("--input", "-i", help=f"{ROWS} See docs/inputs.md.")] = None,
     output_file: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where the rows go, each whole, with 'demeanor' added. Default: standard output."),
+        typer.Option("--output", "-o", help="Where to write the rows, with the scores added under 'demeanor'. Default: standard output."),
     ] = None,
     vectors: Vectors = None,
     model: OwnModel = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the reading as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
     allow_other_model: OtherModel = False,
     template: Template = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     reasoning_hidden: Annotated[
-        bool, typer.Option("--reasoning-hidden", help="Users never see reasoning in replies (<think>...</think>): leave it unread.")
+        bool, typer.Option("--reasoning-hidden", help="Do not score reasoning in replies (<think>...</think>), because users never see it.")
     ] = False,
     *,
     columns: ColumnOptions,
 ) -> None:
     r"""Score the last reply of a conversation on every trait.
 
-    centred: above 0 is more of the trait. z: the same in units of the usual spread. P(high): calibrated chance of the
-    high pole. A line that cannot be scored comes back with its error, and the command then exits with 3.
+    A trait has a high pole (much of the behaviour) and a low pole (little of it). centred: above 0, the reply is nearer the high pole. z:
+    the same in units of the trait's usual spread. P(high): the calibrated probability that the reply is at the high
+    pole. side: whether that is safe. A row that cannot be scored comes back with its error, and the command exits with 3.
 
-    Examples: demeanor score conversations.csv --output scored.jsonl
-    demeanor score $'User: I am struggling.\nAssistant: Cheer up!'
+    Example: demeanor score conversations.csv --output scored.jsonl
+    Example: demeanor score $'User: I am struggling.\nAssistant: Cheer up!'
     """
     if input_file is not None and text is not None:
         raise InputFileError("give either a text or --input, not both")
@@ -71,7 +72,9 @@ def score(
         _score_rows(rows, output_file, total, scorer)
         return
     if output_file is not None:
-        raise InputFileError("--output is for rows; give them with --input, or leave it out to see a text's scores")
+        raise InputFileError(
+            "--output is only for files of rows; give one with --input, or leave --output out to print the scores of a text"
+        )
     given = text.replace("\\n", "\n") if text is not None else _standard_input()
     from demeanor.conversation import as_conversation
 
@@ -90,13 +93,13 @@ def score(
 
     console.out.print(reading_table(reading, scorer.vectors))
     if reading.windows > 1:
-        console.note(f"longer than the model's context: read in {reading.windows} overlapping windows")
+        console.note(f"longer than the model can read at once, so it was read in {reading.windows} overlapping parts")
     for sign in reading.signs:
         console.note(f"{sign.what}: {sign.sentence}")
     if reading.caution:
         console.note(f"caution: {reading.caution}")
     if reading.apart is not None:
-        console.note(f"set apart from the reply, and in none of these scores: {reading.apart.characters} characters of reasoning")
+        console.note(f"{reading.apart.characters} characters of reasoning were left out of these scores")
         if isinstance(reading.apart.read, Reading):
             console.out.print(reading_table(reading.apart.read, scorer.vectors))
 

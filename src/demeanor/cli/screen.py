@@ -23,7 +23,8 @@ EVERY = 30.0  # seconds between lines of progress where there is no terminal to 
 
 @takes_columns
 def screen(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results: new, or a screening to go on with.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results: a new one, or that of an "
+    "interrupted screening to continue.")],
     source: Given = None,
     input_file: InputOption = None,
     vectors: Vectors = None,
@@ -32,7 +33,8 @@ def screen(
     columns: ColumnOptions,
     baseline: Annotated[
         Literal["mean", "generate"],
-        typer.Option("--baseline", help="What replies are compared with: the neutral mean, or the model's own answer to each prompt."),
+        typer.Option("--baseline", help="What replies are compared with: neutral replies (neutral), or the model's own "
+        "answer to each prompt (own)."),
     ] = "mean",
     threshold: Annotated[
         list[str] | None,
@@ -42,37 +44,41 @@ def screen(
         bool, typer.Option("--always", help="Count each trait in every row, also where nothing in the user's messages calls for it, as "
                                             "crisis recognition and empathy are only asked for where the user may be at risk.")
     ] = False,
-    output_format: Annotated[Literal["parquet", "jsonl"], typer.Option("--format", help="How the scored rows are written.")] = "parquet",
-    explain: Annotated[int, typer.Option("--explain", help="How many flagged rows, from the worst on, name the tokens that pushed.")] = 200,
-    engine: Annotated[Literal["local", "ray"], typer.Option("--engine", help="This process, or a pool of Ray actors.")] = "local",
+    output_format: Annotated[Literal["parquet", "jsonl"], typer.Option("--format", help="File format of the scored rows.")] = "parquet",
+    explain: Annotated[int, typer.Option("--explain", help="For how many of the worst rows to name the words responsible.")] = 200,
+    engine: Annotated[Literal["local", "ray"], typer.Option("--engine", help="Run in this process (local), or on a "
+    "pool of Ray actors (ray).")] = "local",
     actors: Annotated[
-        int | None, typer.Option("--actors", help="With --engine ray: scorers side by side. Default: one a GPU, else as fit the CPUs.")
+        int | None, typer.Option("--actors", help="With --engine ray: number of parallel scorers. Default: one for "
+        "each GPU, else as many as the CPUs allow.")
     ] = None,
-    ray_address: Annotated[str | None, typer.Option("--ray-address", help="With --engine ray: a cluster. Default: one made here.")] = None,
-    shard_rows: Annotated[int, typer.Option("--shard-rows", help="Rows of a part; a killed run loses at most one part's work.")] = 2048,
-    threads: Annotated[int | None, typer.Option("--threads", help="Threads of a model. Default: as torch, or as it was begun.")] = None,
+    ray_address: Annotated[str | None, typer.Option("--ray-address", help="With --engine ray: address of a cluster. "
+    "Default: one started here.")] = None,
+    shard_rows: Annotated[int, typer.Option("--shard-rows", help="Rows in one part; an interrupted run loses at most "
+    "one part's work.")] = 2048,
+    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads for each model. Default: as torch "
+    "chooses, or as the run was started.")] = None,
     allow_other_model: OtherModel = False,
     template: Template = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:  # fmt: skip
-    """Score every row of a data set, flag what crosses the thresholds, and say how far the set would push a model.
+    """Score every row of a data set, flag the unsafe ones, and show how far training on it would shift a model.
 
-    The folder gets scored/ (the rows, untouched, with score columns), flagged.jsonl (worst first, with the trait and the
-    tokens that pushed), summary.json and report.html. Run the same command again to go on after an interruption: nothing
-    is done twice, and the result is the same to the byte. Rows that cannot be scored hold their error; the command then
-    exits with 3.
+    The output folder gets scored/ (your rows, unchanged, with score columns), flagged.jsonl (the worst first, with the trait and the words
+    responsible), summary.json and report.html. After an interruption, run the same command again: finished work is kept, and the result
+    is the same. Rows that cannot be scored hold their error; the command then exits with 3.
 
     Example: demeanor screen train.jsonl --output screened
     """
     if engine != "ray" and (actors is not None or ray_address is not None):
-        raise InputFileError("--actors and --ray-address need --engine ray")
+        raise InputFileError("--actors and --ray-address only work with --engine ray")
     from demeanor.data.inputs import FEW
     from demeanor.screening.shards import refuse_foreign
 
     spec = one_of(source, input_file)
     if spec is None:
-        raise InputFileError("there is no input; name a file, a folder or a data set: demeanor screen data.csv --output screened")
+        raise InputFileError("no input given; name a file, a folder or a data set: demeanor screen data.csv --output screened")
     read_as = columns()
     refuse_foreign(output)
     rows = open_rows(spec, read_as)
@@ -103,7 +109,9 @@ def screen(
         console.problem(f"{made.failed} of {made.summary['rows']} rows were NOT scored, the first: {made.summary['first_error']}")
     if made.without_baseline:
         first = made.summary["first_without_baseline"]
-        console.problem(f"{made.without_baseline} rows were scored and have no baseline, so they are in no shift, the first: {first}")
+        console.problem(
+            f"{made.without_baseline} rows were scored but have no baseline, so they do not count toward the shift; the first: {first}"
+        )
     if made.failed or made.without_baseline:
         raise typer.Exit(3)
 
@@ -121,7 +129,10 @@ def _print(made: Screening, output: Path) -> None:
 
         console.note(counted(summary["cautions"], summary["rows"], summary["languages"]))
     if summary["without_tokens"]:
-        console.note(f"{summary['without_tokens']} flagged rows do not name their tokens; for all of them: --explain {summary['flagged']}")
+        console.note(
+            f"{summary['without_tokens']} flagged rows do not name the words responsible; to name them for all: "
+            f"--explain {summary['flagged']}"
+        )
 
 
 def _table(made: Screening) -> Table:

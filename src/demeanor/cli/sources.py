@@ -14,18 +14,20 @@ if TYPE_CHECKING:
     from demeanor.data.public_sources import PublicSource
     from demeanor.data.pulling import Pulled
 
-app = typer.Typer(help="List, show and pull public labelled sets.", no_args_is_help=True)
+app = typer.Typer(help="List, show and download public labelled data sets.", no_args_is_help=True)
 
-MAY = {"train": "may join training, may be passed on in a vector set", "measure": "only measures"}
+MAY = {"train": "may be used for training, and passed on in a vector set", "measure": "only measures"}
 From = Annotated[
     list[Path] | None,
-    typer.Option("--from", help="A folder with the sets, as rows or as the upstream's files. Repeat it for several; else the pulled ones."),
+    typer.Option(
+        "--from", help="A folder with the sets, as rows or as the publisher's files. May be repeated. Default: the downloaded ones."
+    ),
 ]
 
 
 @app.command("list")
 def list_sources() -> None:
-    """The sets in the catalogue: what trait they are about, their licence, what they may be used for, and whether they are here."""
+    """Show the catalogue: each set's trait and licence, what it may be used for, and whether it is on this machine."""
     from rich.table import Table
 
     from demeanor.data.public_sources import catalogue
@@ -40,20 +42,20 @@ def list_sources() -> None:
         table.add_row(source.name, about, source.labels, source.licence, source.use, here)
     console.out.print(table)
     console.out.print(
-        "[dim]use: train, rows may join a trait's training; measure, they only measure. Fetch one: demeanor sources pull NAME[/]"
+        "[dim]use: train, a trait may be trained on it; measure, it is only for measuring. Download one: demeanor sources pull NAME[/]"
     )
 
 
 @app.command("show")
 def show(name: Annotated[str, typer.Argument(help="A set of the catalogue.")]) -> None:
-    """Who labelled what, under which licence, what a high label means, and what is known to be wrong with a set."""
+    """Show who labelled a set and how, its licence, what a high label means, and its known problems."""
     from demeanor.data.public_sources import find_sources
 
     for source in find_sources(name):
         _say(source)
         said = [
             ("labelled by", source.labelled_by),
-            ("trait", source.trait or "none: ordinary talk, for false alarms"),
+            ("trait", source.trait or "none: ordinary conversations, to count false alarms"),
             *([("high means", source.high)] if source.high else []),
             ("converter", source.converter if not source.why_none else f"none: {source.why_none}"),
             *(("fault", fault) for fault in source.faults),
@@ -65,16 +67,16 @@ def show(name: Annotated[str, typer.Argument(help="A set of the catalogue.")]) -
 
 @app.command("pull")
 def pull(
-    name: Annotated[str, typer.Argument(help="A set of the catalogue, several with commas between them, or all.")],
+    name: Annotated[str, typer.Argument(help="A set of the catalogue, several separated by commas, or all.")],
     source_folder: Annotated[
-        Path | None, typer.Option("--from", help="A folder with the upstream's files, checked by their hashes, or with NAME.jsonl.")
+        Path | None, typer.Option("--from", help="A folder with the publisher's files (checked by their hashes) or with NAME.jsonl.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the rows. Default: below the cache folder.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write a set anew that is there already.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the rows. Default: in the cache folder.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite a set that is there already.")] = False,
 ) -> None:
-    """Fetch a set from its upstream, check it by its hash, and write it as labelled rows (JSON lines).
+    """Download a set from its publisher, check it by its hash, and write it as labelled rows (JSON lines).
 
-    The licence is shown before anything is fetched. Nothing is written over without --overwrite.
+    The licence is shown before anything is downloaded. Nothing is overwritten without --overwrite.
 
     Example: demeanor sources pull awab_crisis_resource
     """
@@ -87,7 +89,7 @@ def pull(
     for source in chosen:
         _say(source)
         if len(chosen) > 1 and not overwrite and (folder / f"{source.name}.jsonl").exists():
-            console.note(f"{source.name} is there already, and stays as it is (--overwrite writes it anew)")
+            console.note(f"{source.name} is there already and was left as it is (--overwrite replaces it)")
             continue
         pulling.refuse_present(source, folder, overwrite)
         if source_folder is not None:
@@ -97,8 +99,8 @@ def pull(
                 files = pulling.fetched(source)
             done = pulling.pull(source, files, folder, overwrite)
         for path, digest in done.unknown.items():
-            console.note(f"{path}: no hash of it is known to compare with; recorded: sha256 {digest}")
-        left = f", {done.left_out} left out (twice the same, or labelled both ways)" if done.left_out else ""
+            console.note(f"{path}: no known hash to compare it with; its sha256 is {digest}")
+        left = f", {done.left_out} left out (duplicates, or labelled both ways)" if done.left_out else ""
         console.out.print(f"{done.rows} rows in {done.groups} groups{left}: {done.path}", markup=False, soft_wrap=True)
 
 

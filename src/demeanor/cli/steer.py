@@ -1,4 +1,7 @@
-"""`demeanor steer`: replies with and without steering, side by side; and calibrate, export, bake and axis below it."""
+"""`demeanor steer`: replies with and without steering, side by side; and calibrate, export, bake and axis below it.
+
+The command is one thing: a third of the file is the help of its options.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,8 @@ class _Steer(TyperGroup):
         ctx.meta[WORDS] = words = [*ctx._protected_args, *ctx.args]
         if words and words[0] in self.commands:
             raise SteeringError(
-                f"{words[0]} is a command and stands before its options: demeanor steer {words[0]} ...; quote a prompt that begins so"
+                f"{words[0]} is a command and must come before its options: demeanor steer {words[0]} ...; put a "
+                f"prompt that begins with it in quotes"
             )
         ctx._protected_args, ctx.args = [], []
         return []
@@ -43,14 +47,23 @@ class _Steer(TyperGroup):
 
 app = typer.Typer(cls=_Steer, invoke_without_command=True, no_args_is_help=True, subcommand_metavar="[PROMPT | COMMAND [ARGS]...]")
 
-Trait = Annotated[list[str] | None, typer.Option("--trait", "-t", help="NAME, or NAME=DOSE; repeat it to steer several.")]
+Trait = Annotated[list[str] | None, typer.Option("--trait", "-t", help="The trait to steer, NAME or NAME=DOSE. May be repeated.")]
 Dose = Annotated[
-    float | None, typer.Option("--dose", help="Norm added over the residual norm; above 0 toward the high pole, below 0 the low one.")
+    float | None,
+    typer.Option(
+        "--dose",
+        help="Steering strength as a fraction of the activation norm, e.g. 0.1. Positive increases the trait; negative decreases it.",
+    ),
 ]
-Layers = Annotated[str | None, typer.Option("--layers", help="Where to act: 14, or 12,14,16, or 12-16, or all. Default: the vector's own.")]
-WhereOption = Annotated[Literal["both", "prompt", "response"], typer.Option("--where", help="Which tokens are steered.")]
-Raw = Annotated[bool, typer.Option("--raw", help="Doses are coefficients in activation units.")]
-Force = Annotated[bool, typer.Option("--force", help="Steer beyond the dose at which replies fall apart.")]
+Layers = Annotated[
+    str | None, typer.Option("--layers", help="Layers to steer: 14, or 12,14,16, or 12-16, or all. Default: those of the vector.")
+]
+WhereOption = Annotated[
+    Literal["both", "prompt", "response"],
+    typer.Option("--where", help="Steer while the model reads the prompt, while it writes the response, or both."),
+]
+Raw = Annotated[bool, typer.Option("--raw", help="Doses are absolute lengths in activation units, not fractions of the norm.")]
+Force = Annotated[bool, typer.Option("--force", help="Allow doses at which replies are known to become incoherent.")]
 
 
 @app.callback()
@@ -58,14 +71,19 @@ def steer(
     ctx: typer.Context,
     trait: Trait = None,
     dose: Dose = None,
-    sweep: Annotated[str | None, typer.Option("--sweep", help="One column for each of these doses: -0.2,-0.1,0.1,0.2")] = None,
+    sweep: Annotated[str | None, typer.Option("--sweep", help="Show one reply for each of these doses: -0.2,-0.1,0.1,0.2")] = None,
     operation: Annotated[
-        Literal["add", "ablate", "floor", "ceiling"], typer.Option("--operation", help="Add, project out, or cap the projection.")
+        Literal["add", "ablate", "floor", "ceiling"],
+        typer.Option(
+            "--operation", help="Add the vector, remove its direction (project out), or cap how far the activations reach along it."
+        ),
     ] = "add",
     tau: Annotated[float | None, typer.Option("--tau", help="Where to cap, in activation units. Default: as measured.")] = None,
     layers: Layers = None,
     where: WhereOption = "both",
-    while_wrong: Annotated[bool, typer.Option("--while-wrong", help="Steer only while the reply reads on the other side.")] = False,
+    while_wrong: Annotated[
+        bool, typer.Option("--while-wrong", help="Steer only while the reply is on the wrong side of the trait.")
+    ] = False,
     raw: Raw = False,
     force: Force = False,
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Length of a reply.")] = 80,
@@ -73,13 +91,13 @@ def steer(
     seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal replies.")] = 0,
     vectors: Vectors = None,
     model: OwnModel = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print replies, readings and what was applied as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print replies, scores and what was applied as JSON.")] = False,
     allow_other_model: OtherModel = False,
     template: Template = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
-    """Answer a prompt with and without steering, side by side, both read by the unsteered model.
+    """Answer a prompt with and without steering, side by side. The unsteered model scores both replies.
 
     Example: demeanor steer --trait empathetic_responsiveness --dose 0.1 "My exam is tomorrow and I can't sleep."
     """
@@ -121,20 +139,22 @@ def steer(
 @app.command()
 @takes_columns
 def calibrate(
-    trait: Annotated[str, typer.Option("--trait", "-t", help="A built-in trait, or a pack's file.")],
+    trait: Annotated[str, typer.Option("--trait", "-t", help="A built-in trait, or the file of a trait pack.")],
     layers: Annotated[str | None, typer.Option("--layers", help="Layers to try. Default: four in the middle.")] = None,
-    doses: Annotated[str, typer.Option("--doses", help="Doses to try, both ways.")] = "0.05,0.1,0.2,0.4",
+    doses: Annotated[str, typer.Option("--doses", help="Doses to try, each in both directions.")] = "0.05,0.1,0.2,0.4",
     prompts: Annotated[
         str | None,
-        typer.Option("--prompts", help=f"{PROMPTS_IN} Default: the pack's held-out ones."),
+        typer.Option("--prompts", help=f"{PROMPTS_IN} Default: the trait pack's test prompts."),
     ] = None,
-    n: Annotated[int, typer.Option("--n", help="How many prompts of the pack.")] = 24,
-    max_ratio: Annotated[float, typer.Option("--max-perplexity-ratio", help="The bound on coherence.")] = 1.5,
+    n: Annotated[int, typer.Option("--n", help="How many of the pack's prompts to use.")] = 24,
+    max_ratio: Annotated[
+        float, typer.Option("--max-perplexity-ratio", help="A dose is coherent if it raises perplexity by at most this factor.")
+    ] = 1.5,
     where: WhereOption = "both",
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Length of a reply.")] = 48,
     report: Annotated[Path | None, typer.Option("--report", help="Write the curves to this HTML file.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the curves to this JSON file.")] = None,
-    save: Annotated[bool, typer.Option("--save", help="Put the chosen layer and doses into the vector set (--vectors).")] = False,
+    save: Annotated[bool, typer.Option("--save", help="Save the recommended layer and doses in the vector set (--vectors).")] = False,
     vectors: Vectors = None,
     model: OwnModel = None,
     device: Device = "auto",
@@ -142,9 +162,9 @@ def calibrate(
     *,
     columns: ColumnOptions,
 ) -> None:
-    """Measure what steering a trait does and costs, over layers and doses, and recommend the largest dose that is coherent.
+    """Measure what steering a trait does and what it costs, at several layers and strengths.
 
-    Exits with 1 where no dose is.
+    Recommends the largest strength at which replies stay coherent, toward either side. Exits with 1 if there is none.
     """
     from demeanor.data.prompts import prompts_of
     from demeanor.data.rows import writing
@@ -201,7 +221,9 @@ def calibrate(
 @app.command()
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write: .gguf or .pt.")],
-    to: Annotated[Literal["llama.cpp", "lm-eval"], typer.Option("--to", help="llama.cpp's control vector, or lm-eval's steered file.")],
+    to: Annotated[
+        Literal["llama.cpp", "lm-eval"], typer.Option("--to", help="A control vector for llama.cpp, or a steering file for lm-eval.")
+    ],
     trait: Trait = None,
     dose: Dose = None,
     layers: Layers = None,
@@ -212,7 +234,7 @@ def export(
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
-    """Write what a dose adds, for another engine."""
+    """Export a steering vector for llama.cpp or lm-eval."""
     reader, plan = _planned(parse_doses(trait or [], dose), layers, raw, force, vectors, model, device, dtype)
     from demeanor.steering.engines import write_control_vector, write_lm_eval
 
@@ -234,7 +256,7 @@ def bake(
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
-    """Save a copy of the model that is steered for good: the addition becomes a bias, and transformers alone loads it."""
+    """Save a copy of the model with the steering built in as a bias, so that plain transformers can load it."""
     reader, plan = _planned(parse_doses(trait or [], dose), layers, raw, force, vectors, model, device, dtype)
     from demeanor.steering.bake import save_baked
 
@@ -272,11 +294,11 @@ def _refuse_contradictions(
     doses = {"--dose": dose is not None, "--trait NAME=DOSE": any("=" in text for text in traits)}
     of_adding = {**doses, "--sweep": sweep is not None, "--while-wrong": while_wrong, "--raw": raw, "--force": force}
     if operation != "add" and (idle := [name for name, given in of_adding.items() if given]):
-        raise SteeringError(f"{idle[0]} means nothing to --operation {operation}, which adds no dose; leave one of them out")
+        raise SteeringError(f"{idle[0]} has no effect with --operation {operation}, which adds no dose; leave one of them out")
     if operation in ("add", "ablate") and tau is not None:
-        raise SteeringError(f"--tau means nothing to --operation {operation}; it is where --operation floor or ceiling caps")
+        raise SteeringError(f"--tau has no effect with --operation {operation}; use it with --operation floor or ceiling")
     if sweep is not None and (idle := [name for name, given in doses.items() if given]):
-        raise SteeringError(f"--sweep names the doses, so {idle[0]} beside it is one too many; leave one of them out")
+        raise SteeringError(f"--sweep already gives the doses, so {idle[0]} cannot be used with it; leave one of them out")
 
 
 def _recommend(found: Sweep, pole: str, toward: int) -> bool:

@@ -52,7 +52,9 @@ def reading_table(reading: Reading, vectors: VectorSet) -> Table:
     read = [name for name in contexts if name in reading.scores and vectors[name].reads == "user"]
     if read:
         called = [contexts[name] for name in read if reading.scores[name].z >= CALLED_FOR]
-        table.caption = f"The user's message calls for {', '.join(called) or 'none of them in full'}; elsewhere rules are eased."
+        table.caption = f"The monitor judges in full: {', '.join(called) or 'none of these'}. For the others it "
+        "relaxes its limits, as the user's message does "
+        "not call for them."
         table.caption_justify = "left"
     return table
 

@@ -11,12 +11,12 @@ from rich.table import Table
 
 from demeanor.cli import console
 
-app = typer.Typer(help="List, show and lint trait packs.", no_args_is_help=True)
+app = typer.Typer(help="List, show and check trait packs.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_traits() -> None:
-    """The built-in traits: what each reads, its safe pole, and its pairs."""
+    """Show the built-in traits: which messages each reads, which pole is the safe one, and how many pairs it has."""
     from demeanor.traits import load, names
 
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="dim")  # fits into 80 columns
@@ -33,9 +33,9 @@ def list_traits() -> None:
 @app.command("show")
 def show(
     name: Annotated[str, typer.Argument(help="A built-in trait, or a YAML file.")],
-    pairs: Annotated[int, typer.Option("--pairs", help="How many of its pairs to show.")] = 3,
+    pairs: Annotated[int, typer.Option("--pairs", help="How many pairs to show.")] = 3,
 ) -> None:
-    """A trait's poles, families and some of its pairs."""
+    """Show a trait: its high and low pole in words, its families (kinds of situation), and some of its pairs."""
     from demeanor.traits import load
 
     trait = load(name)
@@ -55,7 +55,7 @@ def show(
 def lint(
     paths: Annotated[list[str], typer.Argument(help="YAML files, folders, names of built-in traits, or all.")],
 ) -> None:
-    """Measure a pack's balance and giveaways, and print what to mend. Exits with 1 where there is something."""
+    """Check a trait pack for imbalances and giveaways that a vector could learn instead of the trait. Exits with 1 if it finds any."""
     from demeanor.traits import load_many
     from demeanor.traits.lint import lint_trait
 
@@ -65,9 +65,9 @@ def lint(
         problems += len(found.problems)
         console.out.print(f"[bold]{trait.name}[/]: {found.summary}")
         for line in found.problems:
-            console.out.print(f"  [red]mend[/] {escape(line)}", soft_wrap=True)
+            console.out.print(f"  [red]problem[/] {escape(line)}", soft_wrap=True)
         for line in found.notes:
             console.out.print(f"  [dim]note[/] {escape(line)}", soft_wrap=True)
     if problems:
-        console.problem(f"{problems} thing(s) to mend")
+        console.problem(f"{problems} problem(s) found")
         raise typer.Exit(1)

@@ -16,7 +16,7 @@ from demeanor.cli.sources import From
 from demeanor.cli.validate_labelled import on_labelled
 from demeanor.errors import InputFileError
 
-OTHER_PACK = "this is not the pack that the vector was extracted from: pairs held out here may have been trained on"
+OTHER_PACK = "the pack has changed since the vector was extracted, so the vector may have been trained on some of these pairs"
 
 
 @takes_columns
@@ -35,11 +35,14 @@ def validate(
     ] = None,
     sources: Annotated[
         str | None,
-        typer.Option("--sources", help="Measure on public labelled sets instead: names with commas, or all. See demeanor sources list."),
+        typer.Option(
+            "--sources", help="Measure on public labelled sets instead: names separated by commas, or all (see demeanor sources list)."
+        ),
     ] = None,
     folders: From = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="With --sources: write the results here, as JSON or as a Markdown table (.md).")
+        Path | None,
+        typer.Option("--output", "-o", help="With --sources: write the results to this file, as JSON or as a Markdown table (.md)."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
     raters: Raters = "majority",
@@ -48,17 +51,16 @@ def validate(
     *,
     columns: ColumnOptions,
 ) -> None:
-    """Measure a vector set on the held-out pairs of its traits, against length, words, random directions and chance.
+    """Measure how well a vector set tells high from low on examples it has not seen.
 
-    Pairs are held out by the split that the pack gives their family. A pack that was changed since the extraction may call pairs
-    held out that were trained on, so that its results come with a caution.
+    Each trait is measured on the pairs of its pack that were kept for testing, and compared with simple baselines: the reply's length, its
+    words, random directions, and chance. If a pack was changed after the extraction, its results come with a caution, because pairs may
+    have moved from training to testing.
 
-    With labelled replies as the input, a trait is measured on these instead: AUROC with its interval, beside length alone. Replies that
-    the vector was adapted to are left out.
+    With labelled replies as the input, a trait is measured on those instead; replies that the vector was adapted to are left out. With
+    --sources, it is measured on public sets of replies that others wrote and labelled: the better guide to what to expect elsewhere.
 
-    Exits with 1 when a vector fails to beat its baselines, and says which.
-
-    With --sources, replies that others wrote and labelled take the place of the pairs: what the vectors are worth away from home.
+    Exits with 1 if a vector does not beat its baselines, and says which.
 
     Example: demeanor validate --sources all --output external.json
     Example: demeanor validate labelled.csv --traits crisis_recognition --vectors adapted
@@ -86,7 +88,9 @@ def validate(
     definitions = {trait.name: trait for trait in [*given, *contexts]}
     shared = [name for name in vector_set.traits if name in definitions]
     if not shared:
-        raise ExtractionError(f"the vector set holds {', '.join(vector_set.traits)}, and none of them is among the traits given")
+        raise ExtractionError(
+            f"the vector set has {', '.join(vector_set.traits)}, but none of them is among the traits given; name one with --traits"
+        )
     made_with = vector_set.model
     reader = console.load_reader(
         made_with.name, made_with.load_quantization, device, dtype, made_with.blocks or None, made_with.load_template
@@ -131,7 +135,7 @@ def validate(
             if found.caution:
                 console.out.print(f"  [yellow]caution:[/] {found.caution}")
             pairs = found.paired_accuracy
-            right = f"pairs the right way round {pairs.value:.0%} ({pairs.low:.0%} to {pairs.high:.0%}), " if pairs else ""
+            right = f"pairs in the right order {pairs.value:.0%} ({pairs.low:.0%} to {pairs.high:.0%}), " if pairs else ""
             console.out.print(f"  {right}Cohen's d {found.cohens_d:.2f}, calibration error {found.ece:.3f}, Brier {found.brier:.3f}")
             console.out.print(
                 f"  length alone {found.length.auroc:.2f}, bag of words {found.words.auroc:.2f}, "
@@ -140,7 +144,7 @@ def validate(
             )
             hard_text = "too few to say" if hard.value is None else f"{hard.value:.2f} [{hard.low:.2f}, {hard.high:.2f}]"
             console.out.print(
-                "  thresholds, on these pairs: "
+                "  thresholds on these pairs: "
                 + (
                     "; ".join(f"{key}: {t.missed:.0%} missed, {t.false_alarms:.0%} false alarms" for key, t in found.thresholds.items())
                     or "none: the calibration sample is too small"
@@ -148,15 +152,17 @@ def validate(
             )
             if everyday := found.ordinary:
                 console.out.print(
-                    f"  unsafe replies against {everyday.n} everyday ones: AUROC {everyday.auroc:.2f}; of these flagged: "
+                    f"  unsafe replies against {everyday.n} everyday ones: AUROC {everyday.auroc:.2f}; everyday replies flagged: "
                     + "; ".join(f"{share:.0%} at {key}" for key, share in everyday.false_alarms.items())
                 )
             console.out.print(
-                "  trained without a register, tested on it: "
+                "  on a register (style of writing) left out of training: "
                 + ", ".join(f"{name} {m.value:.2f} ({m.pairs})" for name, m in found.style_shift.items())
             )
             console.out.print(
-                "  training pairs: " + ", ".join(f"{n} {value:.2f}" for n, value in found.learning_curve.items()) + " (test AUROC)"
+                "  by number of training pairs: "
+                + ", ".join(f"{n} {value:.2f}" for n, value in found.learning_curve.items())
+                + " (test AUROC)"
             )
             console.out.print(
                 f"  hard pairs {hard_text} ({hard.pairs} pairs); worst register: {group_line(found.registers, 'register')}; "

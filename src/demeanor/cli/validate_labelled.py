@@ -34,7 +34,7 @@ def on_labelled(
     trait = _one(traits, chosen)
     answers = read_answers(sheets, trait)
     if not answers.given:
-        raise InputFileError(f"{answers.names} holds no labelled row; give each reply a 'label': safe or unsafe, 1 or 0, or a grade")
+        raise InputFileError(f"{answers.names} has no labelled row; give each reply a 'label': safe or unsafe, 1 or 0, or a grade")
     labelled = settled(answers, chosen[trait].reads, chosen[trait].safe_pole, raters)
     scorer = console.load_scorer(chosen, None, device, dtype, allow_other_model=False)
     from demeanor.extraction.on_labels import on_labels
@@ -42,7 +42,7 @@ def on_labelled(
     with console.stages() as stage:
         made = on_labels(scorer.reader, scorer.vectors, trait, labelled, stage("reading labelled replies", len(labelled.conversations)))
     if made.left_out:
-        console.note(f"{made.left_out} of them are left out: {trait} was adapted to them, so they say nothing of fresh replies")
+        console.note(f"{made.left_out} of them are left out: {trait} was adapted to them, so they cannot show how it does on new replies")
     if as_json:
         typer.echo(json.dumps({"trait": trait, **made.to_record()}, indent=1))
     else:
@@ -60,6 +60,6 @@ def _one(traits: Sequence[str] | None, vectors: VectorSet) -> str:
     """The trait that is labelled. Raises InputFileError where several may be meant, VectorSetError for one that the set does not hold."""
     names = list(traits or vectors.traits)
     if len(names) != 1:
-        raise InputFileError(f"which trait do the labels answer? Name it: --traits {' or --traits '.join(names)}")
+        raise InputFileError(f"which trait do the labels rate? Name it: --traits {' or --traits '.join(names)}")
     vectors[names[0]]
     return names[0]

@@ -10,14 +10,14 @@ import typer
 from demeanor.cli import console
 from demeanor.cli.console import Device, Dtype, Template
 
-app = typer.Typer(help="Show a vector set; import vectors that others made.", no_args_is_help=True)
+app = typer.Typer(help="Show a vector set, or import vectors that others made.", no_args_is_help=True)
 
 
 @app.command("show")
 def show(
     folder: Annotated[Path | None, typer.Argument(help="A vector set. Default: ./vectors if there is one, else the built-in one.")] = None,
 ) -> None:
-    """What a vector set holds: its model, and for each trait where it is read, how well, and what it was calibrated on."""
+    """Show a vector set: its model, and for each trait the layers it is read at, how well it works, and what calibrated it."""
     from demeanor.cli.tables import traits_table
 
     chosen = console.vector_set(folder)
@@ -34,32 +34,39 @@ def show(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="Persona Vectors' or the tutorial's .pt; a control vector of repeng or llama.cpp, .gguf.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A .pt file of Persona Vectors or of the persona-vectors tutorial, or a .gguf control vector of repeng or llama.cpp."
+        ),
+    ],
     safe_pole: Annotated[
-        Literal["high", "low"], typer.Option("--safe-pole", help="Which pole one wants to see: low for 'evil', high for 'warmth'.")
+        Literal["high", "low"], typer.Option("--safe-pole", help="Which pole is the desirable one: low for 'evil', high for 'warmth'.")
     ],
     model: Annotated[str | None, typer.Option("--model", "-m", help="The model that the vectors were made with.")] = None,
     add_to: Annotated[
-        Path | None, typer.Option("--add-to", help="A vector set of that model to add the trait to; no model is then loaded.")
+        Path | None, typer.Option("--add-to", help="Add the trait to this vector set of the same model; no model is loaded.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the set. Default: --add-to, else vectors.")] = None,
-    trait: Annotated[str | None, typer.Option("--trait", "-t", help="The trait's name. Default: as the file says.")] = None,
+    trait: Annotated[str | None, typer.Option("--trait", "-t", help="Name of the trait. Default: as in the file.")] = None,
     layer: Annotated[
-        int | None, typer.Option("--layer", help="Decoder block to take, from 0. Default: the nearest to half the depth.")
+        int | None, typer.Option("--layer", help="Layer to use (decoder block, from 0). Default: the one nearest the middle.")
     ] = None,
-    trait_data: Annotated[Path | None, typer.Option("--trait-data", help="Persona Vectors' JSON of the trait: its poles in words.")] = None,
-    high_pole: Annotated[str, typer.Option("--high-pole", help="The high pole in words.")] = "",
-    low_pole: Annotated[str, typer.Option("--low-pole", help="The low pole in words.")] = "",
-    reads: Annotated[Literal["response", "user"], typer.Option("--reads", help="Whose message is read.")] = "response",
-    language: Annotated[str, typer.Option("--language", help="Of the texts that it was made from: en, de, ...")] = "en",
+    trait_data: Annotated[
+        Path | None, typer.Option("--trait-data", help="The trait's JSON file from Persona Vectors, which describes its poles.")
+    ] = None,
+    high_pole: Annotated[str, typer.Option("--high-pole", help="Describes the high pole, e.g. 'warm and kind'.")] = "",
+    low_pole: Annotated[str, typer.Option("--low-pole", help="Describes the low pole, e.g. 'cold'.")] = "",
+    reads: Annotated[Literal["response", "user"], typer.Option("--reads", help="Whose message the trait is read from.")] = "response",
+    language: Annotated[str, typer.Option("--language", help="Language of the texts it was made from: en, de, ...")] = "en",
     device: Device = "auto",
     dtype: Dtype = "auto",
     template: Template = None,
 ) -> None:
-    """Bring in a vector that somebody else made, as a trait of a vector set.
+    """Import a vector that somebody else made, as a trait of a vector set.
 
-    Layers are counted as the file's maker counts them and kept as Demeanor does; see docs/artefacts.md. Nothing is known of how the
-    vector scores replies: it can steer and rank, and for probabilities and thresholds it has to be calibrated first.
+    Nothing is known yet about how well it scores replies. It can steer and rank at once; for probabilities and thresholds, calibrate it
+    first. Layers are converted to Demeanor's numbering, which starts at 0 (docs/artefacts.md).
 
     Example: demeanor vectors import evil_response_avg_diff.pt --model Qwen/Qwen2.5-7B-Instruct --safe-pole low --layer 19
     """

@@ -267,7 +267,7 @@ def _places(folder: Path, models: Sequence[Version]) -> dict[str, Path]:
     for i, version in enumerate(models, 1):
         path = folder / f"{i}-{re.sub(r'[^a-zA-Z0-9.]+', '-', version.name).strip('-')}.jsonl"
         if path.exists():
-            raise OutputError(f"{path} is there already; name another folder with --save-replies")
+            raise OutputError(f"{path} already exists; name another folder with --save-replies")
         refuse_unwritable(path)
         found[version.name] = path
     return found

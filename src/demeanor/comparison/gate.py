@@ -53,7 +53,7 @@ def parse_condition(text: str) -> GateCondition:
 def check_trait(condition: GateCondition, traits: list[str]) -> None:
     """Raise VectorSetError where the condition's trait is not compared."""
     if condition.trait not in traits:
-        raise VectorSetError(f"no trait {condition.trait!r} to hold a condition for; {nearest(condition.trait, traits)}")
+        raise VectorSetError(f"no trait {condition.trait!r} for this condition; {nearest(condition.trait, traits)}")
 
 
 def judge(condition: GateCondition, comparison: Comparison) -> list[Judged]:

@@ -68,7 +68,7 @@ def _prompts_by_key(versions: Mapping[str, Sequence[Reply]], how: Match) -> dict
             if _key(known, "prompt") != _key(reply, "prompt"):
                 places = name if where == name else f"{where} and {name}"
                 raise InputFileError(
-                    f"id {reply.id!r} stands for different prompts in {places}; mend the ids, or match by text: --match prompt"
+                    f"id {reply.id!r} stands for different prompts in {places}; correct the ids, or match by text: --match prompt"
                 )
     return {key: known.prompt for key, (_, known) in seen.items()}
 

@@ -190,7 +190,7 @@ def _json(path: Path, start: str, content: bytes | None, encoding: str | None) -
         return plain
     rows = _rows_in(value)
     if not rows:
-        raise InputFileError(f"{path} holds no rows; give one JSON object a line, or a list of them")
+        raise InputFileError(f"{path} has no rows; give one JSON object a line, or a list of them")
     return AsLines(False, content="".join(map(_line, rows)).encode(), one="row", told=told)
 
 

@@ -46,7 +46,7 @@ def csv_header(path: Path, lines: CountedLines, separator: str = ",") -> list[st
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputFileError(f"{path}: its header cannot be read: {error}") from error
     if len(set(header)) != len(header):
-        raise InputFileError(f"{path}: two columns of its header have one name; rename one of them")
+        raise InputFileError(f"{path}: two columns have the same name; rename one of them")
     return header
 
 

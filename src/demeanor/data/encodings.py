@@ -26,7 +26,7 @@ def from_utf16(path: Path, head: bytes) -> tuple[bytes | None, str | None]:
         with reading(path), open_bytes(path) as file:
             return file.read().decode(name).encode("utf-8"), "UTF-16"
     except UnicodeError as error:
-        raise InputFileError(f"{path} begins as UTF-16 and does not go on so ({error}); save it as UTF-8") from error
+        raise InputFileError(f"{path} begins as UTF-16 but is not UTF-16 throughout ({error}); save it as UTF-8") from error
 
 
 def from_windows(path: Path) -> bytes | None:

@@ -107,7 +107,7 @@ def branch(nodes: Mapping[str, Any], leaf: object, parent: str) -> list[Mapping[
         path.append(nodes[at])
         at = nodes[at].get(parent)
     if len(path) > len(nodes):
-        raise ConversationError("the tree of messages leads in a circle")
+        raise ConversationError("the tree of messages contains a loop")
     return path[::-1]
 
 

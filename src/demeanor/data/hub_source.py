@@ -47,7 +47,7 @@ class HubSource:
         """Its size and columns; the rows are read only where something is to see them."""
         rows = len(self.data)
         if rows == 0:
-            raise InputFileError(f"{self.spec} holds no rows")
+            raise InputFileError(f"{self.spec} has no rows")
         schema: pa.Schema = self.data[:1].schema
         if wrong := self.columns.missing(schema.names):
             raise InputFileError(f"{self.spec} has {wrong}")

@@ -112,7 +112,7 @@ class Input:
                 break
         looked.told = list(self.source.told)
         if looked.rows == 0:
-            raise InputFileError(f"{self.spec} holds no rows; give one JSON object a line, or a CSV with a header and rows")
+            raise InputFileError(f"{self.spec} has no rows; give one JSON object a line, or a CSV with a header and rows")
         if not looked.forms:
             wrong = self.columns.missing(list(looked.columns)) if looked.columns else None
             raise InputFileError(f"{self.spec} has {wrong}" if wrong else f"{self.spec}: no row can be read ({looked.first_error})")

@@ -70,5 +70,5 @@ def read_labelled(path: Path, reads: SpanOf | None = None) -> Labelled:
     """
     found = agreed(read_answers(path), reads)
     if not found.values:
-        raise InputFileError(f"{path} holds no labelled row; give each reply a 'label': 0 or 1, or a number, higher for more of the trait")
+        raise InputFileError(f"{path} has no labelled row; give each reply a 'label': 0 or 1, or a number, higher for more of the trait")
     return as_labelled(found.conversations, found.values, found.groups)

@@ -61,15 +61,15 @@ class ParquetSource:
             with _reading(path), pq.ParquetFile(path) as file:
                 found = without_views(file.schema_arrow)
                 if len(set(found.names)) != len(found.names):
-                    raise InputFileError(f"{path}: two of its columns have one name; rename one of them")
+                    raise InputFileError(f"{path}: two columns have the same name; rename one of them")
                 if schema is not None and not found.equals(schema):
-                    raise InputFileError(f"{path}: its columns differ from those of {self.files[0].name}; screen them apart")
+                    raise InputFileError(f"{path}: its columns differ from those of {self.files[0].name}; screen them separately")
                 schema = schema or found
                 groups += [(number, g, file.metadata.row_group(g).num_rows) for g in range(file.metadata.num_row_groups)]
         where = self.root if len(self.files) > 1 else self.files[0]
         rows = sum(count for *_, count in groups)
         if rows == 0 or schema is None:
-            raise InputFileError(f"{where} holds no rows")
+            raise InputFileError(f"{where} has no rows")
         if wrong := self.columns.missing(schema.names):
             raise InputFileError(f"{where} has {wrong}")
         cuts, before = [], 0

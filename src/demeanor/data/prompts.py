@@ -45,7 +45,7 @@ def read_prompts(path: Path, columns: Columns | None = None) -> dict[str, Prompt
             raise InputFileError(f"{path}: {row.where} repeats the id {row.name!r}; give each prompt its own")
         found[row.name] = messages
     if not found:
-        raise InputFileError(f"{path} holds no prompts; give one JSON object a line, with 'prompt'")
+        raise InputFileError(f"{path} has no prompts; give one JSON object a line, with 'prompt'")
     return found
 
 
@@ -109,7 +109,7 @@ def prompts_of(path: Path, columns: Columns | None = None) -> list[Prompt]:
         except ConversationError as error:
             raise InputFileError(f"{path}: {row.where} has no 'prompt' (text, or a list of messages) that can be read: {error}") from error
     if not found:
-        raise InputFileError(f"{path} holds no prompts")
+        raise InputFileError(f"{path} has no prompts")
     return found
 
 

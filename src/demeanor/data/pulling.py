@@ -64,7 +64,7 @@ def over_http(url: str) -> bytes:
             for chunk in answer.iter_content(1 << 18):
                 content += chunk
                 if len(content) > MOST:
-                    raise InputFileError(f"{url} is larger than {MOST >> 20} MB, which no file of the catalogue is")
+                    raise InputFileError(f"{url} is larger than {MOST >> 20} MB, more than any file in the catalogue")
             return content
     except requests.RequestException as error:
         raise InputFileError(
@@ -89,7 +89,7 @@ def pull(source: PublicSource, files: Mapping[str, bytes], folder: Path, overwri
     for name, known in source.files.items():
         if known is not None and seen.get(name) != known:
             what = f"has sha256 {seen[name][:12]}..." if name in seen else "is missing"
-            raise InputFileError(f"{source.name}: {name} {what}, {known[:12]}... is expected; fetch it anew from {source.page}")
+            raise InputFileError(f"{source.name}: {name} {what}, {known[:12]}... is expected; download it again from {source.page}")
     unknown = {name: seen[name] for name, known in source.files.items() if known is None}
     return _kept(source, convert(source, files), seen, unknown, folder)
 
@@ -126,7 +126,7 @@ def refuse_present(source: PublicSource, folder: Path, overwrite: bool) -> None:
     """Raise OutputError where a set is in a folder already and is not to be written over."""
     path = folder / f"{source.name}.jsonl"
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} is there already; use it as it is, or write it anew with --overwrite")
+        raise OutputError(f"{path} already exists; use it as it is, or replace it with --overwrite")
 
 
 def convert(source: PublicSource, files: Mapping[str, bytes]) -> list[SourceRow]:
@@ -140,7 +140,7 @@ def convert(source: PublicSource, files: Mapping[str, bytes]) -> list[SourceRow]
             f"the catalogue is for revision {source.revision[:12]} of {source.repository}"
         ) from error
     if not rows:
-        raise InputFileError(f"{source.name}: its files hold no labelled row; look at {source.page}")
+        raise InputFileError(f"{source.name}: its files have no labelled row; look at {source.page}")
     return rows
 
 

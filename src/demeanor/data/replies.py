@@ -58,7 +58,7 @@ def read_replies(path: Path, columns: Columns | None = None) -> list[Reply]:
     columns = columns or Columns()
     found = [_reply(row, columns) for row in open_input(path, columns).rows()]
     if not found:
-        raise InputFileError(f"{path} holds no rows; give one JSON object a line, with 'prompt' and 'response'")
+        raise InputFileError(f"{path} has no rows; give one JSON object a line, with 'prompt' and 'response'")
     if all(reply.error for reply in found):
         raise InputFileError(f"{path}: no row can be read ({found[0].error})")
     return found

@@ -127,7 +127,7 @@ def refuse_unwritable(path: Path) -> None:
     folder = path.resolve().parent
     standing = next(place for place in (folder, *folder.parents) if place.exists())
     if not standing.is_dir():
-        raise OutputError(f"cannot write {path}: {standing} is a file, and a folder is wanted there; name another place")
+        raise OutputError(f"cannot write {path}: {standing} is a file, but a folder is needed there; name another place")
     if not os.access(standing, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {path}: no permission to write to {standing}; name another place")
 
@@ -139,7 +139,7 @@ def writing(path: Path) -> Iterator[IO[str]]:
     A link goes on pointing where it does, and a device or a pipe is written to as it is. Raises OutputError where that cannot be done.
     """
     if not path.name:
-        raise OutputError(f"{path} is no name for a file; give one")
+        raise OutputError(f"{path} is not a file name; give one")
     if path.is_dir():
         raise OutputError(f"{path} is a folder; name a file")
     if path.exists() and not path.is_file():
@@ -156,7 +156,7 @@ def writing(path: Path) -> Iterator[IO[str]]:
     except OSError as error:
         if isinstance(error, DemeanorError):  # of what was to be written, not of this file
             raise
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; nothing was kept of it") from error
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; nothing of it was kept") from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink()

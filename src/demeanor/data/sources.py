@@ -45,7 +45,7 @@ def files_in(folder: Path) -> list[Path]:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and _suffix(p))
     files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
     if not files:
-        raise InputFileError(f"{folder}: the folder holds no .jsonl, .csv or .parquet file")
+        raise InputFileError(f"{folder}: the folder has no .jsonl, .csv or .parquet file")
     kinds = {_suffix(p) for p in files}
     if len(kinds) > 1:
         raise InputFileError(f"{folder}: the folder holds {' and '.join(sorted(kinds))} files; screen one kind at a time")

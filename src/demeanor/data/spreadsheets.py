@@ -127,5 +127,5 @@ def _header(path: Path, lines: CountedLines, separator: str) -> list[str]:
     header = [name.removeprefix(_MISREAD) for name in header]
     names = [name for name in header if name.strip()]
     if len(set(names)) != len(names):
-        raise InputFileError(f"{path}: two columns of its header have one name; rename one of them")
+        raise InputFileError(f"{path}: two columns have the same name; rename one of them")
     return [name if name.strip() else "" for name in header]

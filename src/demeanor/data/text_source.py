@@ -66,7 +66,7 @@ class TextSource:
             rows, place = rows + 1, after
         where = self.root if len(self.files) > 1 else self.files[0]
         if rows == 0:
-            raise InputFileError(f"{where} holds no rows; give one JSON object a line, or a CSV with a header and rows")
+            raise InputFileError(f"{where} has no rows; give one JSON object a line, or a CSV with a header and rows")
         if not kinds:
             raise InputFileError(f"{where}: no row can be read ({next(iter(self._rows([0, 0, 0])))[0].error})")
         if wrong := self.columns.missing(list(kinds)):

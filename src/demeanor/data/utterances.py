@@ -83,10 +83,10 @@ def together(rows: Iterable[Row], columns: Utterances) -> list[dict[str, Any]]:
     said: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         if row.error is not None:
-            raise InputFileError(f"{row.error}; a conversation without it would be another one")
+            raise InputFileError(f"{row.error}; leaving it out would change the conversation")
         name = row.record.get(columns.conversation)
         if name is None or name == "":
-            raise InputFileError(f"{row.where} has no {columns.conversation!r}, so nobody knows which conversation it belongs to")
+            raise InputFileError(f"{row.where} has no {columns.conversation!r}, so it is unclear which conversation it belongs to")
         said.setdefault(str(name), []).append(row.record)
     return [
         {"conversation_id": name, **_of_all(rows), "messages": [_message(row, columns) for row in _in_order(rows, columns)]}

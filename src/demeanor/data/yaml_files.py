@@ -57,6 +57,6 @@ def _refuse_twice(keys: list[yaml.Node]) -> None:
         if isinstance(key, yaml.ScalarNode):
             if (key.tag, key.value) in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key {key.value!r} stands twice; remove or rename one of them", problem_mark=key.start_mark
+                    problem=f"the key {key.value!r} appears twice; remove or rename one of them", problem_mark=key.start_mark
                 )
             seen.add((key.tag, key.value))

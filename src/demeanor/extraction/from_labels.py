@@ -24,7 +24,7 @@ def without_prior(vectors: VectorSet, trait: str, safe_pole: Pole) -> VectorSet:
     if trait in vectors.traits:
         raise ExtractionError(f"the vector set holds {trait} already; leave --new out to adapt it with all its labelled replies")
     if not NAME.fullmatch(trait):
-        raise ExtractionError(f"{trait!r} is no trait name: use lower-case letters, digits, '_' and '-'")
+        raise ExtractionError(f"{trait!r} is not a trait name: use lower-case letters, digits, '_' and '-'")
     pattern = sorted(vectors.traits.values(), key=lambda e: e.reading.layer_idx)[len(vectors.traits) // 2]
     shape, hidden = pattern.reading.rows.shape, vectors.model.hidden_size
     metadata = {

@@ -58,7 +58,7 @@ def on_labels(reader: ActivationReader, vectors: VectorSet, trait: str, labelled
     labelled = fresh(entry, labelled)
     high = labelled.high
     if high.all() or not high.any():
-        raise ExtractionError("the labels are all of one kind; both kinds of reply are needed")
+        raise ExtractionError("all labels are the same; both kinds of reply are needed")
     raw = entry.reading.raw(reader.read(labelled.conversations, entry.reading.layers, entry.reads, vectors.pooling, progress))
     scores = raw.double().numpy()
     role: Role = "user" if entry.reads == "user" else "assistant"

@@ -106,7 +106,7 @@ def extract_vectors(
         ConversationError, ModelError: an example cannot be read.
     """
     if not traits:
-        raise ExtractionError("no trait is given; name at least one, or 'all'")
+        raise ExtractionError("no trait given; name at least one, or 'all'")
     if sources:
         check_joinable(method, [trait.name for trait in traits], [source for source, _ in sources])
     candidates = list(layers) if layers is not None else default_candidates(reader.n_layers)

@@ -116,7 +116,7 @@ def recalibrate(
     labelled = fresh(entry, labelled)
     high = labelled.high
     if high.all() or not high.any():
-        raise ExtractionError("the labels are all of one kind; both kinds of reply are needed")
+        raise ExtractionError("all labels are the same; both kinds of reply are needed")
     activations = reader.read(labelled.conversations, entry.reading.layers, entry.reads, vectors.pooling, progress)
     raw = entry.reading.raw(activations).double().numpy()
     prompts = labelled.prompts

@@ -125,12 +125,12 @@ class Cut:
     source: str
     """Where the number comes from, in words."""
     halves: str = ""
-    """Of a calibration's threshold the error that it keeps, and the other one beside it, in words."""
+    """Of a calibration's threshold both error rates, in words: the one that it keeps, and what that costs."""
 
     @classmethod
     def of(cls, threshold: Threshold) -> Cut:
         """A calibration's own threshold."""
-        return cls("z", threshold.z, threshold.unsafe_side, f"calibrated, {threshold.key.replace('_', '-')}", threshold.halves)
+        return cls("z", threshold.z, threshold.unsafe_side, f"calibrated {threshold.purpose}", threshold.halves)
 
     def beyond(self, z: ArrayLike, probability: ArrayLike) -> Array:
         """How far scores lie on the unsafe side, on the cut's scale: unsafe from 0 on, NaN where a score is no number.
@@ -161,18 +161,32 @@ class Cut:
     def words(self) -> str:
         """Where it lies, in words."""
         if self.scale == "z":
-            halves = f": {self.halves}" if self.halves else ""
-            return f"z {self.value:+.2f} or {'higher' if self.unsafe_side == 'above' else 'lower'} ({self.source}{halves})"
-        return f"unsafe with a chance of {self.value:.0%} or more ({self.source})"
+            source = f"calibrated for {self.halves}" if self.halves else self.source
+            return f"score {_number(self.value, 2)} or {'higher' if self.unsafe_side == 'above' else 'lower'} ({source})"
+        return f"unsafe with a probability of {self.value:.0%} or more ({self.source})"
+
+    def beside(self, z: float) -> str:
+        """A z as it stands beside the limit, with as many decimals as it takes to tell them apart."""
+        return _number(z, _decimals(z, self.value))
+
+    def from_on(self, z: float) -> str:
+        """From where on scores are beyond it, as said beside such a score: "from -0.2 up"."""
+        return f"from {_number(self.value, _decimals(z, self.value))} {'up' if self.unsafe_side == 'above' else 'down'}"
 
     def describe(self, trait: str, score: Score) -> str:
         """Where a score of a trait stands to this cut, in words."""
         if self.scale == "z":
-            beyond = "higher" if self.unsafe_side == "above" else "lower"
-            return f"{trait} reads z {score.z:+.2f}, and {self.value:+.2f} or {beyond} is unsafe ({self.source})"
-        return (
-            f"{trait} is on its unsafe side with a chance of {self.value_of(score):.0%}, and the limit is {self.value:.0%} ({self.source})"
-        )
+            return f"{trait} score {self.beside(score.z)}, unsafe {self.from_on(score.z)} ({self.source})"
+        return f"{trait} unsafe with a probability of {self.value_of(score):.0%}; the limit is {self.value:.0%} ({self.source})"
+
+
+def _number(value: float, decimals: int) -> str:
+    text = f"{value:.{decimals}f}"
+    return text if float(text) else text.removeprefix("-")
+
+
+def _decimals(a: float, b: float) -> int:
+    return next((n for n in (1, 2, 3) if a == b or f"{a:.{n}f}" != f"{b:.{n}f}"), 4)
 
 
 def find_cut(
@@ -202,7 +216,7 @@ def find_cut(
     unsafe = side or unsafe_side(safe_pole)
     if not calibration.measured:
         raise CutError(
-            f"{trait} is not calibrated, so no threshold means anything for it; calibrate it on labelled replies first: "
+            f"{trait} is not calibrated, so it has no usable threshold; calibrate it on labelled replies first: "
             f"demeanor calibrate --trait {trait} --input FILE"
         )
     if spec.z is not None:
@@ -222,7 +236,7 @@ def _calibrated_cut(wanted: AtRate, trait: str, calibration: Calibration, unsafe
         there = ", ".join(sorted(name for name in calibration.thresholds if not name.endswith(ALWAYS))) or "none"
         option = f"--{wanted.kind.replace('_', '-')}-rate {wanted.rate:g}"
         raise CutError(
-            f"the calibration of {trait} holds no threshold '{key}' (there: {there}); {_offer(wanted, calibration)}make it from "
+            f"the calibration of {trait} has no threshold '{key}' (there: {there}); {_offer(wanted, calibration)}make it from "
             f"labelled replies: demeanor calibrate --trait {trait} --input FILE {option}"
         )
     if found.unsafe_side != unsafe:

@@ -92,17 +92,31 @@ class Threshold:
         )
 
     @property
+    def kept(self) -> str:
+        """The error that it keeps: "5 % missed", "2 % false alarms", "0.5 % of everyday replies flagged"."""
+        what = {"miss": "missed", "false_alarm": "false alarms", "ordinary": "of everyday replies flagged"}
+        return f"{100 * self.rate:.3g} % {what[self.kind]}"
+
+    @property
+    def purpose(self) -> str:
+        """What it was calibrated for: "to miss at most 5 %", "for at most 2 % false alarms", "to flag at most 1 % of everyday replies"."""
+        rate = f"at most {100 * self.rate:.3g} %"
+        return {"miss": f"to miss {rate}", "false_alarm": f"for {rate} false alarms", "ordinary": f"to flag {rate} of everyday replies"}[
+            self.kind
+        ]
+
+    @property
     def halves(self) -> str:
-        """The error that is kept and, beside it, what that costs: "2 % false alarms; 84 % missed on the sample it was set on"."""
-        kept, other, of = "of everyday replies" if self.kind == "ordinary" else "false alarms", "missed", "unsafe replies"
-        observed = self.observed_miss
+        """The error that is kept and what that costs: "at most 2 % false alarms; 84 % missed in the calibration sample"."""
+        other, of, observed = "missed", "unsafe replies", self.observed_miss
         if self.kind == "miss":
-            kept, other, of, observed = "missed", "false alarms", "safe replies", self.observed_false_alarm
-        first = f"{100 * self.rate:.3g} % {kept}; "
+            other, of, observed = "false alarms", "safe replies", self.observed_false_alarm
         if observed is None:
-            return f"{first}{other}: unknown, as the sample it was set on has no {of}"
-        between = "" if self.other_low is None else f" (95 %: {100 * self.other_low:.0f} to {100 * (self.other_high or 0):.0f} %)"
-        return f"{first}{100 * observed:.0f} % {other} on the sample it was set on{between}"
+            return f"at most {self.kept}; {other}: unknown, as the calibration sample has no {of}"
+        between = ""
+        if self.other_low is not None:
+            between = f" (95 % interval {100 * self.other_low:.0f} to {100 * (self.other_high or 0):.0f} %)"
+        return f"at most {self.kept}; {100 * observed:.0f} % {other} in the calibration sample{between}"
 
     def to_record(self) -> dict[str, Any]:
         """As plain data."""
@@ -145,7 +159,7 @@ def fit_threshold(
         ExtractionError: too few examples to support the rate; the message says how many are needed.
     """
     if not 0 < rate < 1:
-        raise ExtractionError(f"a rate lies between 0 and 1, not {rate}")
+        raise ExtractionError(f"a rate must be between 0 and 1, not {rate}")
     up = 1 if unsafe_is_high else -1
     danger, plain = up * np.asarray(z, float), up * np.asarray([] if everyday is None else everyday, float)
     if kind == "ordinary":
@@ -168,7 +182,7 @@ def fit_threshold(
     cut = last if kind == "miss" else float(np.nextafter(last, np.inf))
     if last == math.inf or last == -math.inf:  # the condition alone decides
         if kind == "miss":
-            raise ExtractionError(f"the condition alone leaves more than {_percent(rate)} of the unsafe examples unjudged")
+            raise ExtractionError(f"the condition alone leaves more than {_percent(rate)} of the unsafe examples unchecked")
         cut = float(danger[np.isfinite(danger)].min(initial=0.0))
     between = _other_half(danger >= cut, unsafe, kind, groups)
     return Threshold(

@@ -31,7 +31,7 @@ def decoder_blocks(model: PreTrainedModel, path: str | None = None) -> nn.Module
         except AttributeError:
             named = None
         if not isinstance(named, nn.ModuleList):
-            raise BlocksNotFoundError(f"{path!r} is no list of blocks in this model; {_choices(model)}")
+            raise BlocksNotFoundError(f"{path!r} is not a list of blocks in this model; {_choices(model)}")
         return named
     count = text_config(model).num_hidden_layers
     decoder = model.get_decoder()

@@ -162,7 +162,7 @@ class Steering:
             hidden = output[0] if isinstance(output, tuple) else output
             current = self._pass
             if current is None:
-                raise SteeringError("the model's blocks were run without the model; call the model that was given")
+                raise SteeringError("the model's blocks were run on their own; call the model that was given")
             if self.rows not in (None, len(hidden)):
                 raise SteeringError(f"interventions for {self.rows} rows, and a batch of {len(hidden)}; give one list for each row")
             current.ran.add(layer)
@@ -182,7 +182,7 @@ def _owners(model: nn.Module, blocks: nn.ModuleList) -> list[nn.Module]:
     """The modules that hold the blocks, outermost first: each may be the one that is called."""
     path = next((name for name, module in model.named_modules() if module is blocks), None)
     if path is None:
-        raise SteeringError("these blocks are no part of this model; leave blocks out, or take them from the model that is run")
+        raise SteeringError("these blocks are not part of this model; leave blocks out, or take them from the model that is run")
     parts = path.split(".")
     return [model.get_submodule(".".join(parts[:k])) for k in range(len(parts))]
 

@@ -165,7 +165,7 @@ def _extract(source: Path, part: Path, name: str) -> None:
 def _gguf_in(source: Path, name: str) -> Iterator[IO[bytes]]:
     """The stream that may be the model, by content and size and not by name."""
     if source.exists() and not source.is_file():
-        raise InputFileError(f"{source} is no file; {_WAY_OUT}")
+        raise InputFileError(f"{source} is not a file; {_WAY_OUT}")
     try:
         file = source.open("rb")
     except OSError as error:
@@ -197,7 +197,7 @@ def _check_hash(path: Path) -> None:
     if (found := _hash(path)) != SHA256:
         raise ModelError(
             f"{path} is not the file that was published (sha256 {found[:12]}..., expected {SHA256[:12]}...); "
-            "fetch it anew: demeanor models pull"
+            "download it again: demeanor models pull"
         )
 
 

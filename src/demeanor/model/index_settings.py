@@ -114,7 +114,7 @@ def _parsed(file: Path) -> dict[str, dict[str, str]]:
         parser.read_string(text)
     except configparser.Error as error:  # its own words would show the line, which may hold credentials
         fault = type(error).__name__
-        raise InputFileError(f"pip's configuration file {file} cannot be parsed ({fault}); mend it: pip config edit") from None
+        raise InputFileError(f"pip's configuration file {file} cannot be parsed ({fault}); correct it: pip config edit") from None
     return {s: {name.lower().replace("_", "-").removeprefix("--"): value for name, value in parser.items(s)} for s in parser.sections()}
 
 

@@ -54,7 +54,7 @@ def load_model(
     if adapter is not None:
         adapters.check_adapter(adapter)
         if quantization is not None:
-            raise ModelError("an adapter is merged into whole weights, not into quantised ones; leave --quantization out")
+            raise ModelError("an adapter cannot be merged into quantised weights; leave --quantization out")
     gguf = whole.endswith(".gguf")
     if quantization is not None:
         options |= _quantization(quantization, target)
@@ -103,7 +103,7 @@ def base_and_adapter(name: str) -> tuple[str, Path | None]:
     if adapters.is_adapter(folder):
         return base or full_name(adapters.base_of(folder)), folder
     if base is not None:
-        raise ModelError(f"{last} is no adapter (it holds no {adapters.CONFIG}), so it cannot go on top of {base}")
+        raise ModelError(f"{last} is not an adapter (it has no {adapters.CONFIG}), so it cannot go on top of {base}")
     return last, None
 
 
@@ -164,7 +164,7 @@ def _hub_folder(name: str) -> Path:
             return cached
         here = "only partly in the local hub cache"
     except HFValidationError as error:
-        raise ModelNotFoundError(f"{name!r} is no hub id ({first_line(error)}); write it as 'owner/name'") from error
+        raise ModelNotFoundError(f"{name!r} is not a Hugging Face id ({first_line(error)}); write it as 'owner/name'") from error
     except (LocalEntryNotFoundError, FileNotFoundError):
         pass
     try:
@@ -180,7 +180,7 @@ def _hub_folder(name: str) -> Path:
             f"go online and run `demeanor models pull {name}`, name a local folder, or use the embedded {embedded.NAME}"
         ) from error
     if not whole(fetched):
-        raise ModelNotFoundError(f"{name} is no whole model on the hub: it lacks its config.json or its safetensors weights; name another")
+        raise ModelNotFoundError(f"{name} is not a complete model on the hub: it lacks config.json or safetensors weights; name another")
     return fetched
 
 

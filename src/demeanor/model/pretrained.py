@@ -102,7 +102,7 @@ def _pretrained(path: Path, **options: Any) -> PreTrainedModel:
     model, report = found
     if missing := sorted(report["missing_keys"]):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ModelError(f"its files lack weights of {type(model).__name__} ({missing[0]}{more}); save or download it anew, whole")
+        raise ModelError(f"its files lack weights of {type(model).__name__} ({missing[0]}{more}); save or download the whole model again")
     return model  # type: ignore[no-any-return]
 
 

@@ -37,8 +37,8 @@ def refuse_encoder(stack: Stack) -> None:
             _CAUSAL[stack.model] = causal
     if causal is False:
         raise ModelError(
-            f"{type(stack.model).__name__} is no causal model: its tokens see later ones, so that a reading would depend "
-            "on its neighbours in a batch; use a decoder-only chat model"
+            f"{type(stack.model).__name__} is not a causal model: its tokens see later ones, so a score would depend "
+            "on the other texts in its batch; use a decoder-only chat model"
         )
 
 

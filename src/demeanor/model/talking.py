@@ -64,7 +64,7 @@ def encoder_of(name: str | os.PathLike[str], template: str | None = None) -> Cha
         return None
     folder = embedded.ensure() if base == embedded.NAME else whole_model(base, name)
     if not whole(folder):
-        raise ModelError(f"{folder} lacks its weights, or a part of them; save or download it anew, whole")
+        raise ModelError(f"{folder} lacks its weights, or a part of them; save or download the whole model again")
     own = adapter if adapter is not None and (adapter / "tokenizer_config.json").is_file() else folder
     tokenizer = tokenizer_in(own)
     _tell(tokenizer, template, name, keep_own=True)

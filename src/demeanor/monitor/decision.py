@@ -55,6 +55,8 @@ class Decision:
     """How far each trait has drifted in this conversation; None where there is no baseline to tell by."""
     unrecorded: str | None = None
     """Why the audit log does not hold this decision; None where it does, or where there is no log."""
+    note: str = ""
+    """Why the reviewed reply may not help this user as it should, such as that it is in another language than theirs; mostly empty."""
     id: str = ""
     """Its own name, drawn at random, which leads to its record in the audit log."""
 
@@ -71,6 +73,7 @@ class Decision:
         drift: Mapping[str, DriftState] | None = None,
         unrecorded: str | None = None,
         instead: str | None = None,
+        note: str = "",
     ) -> Decision:
         """The decision that carries out an outcome; `text` is what is shown, `instead` what a trial run did not show."""
         return cls(
@@ -89,6 +92,7 @@ class Decision:
             latency_ms=latency_ms or {},
             drift=drift,
             unrecorded=unrecorded,
+            note=note,
         )
 
     @property
@@ -98,8 +102,9 @@ class Decision:
 
     @property
     def why(self) -> tuple[str, ...]:
-        """One sentence for each rule."""
-        return tuple(r.explanation for r in self.results)
+        """One sentence for each rule, and one about the reviewed reply if there is something to say about it."""
+        note = (f"{self.note[0].upper()}{self.note[1:]}.",) if self.note else ()
+        return (*(r.explanation for r in self.results), *note)
 
     def _repr_html_(self) -> str:
         """What was done, what is shown, and why, for a notebook. Only a reply that was scored and allowed is marked as safe."""
@@ -128,6 +133,7 @@ class Decision:
             "latency_ms": {stage: round(ms, 3) for stage, ms in self.latency_ms.items()},
             "drift": {trait: _finite(asdict(state)) for trait, state in self.drift.items()} if self.drift is not None else None,
             "unrecorded": self.unrecorded,
+            **({"note": self.note} if self.note else {}),
         }
 
 

@@ -93,7 +93,7 @@ class Fitted:
     def text(self, title: str) -> str:
         """As YAML with comments. Raises PolicyError where no rule is left."""
         if self.policy is None:
-            raise PolicyError("no rule of the policy has a threshold to stand on; calibrate its traits on labelled replies first")
+            raise PolicyError("no rule of the policy has a usable threshold; calibrate its traits on labelled replies first")
         notes: dict[str, list[str]] = {}
         for need in self.needs:
             notes.setdefault(need.rule, []).append(need.words + ".")
@@ -146,6 +146,8 @@ def fitted(policy: Policy, vectors: VectorSet, have: Mapping[str, Prompts] | Non
 def as_yaml(policy: Policy, head: list[str], notes: Mapping[str, list[str]]) -> str:
     """A policy as YAML that loads again, with comments at its head and above its rules."""
     record = policy.model_dump(mode="json", exclude_unset=True)
+    if policy.replies:  # the file that this is written to may lie in another folder
+        record["replies"] = {code: str(file.resolve()) for code, file in policy.reply_files.items()}
     rules = record.pop("rules")
     version = record.pop("version")
     lines = [*_comment(head), "", *_fields({"version": version}), "", "rules:"]

@@ -26,7 +26,8 @@ from demeanor.measure.conditions import COUNTS, Condition, together
 from demeanor.measure.cuts import ACTIONS, Action, withholds
 from demeanor.measure.poles import Side
 from demeanor.monitor.policy import ResolvedPolicy, ResolvedRule, Severity, Situation
-from demeanor.scoring.reading import NotScored, Reading, Said, looked_at, scores_by
+from demeanor.monitor.reasons import of_conditions, of_reply
+from demeanor.scoring.reading import NotScored, Reading, Said, looked_at
 from demeanor.signs import Sign
 
 State = Literal["passed", "fired", "raised", "not judged", "not scored"]
@@ -49,24 +50,24 @@ class RuleResult:
     trait: str
     unsafe_side: Side
     reason: str
-    """What was compared with what, or what could not be, in words."""
+    """What was compared with what, or what could not be, in words (see reasons.py)."""
     easing: float = 0.0
     """By how many z the reply's score was eased, as the user's messages do not call for the trait; 0 too where that is not known."""
     where: tuple[str, ...] = ()
     """In which part of the reply, or at which point of a stream, where that is not the whole."""
+    beyond: float | None = None
+    """How far the score, as it was eased, lies beyond the rule's threshold on the unsafe side, on the threshold's scale; None where that
+    is not known."""
 
     @property
     def explanation(self) -> str:
-        """All of it in one plain sentence."""
-        then = {
-            "passed": "",
-            "not judged": "",
-            "fired": f"; the action is {self.action}",
-            "not scored": f"; the action is then {self.action}",
-            "raised": f"; the action is then {self.action}",
-        }[self.state]
-        said = {"not scored": "NOT scored: ", "raised": ""}.get(self.state, f"{self.state}: ")
-        return f"{self.rule}: {said}{self.reason}{then}{''.join(f' ({place})' for place in self.where)}."
+        """All of it, in a plain sentence or two."""
+        if self.state == "raised":
+            return f"{self.rule}: {self.reason}, so the action is {self.action}."
+        said = {"not scored": "NOT scored", "not judged": "not checked"}.get(self.state, self.state)
+        where = f" {', '.join(self.where)}" if self.where else ""
+        then = f", so the action is {self.action}" if self.state in ("fired", "not scored") else ""
+        return f"{self.rule}: {said}{where}{then}: {self.reason}."
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,9 @@ def decide(policy: ResolvedPolicy, reply: Reading | NotScored, user: Sequence[Sa
     beside: list[tuple[Reading | NotScored, str]] = []
     if isinstance(reply, Reading):
         if reply.worst:
-            beside.append((replace(reply, scores=reply.scores | reply.worst), "in its worst part"))
+            beside.append((replace(reply, scores=reply.scores | reply.worst), "in the worst part of the reply"))
         if reply.apart is not None and reply.apart.read is not None:
-            reasoning, where = reply.apart.read, "in the reasoning that stands in the reply"
+            reasoning, where = reply.apart.read, "in the reasoning inside the reply"
             beside.append((reasoning, where))
             if isinstance(reasoning, Reading) and reasoning.worst:
                 beside.append((replace(reasoning, scores=reasoning.scores | reasoning.worst), where))
@@ -167,8 +168,8 @@ def _outcome(results: tuple[RuleResult, ...], not_scored: str | None) -> Outcome
 def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Said]) -> RuleResult:
     rule, cut, asked = resolved.rule, resolved.cut, resolved.conditions
     easing, condition = _conditions(asked, reply, user)
-    crossed, words = _reply(resolved, reply, easing)
-    also = f", and {condition}" if condition else ""
+    crossed, words, beyond = of_reply(resolved, reply, easing or 0.0)
+    also = f". {condition[0].upper()}{condition[1:]}" if condition else ""
     state: State
     action: Action = "allow"
     severity: Severity | None = None
@@ -182,7 +183,8 @@ def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Sa
         action = resolved.not_scored
         if not user and any(condition.reads == "user" and condition.easing([]) is None for condition in asked):
             action = min(action, "flag", key=ACTIONS.index)
-        severity, state, reason = "yellow", "not scored", words + also
+        severity, state = "yellow", "not scored"
+        reason = f"{condition}; {words}" if condition and easing is None else words
     elif easing:
         reason = words + also
     asks_for_it = rule.situation == "risk_disclosed" or any(condition.slope is None for condition in asked)
@@ -199,6 +201,7 @@ def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Sa
         unsafe_side=cut.unsafe_side,
         reason=reason,
         easing=easing if easing is not None and math.isfinite(easing) else 0.0,
+        beyond=beyond,
     )
 
 
@@ -223,58 +226,14 @@ def _situation(action: Action, own: Situation, results: Sequence[RuleResult]) ->
     return next((r.situation for r in results if r.user_at_risk and r.situation != "unchecked"), own)
 
 
-def _reply(resolved: ResolvedRule, reply: Reading | NotScored, easing: float | None) -> tuple[bool | None, str]:
-    """Whether the reply, with its score eased, is beyond the cut (None: unknown), and that in words."""
-    trait, cut = resolved.rule.trait, resolved.cut
-    if isinstance(reply, NotScored):
-        return None, f"the reply could not be scored ({reply.error})"
-    if trait not in reply.scores:
-        return None, f"the reading of the reply holds no {trait}"
-    score = reply.scores[trait]
-    if easing and math.isfinite(easing) and resolved.calibration is not None:
-        score = resolved.calibration.eased(score, easing, cut.unsafe_side)
-    crossed = cut.crossed(score)
-    if crossed is None:
-        return None, f"the reply's {trait} is not a finite number"
-    return crossed, cut.describe(trait, score)
-
-
 def _conditions(conditions: Sequence[Condition], reply: Reading | NotScored, user: Sequence[Said]) -> tuple[float | None, str]:
-    """How far the reply's score is eased by what the user's last turns lack (None: unknown; infinite: not judged), and that in words."""
+    """How far the reply's score is eased by what it and the user's last turns lack (None: unknown; infinite: not judged), in words too."""
     if not conditions:
         return 0.0, ""
     each = [(condition, condition.easing(looked_at(condition, reply, user))) for condition in conditions]
     easing = together([found for _, found in each])
     told = [one for one in each if one[1] == easing] or [one for one in each if one[1]]  # what decided alone, else all that had a part
-    return easing, " and ".join(_in_words(condition, found, reply, user) for condition, found in told)
-
-
-def _in_words(condition: Condition, easing: float | None, reply: Reading | NotScored, user: Sequence[Said]) -> str:
-    trait, cut = condition.trait, condition.cut
-    if condition.reads == "response":
-        score = reply.scores.get(trait) if isinstance(reply, Reading) else None
-        if score is None or easing is None:
-            return f"{trait} could not be scored in the reply"
-        return (
-            f"eased by {easing:.2f}, as the reply's {trait} reads z {score.z:+.2f}"
-            if easing
-            else f"in the reply {cut.describe(trait, score)}"
-        )
-    turns = scores_by(trait, user[-condition.last_turns :])
-    if not user:
-        said = "no words of the user's come before the reply"
-        return f"{said}, so that {trait} could not be scored" if easing is None else f"eased by {easing:.2f}, as {said}"
-    scores = [score for turn in turns for score in turn]
-    known = [score for score in scores if score is not None and cut.crossed(score) is not None]
-    if easing is None:
-        return f"{trait} could not be scored in {len(scores) - len(known)} of the user's last {len(scores)} messages"
-    if easing == 0:
-        crossing = next(score for score in known if cut.crossed(score))
-        return f"in a recent message of the user {cut.describe(trait, crossing)}"
-    worst = max(known, key=condition.beyond)
-    if condition.slope is not None:
-        return f"eased by {easing:.2f}, as {trait} reads at most z {worst.z:+.2f} in the user's last {len(known)} messages"
-    return f"in the worst of the user's last {len(known)} messages {cut.describe(trait, worst)}"
+    return easing, of_conditions(told, easing, reply, user)
 
 
 def _why_not_scored(reply: Reading | NotScored, unscored: Sequence[RuleResult]) -> str | None:

@@ -6,8 +6,8 @@ A rule names a trait, its unsafe side and a threshold, and says what is done abo
     probability: 0.8                    calibrated chance of the unsafe side
     calibrated: {miss_rate: 0.05}       the vector set's own threshold at that error; false_alarm_rate and ordinary_rate likewise
 
-`Policy.resolve` looks the last two up in a vector set's calibration: no threshold stands in the code. What the rules
-then do with readings is decision.py's.
+`Policy.resolve` looks the last two up in a vector set's calibration: no threshold is written in the code. outcome.py applies the rules.
+The fields, their checks and their binding are one thing: a message about a policy names the field by the name that it has here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from demeanor.data.yaml_files import read_yaml
 from demeanor.errors import CutError, PolicyError, nearest
@@ -100,6 +100,16 @@ class Policy(Strict):
     audit_failure: Action = "flag"
     """The least that is done about every reply while the audit log cannot be written."""
     stream: Stream = Stream()
+    replies: dict[str, str] = Field(default_factory=dict)
+    """Files of reviewed replies and help lines for users who write in other languages, e.g. {"es": "replies-es.yaml"}; see replies.py."""
+    _folder: Path = PrivateAttr(default=Path())
+
+    @field_validator("replies", mode="before")
+    @classmethod
+    def _norwegian(cls, value: Any) -> Any:
+        if isinstance(value, dict) and False in value:  # as YAML reads an unquoted no
+            raise ValueError('an unquoted no is false in YAML; write "no" in quotes for Norwegian')
+        return value
 
     @field_validator("version", mode="before")
     @classmethod
@@ -120,9 +130,14 @@ class Policy(Strict):
         return any(withholds(action) for rule in self.rules for action in (rule.action, rule.not_scored or "allow"))
 
     @property
+    def reply_files(self) -> dict[str, Path]:
+        """The files of `replies`; a relative path starts at the policy's own folder."""
+        return {code: self._folder / file for code, file in self.replies.items()}
+
+    @property
     def identity(self) -> str:
         """The version with a short hash of the content, so that an edit that keeps the version shows: "1 (3f2a9c1b)"."""
-        content = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        content = json.dumps(self.model_dump(mode="json", exclude=None if self.replies else {"replies"}), sort_keys=True)
         return f"{self.version} ({hashlib.sha256(content.encode()).hexdigest()[:8]})"
 
     def resolve(self, vectors: VectorSet) -> ResolvedPolicy:
@@ -220,9 +235,12 @@ def load_policy(path: str | Path | None = None) -> Policy:
     if not isinstance(raw, dict):
         raise PolicyError(f"{file}: a policy is a mapping with 'version' and 'rules'; see demeanor monitor --print-policy")
     try:
-        return Policy.model_validate(raw)
+        policy = Policy.model_validate(raw)
     except ValidationError as error:
         raise PolicyError(f"{file}: {_first_problem(error, raw)}") from None
+    if policy.replies:
+        policy._folder = file.parent
+    return policy
 
 
 def _first_problem(error: ValidationError, raw: dict[str, Any]) -> str:

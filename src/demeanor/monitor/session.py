@@ -85,7 +85,7 @@ class Monitor:
             country: Whose crisis resources are named: an ISO 3166 code, or "none".
             audit: Where every decision is recorded: a log, or the path of one; it is then closed with the monitor.
             baseline: How each trait scores in ordinary conversations; without it no drift is watched.
-            replies: The reviewed replies. Default: the built-in ones.
+            replies: The reviewed replies. Default: the built-in ones. Those of the policy's `replies` are added, by language.
             enforce: False: decisions are made and recorded, and every reply is shown all the same (a transcript, a trial run);
                 `Decision.instead` is then what would have been shown in its place.
             deadline: Seconds for a check, where they are not to be the policy's.
@@ -93,13 +93,14 @@ class Monitor:
                 only. Beyond it the session that was read least recently gives up its own, and is read anew when it goes on.
 
         Raises:
-            PolicyError: the policy cannot be read or does not fit the vector set; no resources for the country.
+            PolicyError: the policy, or a file of its replies, cannot be read; the policy does not fit the vector set; there are no
+                resources for the country.
             AuditError: the log cannot be opened.
             VectorSetError: the vector set is read by pooling "max", or the baseline is for a trait that it lacks.
         """
         chosen = policy if isinstance(policy, Policy) else load_policy(policy)
-        self.replies = replies or load_replies()
-        self.country = self.replies.check_country(country)
+        self.replies = (replies or load_replies()).also(chosen.reply_files)
+        self.country = self.replies.check_usual_country(country)
         self.scorer = scorer if isinstance(scorer, Scorer) else None
         self.problem = str(scorer) if isinstance(scorer, DemeanorError) else None
         """Why nothing can be scored; None where it can."""
@@ -262,7 +263,7 @@ class Session:
         """
         if not isinstance(chunks, Iterable):
             way = "use session.astream(chunks)" if isinstance(chunks, AsyncIterable) else "give an iterable of text"
-            raise ConversationError(f"the chunks of a stream are iterated over, and {type(chunks).__name__} is not iterable; {way}")
+            raise ConversationError(f"a stream must be iterable, and {type(chunks).__name__} is not; {way}")
         return ReplyStream(*self._watched(), chunks, self.monitor.enforce, self._begin)
 
     def astream(self, chunks: AsyncIterable[str | None]) -> AsyncReplyStream:
@@ -396,7 +397,8 @@ class Session:
         name: str = "",
     ) -> Decision:
         """The decision about a reply, recorded; `problem` says why there is no whole reply to show, `name` is the decision's id."""
-        monitor = self.monitor
+        monitor, showing = self.monitor, self._showing
+        told = [message.content for message in self.messages if message.role == "user"]
         with _timed(ms, "decide"):
             users = self._passes.users(*([found.error] if isinstance(found, NotScored) else []))
             said = users[-1][-1] if users else None
@@ -413,15 +415,15 @@ class Session:
                 outcome = at_least(outcome, "substitute", problem, "writing")
             drift = self._drift.turn(z_of(read)) if self._drift is not None else None
             name = name or new_id()
-            decision = replace(self._showing.decision(outcome, self.reading, reply, source, monitor.enforce, drift, ms), id=name)
+            decision = replace(showing.decision(outcome, self.reading, reply, told, source, monitor.enforce, drift, ms), id=name)
         if monitor.audit is not None:
             with _timed(ms, "audit"):
                 unrecorded = monitor.recorder.write(self._record(decision, reply), monitor.deadline)
             if unrecorded is not None:
                 outcome = at_least(outcome, monitor.policy.policy.audit_failure, unrecorded)
-                raised = self._showing.decision(outcome, self.reading, reply, source, monitor.enforce, drift, ms)
+                raised = showing.decision(outcome, self.reading, reply, told, source, monitor.enforce, drift, ms)
                 decision = replace(raised, unrecorded=unrecorded, id=name)
-        self._showing.count(decision)
+        showing.count(decision)
         return replace(decision, latency_ms=ms)
 
     def _record(self, decision: Decision, reply: str) -> AuditRecord:

@@ -1,9 +1,9 @@
-"""What one user is shown for an outcome: the reply, or a reviewed one of their country in its place, another each time."""
+"""What one user is shown for an outcome: the reply, or a reviewed one for their country and language, a different one each time."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from demeanor.measure.drift import DriftState
 from demeanor.monitor.decision import Decision, ReplySource, top_pushes
@@ -26,21 +26,26 @@ class Showing:
         outcome: Outcome,
         found: LiveReading | None,
         reply: str,
+        said: Sequence[str],
         source: ReplySource,
         enforce: bool,
         drift: Mapping[str, DriftState] | None,
         ms: Mapping[str, float],
     ) -> Decision:
-        """The decision that carries out an outcome; where it is not enforced, with what would have been shown in the reply's place."""
-        text, referral, instead = reply, False, None
+        """The decision that carries out an outcome; where it is not enforced, with what would have been shown in the reply's place.
+
+        `said` are the user's messages, which tell the language.
+        """
+        text, referral, instead, note = reply, False, None, ""
         if outcome.situation is not None:
-            safe = self.replies.reply(outcome.situation, self.country, self._shown[outcome.situation])
+            safe = self.replies.answer(outcome.situation, said, self.country, self._shown[outcome.situation])
+            note = safe.note
             if enforce:
                 text, referral = safe.text, safe.referral
             else:
                 instead = safe.text
         reading, pushes = (found.reading, top_pushes(found.tokens, outcome.results)) if found else (None, None)
-        return Decision.of(outcome, reading, text, source, referral, pushes, dict(ms), drift, instead=instead)
+        return Decision.of(outcome, reading, text, source, referral, pushes, dict(ms), drift, instead=instead, note=note)
 
     def count(self, decision: Decision) -> None:
         """Remember what was shown."""

@@ -137,7 +137,7 @@ def suggest(traffic: Traffic, calibrations: Mapping[str, Calibration], budget: f
     Raises PolicyError where no reply was scored, no rule withholds, or the budget is no share between 0 and 1.
     """
     if not 0 < budget < 1:
-        raise PolicyError(f"a budget lies between 0 and 1, not {budget:g}; write it as 5/1000 or 0.5%")
+        raise PolicyError(f"a budget must be between 0 and 1, not {budget:g}; write it as 5/1000 or 0.5%")
     rules, danger = traffic.rules, traffic.danger
     if not len(danger):
         raise PolicyError(f"no reply could be scored ({traffic.unscored} could not), so no threshold can be suggested from them")
@@ -184,7 +184,7 @@ def parse_budget(text: str) -> float:
             share = math.nan
         if 0 < share < 1:
             return share
-    raise PolicyError(f"the budget {text!r} is no share between 0 and 1; write it as 5/1000 or 0.5%")
+    raise PolicyError(f"the budget {text!r} is not a share between 0 and 1; write it as 5/1000 or 0.5%")
 
 
 def per_thousand(share: float) -> str:

@@ -59,7 +59,7 @@ class WrittenStream(ReplyStream):
     def written(self) -> Written:
         """What was written, once it is. Raises what kept it from being written, or ModelError where the model went silent."""
         if self._future is None:
-            raise ModelError("nothing was written: the reply was given up before it began")
+            raise ModelError("nothing was written: the reply was stopped before it began")
         try:
             return Deadline(0.0 if self._silent else self._patience).wait(self._future)
         except (TimeoutError, CancelledError):

@@ -62,7 +62,7 @@ class ConversationScorer:
 
     def __init__(self, scorer: Scorer, budget: Budget | None = None, shared: Growing | None = None) -> None:
         if scorer.vectors.pooling == "max":
-            raise VectorSetError("a live conversation is read by means or last tokens, not by pooling 'max'; extract with --pooling mean")
+            raise VectorSetError("a live conversation cannot be scored with pooling 'max'; extract with --pooling mean")
         self.scorer = scorer
         self._growing = growing(scorer.reads, scorer.gauge.directions, budget) if shared is None else shared
         self._shares = shared is not None

@@ -179,7 +179,7 @@ def _plainly() -> Iterator[None]:
         raise ModelError(f"a scorer actor failed: {type(cause).__name__}: {cause}") from error
     except ray.exceptions.RayError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"Ray gave up: {reason}; the parts that are written stand, start again to go on") from error
+        raise ModelError(f"Ray gave up: {reason}; the finished parts are kept; run it again to continue") from error
 
 
 @contextmanager

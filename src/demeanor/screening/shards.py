@@ -87,7 +87,7 @@ class Manifest:
         try:
             record = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             if record.pop("checksum", None) != _checksum(record):
-                raise ValueError("its checksum does not fit")
+                raise ValueError("its checksum does not match")
             schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record.pop("schema"))))
             cuts = [ShardPlace(first, rows, place) for first, rows, *place in record.pop("shards")]
             known = {key: record.pop(key) for key in ("rows", "prompts")}
@@ -99,7 +99,7 @@ class Manifest:
             raise OutputError(f"{folder / MANIFEST}: cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
             raise OutputError(
-                f"{folder / MANIFEST} was edited, torn, or written by an earlier version ({error}), and rows could be lost unseen; start "
+                f"{folder / MANIFEST} was edited, damaged, or written by an earlier version ({error}), so rows could be lost; start "
                 "again with another --output"
             ) from error
         record.pop("format")
@@ -115,7 +115,7 @@ class Manifest:
                 mine = self.pins.get(name, {})
                 changed = [_option(k, mine.get(k)) for k in value if mine.get(k) != value[k]]
                 told = f"other options (it was begun with {', '.join(changed)})"
-            raise OutputError(f"{folder} holds a screening with {told}; go on with the same, or name another --output")
+            raise OutputError(f"{folder} holds a screening with {told}; continue with the same settings, or name another --output")
 
 
 def _text(record: dict[str, Any]) -> bytes:
@@ -179,7 +179,9 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; free the disk and start again, it goes on from here") from error
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; free some space and run again; it continues from here"
+        ) from error
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -80,7 +80,7 @@ def _with_biases(model: PreTrainedModel, blocks: nn.ModuleList) -> PreTrainedMod
             "steer it with hooks, or export a control vector for llama.cpp"
         )
     if _slides(config):
-        raise SteeringError(f"this {config.model_type} uses a sliding window, which a Llama has not, so it cannot be baked; use hooks")
+        raise SteeringError(f"this {config.model_type} uses a sliding window, unlike Llama models, so it cannot be baked; use hooks")
     known = {key: value for key, value in config.to_dict().items() if key in LlamaConfig().to_dict() and key != "model_type"}
     biased = any(name.endswith("q_proj.bias") for name, _ in model.named_parameters())
     known |= {"mlp_bias": True, "attention_bias": biased, "architectures": ["LlamaForCausalLM"]}
@@ -93,7 +93,7 @@ def _with_biases(model: PreTrainedModel, blocks: nn.ModuleList) -> PreTrainedMod
                 parameter.zero_()
     _, unexpected = rebuilt.load_state_dict(model.state_dict(), strict=False)
     if unexpected:
-        raise SteeringError(f"{config.model_type}: its weights {unexpected[:3]} have no place in a Llama, so it cannot be baked; use hooks")
+        raise SteeringError(f"{config.model_type}: its weights {unexpected[:3]} do not fit a Llama, so it cannot be baked; use hooks")
     rebuilt.generation_config = copy.deepcopy(model.generation_config)
     return rebuilt
 

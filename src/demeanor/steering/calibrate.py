@@ -204,7 +204,7 @@ def keep(scorer: Scorer, trait: TraitDefinition, found: Sweep) -> VectorSet:
     order = (1, -1) if entry.safe_pole == "high" else (-1, 1)
     chosen = [p for p in (found.recommended(toward) for toward in order) if p is not None]
     if not chosen:
-        raise SteeringError(f"{trait.name}: no dose was recommended, so there is none to keep")
+        raise SteeringError(f"{trait.name}: no dose was recommended, so there is none to save")
     layer = chosen[0].layer
     train = read_trait(scorer.reader, trait, [layer], scorer.vectors.pooling, splits=("train",))["train"]
     x = train.activations[:, 0]

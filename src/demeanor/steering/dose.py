@@ -95,7 +95,7 @@ def plan_doses(
         SteeringError: a load beyond REFUSE, or a dose that is no number.
     """
     if not doses:
-        raise SteeringError("no trait is given to steer; name one with its dose (--trait NAME --dose 0.4, or --trait NAME=0.4)")
+        raise SteeringError("no trait to steer; name one with its dose (--trait NAME --dose 0.4, or --trait NAME=0.4)")
     interventions, applied, warnings = [], [], []
     for name, dose in doses.items():
         vector = _steering(vectors, name)
@@ -177,7 +177,7 @@ def load_of(interventions: Sequence[Intervention], norms: Tensor) -> float:
 def wall(load: float, force: bool = False) -> tuple[str, ...]:
     """Warnings about a load; raises SteeringError beyond REFUSE unless forced."""
     if load > REFUSE and not force:
-        raise SteeringError(f"a dose of {load:.2f} in all is beyond {REFUSE}, where replies fall apart; take less, or force it (--force)")
+        raise SteeringError(f"a dose of {load:.2f} in all is beyond {REFUSE}, where replies fall apart; use less, or force it (--force)")
     if load > WARN:
         return (f"a dose of {load:.2f} in all is beyond {WARN}: replies may stop making sense; `demeanor steer calibrate` measures it",)
     return ()
@@ -187,6 +187,6 @@ def _condition(vectors: VectorSet, name: str, dose: float) -> SteeringCondition:
     """The trait's score on the side away from the one that a dose of this sign steers to."""
     entry = vectors[name]
     if entry.reads != "response":
-        raise SteeringError(f"{name} is read on the user's messages, so steering a reply cannot wait for it; leave the condition out")
+        raise SteeringError(f"{name} is read on the user's messages, so it cannot be a condition for steering; leave the condition out")
     centre = entry.calibration.centre
     return SteeringCondition(entry.reading.layers, entry.reading.rows.float(), centre, "below" if dose > 0 else "above")

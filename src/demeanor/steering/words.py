@@ -23,7 +23,7 @@ class WordReader:
         try:
             self._model.fit(texts, [e.high for e in train])
         except ValueError as error:
-            raise SteeringError(f"{trait.name}: its examples share no words, so words cannot read it; add examples") from error
+            raise SteeringError(f"{trait.name}: its examples share no words, so words cannot tell them apart; add examples") from error
         raw = self._model.decision_function([e.conversation.messages[-1].content for e in held])
         high = np.array([e.high for e in held])
         self._spread = max(spread(raw[high], raw[~high]), 1e-12)

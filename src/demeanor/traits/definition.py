@@ -93,7 +93,7 @@ class TraitDefinition:
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
-            raise TraitError(f"{self.name!r} is no trait name: use lower-case letters, digits, '_' and '-', at most 64, no path")
+            raise TraitError(f"{self.name!r} is not a trait name: use lower-case letters, digits, '_' and '-', at most 64, no path")
         if isinstance(self.applies_when, AppliesWhen):
             self.applies_when = (self.applies_when,)
         own = any(when.trait == self.name for when in self.applies_when if isinstance(when, AppliesWhen))

@@ -110,7 +110,7 @@ def load_many(names_or_paths: Iterable[str | Path]) -> list[TraitDefinition]:
         elif os.path.isdir(item):
             files = sorted([*Path(item).glob("*.yaml"), *Path(item).glob("*.yml")])
             if not files:
-                raise TraitError(f"{item}: the folder holds no .yaml file")
+                raise TraitError(f"{item}: the folder has no .yaml file")
             found += [read_pack(f) for f in files]
         else:
             found.append(load(item))
@@ -178,7 +178,7 @@ def _refuse_duplicates(pairs: list[ContrastPair]) -> None:
     seen_texts: dict[tuple[tuple[Message, ...], str, str], str] = {}
     for pair in pairs:
         if pair.id in seen_ids:
-            raise TraitError(f"pair {pair.id}: the id stands twice; give each pair its own")
+            raise TraitError(f"pair {pair.id}: the id appears twice; give each pair its own")
         seen_ids.add(pair.id)
         first = seen_texts.setdefault((pair.context, pair.high, pair.low), pair.id)
         if first != pair.id:

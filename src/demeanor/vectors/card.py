@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 LIMITS = """\
 - The contrast pairs are invented, in English, text only; no clinician has rated them yet. Before anything rests on
-  these scores, measure them on labelled replies from the place of use.
+  these scores, measure them on labelled replies from your own chatbot.
 - A score speaks of one reply as one model reads it. It is no diagnosis and no proof that a reply is safe.
 - The vectors belong to the model, chat template, dtype and quantisation above, and to no other.
 - A probability takes the poles to be as frequent as where it was calibrated: half and half in contrast pairs, the sample's own

@@ -30,7 +30,7 @@ def save_tutorial(vectors: dict[str, PersonaVector], folder: Path, model: str) -
         folder.mkdir(parents=True, exist_ok=True)
         for name, vector in vectors.items():
             if not NAME.fullmatch(name):
-                raise VectorSetError(f"{name!r} is no trait name, so no file is named after it")
+                raise VectorSetError(f"{name!r} is not a trait name, so no file can be named after it")
             content = {
                 "trait_name": vector.trait_name,
                 "direction": vector.direction.detach().cpu().clone(),  # a view would be written with all that it is a view of
@@ -70,7 +70,7 @@ def _tutorial_vector(file: Path) -> PersonaVector:
             raise TypeError(f"it holds a {type(content).__name__}, no dictionary")
         name, metadata = content["trait_name"], content.get("metadata") or {}
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise ValueError(f"{str(name)[:80]!r} is no trait name")
+            raise ValueError(f"{str(name)[:80]!r} is not a trait name")
         direction = torch.as_tensor(content["direction"])
         check_direction(direction.float() if direction.is_floating_point() else direction, "its direction")
         layer, strength = int(content["layer_idx"]), float(content["strength"])
@@ -135,9 +135,9 @@ def write_lm_eval(additions: Mapping[int, Tensor], blocks: str, dtype: torch.dty
     vector of the last one.
     """
     if len(additions) != 1:
-        raise VectorSetError(f"lm-eval adds one vector at one layer rightly, not at {len(additions)}; choose one layer")
+        raise VectorSetError(f"lm-eval adds one vector at one layer correctly, not at {len(additions)}; choose one layer")
     if path.suffix not in (".pt", ".pth"):
-        raise OutputError(f"{path}: lm-eval reads only .pt files; name it so")
+        raise OutputError(f"{path}: lm-eval reads only .pt files; give it a name that ends in .pt")
     ((layer, added),) = additions.items()
     entry = {"steering_vector": added.to(dtype).cpu(), "steering_coefficient": 1.0, "action": "add", "bias": None, "head_index": None}
     try:

@@ -43,7 +43,7 @@ def written_whole(folder: Path, what: str) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, DemeanorError):  # of what was to be written, not of this folder
             raise
-        raise OutputError(f"cannot write {what} to {folder}: {error.strerror or error}; nothing was kept") from error
+        raise OutputError(f"cannot write {what} to {folder}: {error.strerror or error}; nothing of it was kept") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     if aside is not None:
@@ -97,7 +97,7 @@ def _carry_over(aside: Path, place: Path, folder: Path, what: str) -> None:
                 os.replace(other, place / other.name)
     except OSError as error:
         raise OutputError(
-            f"{what} is saved in {folder}, but not all that lay beside the old one could be moved there: {error.strerror}; "
+            f"{what} is saved in {folder}, but some files beside the old one could not be moved there: {error.strerror}; "
             f"move the rest from {aside / 'old'}"
         ) from error
     shutil.rmtree(aside, ignore_errors=True)

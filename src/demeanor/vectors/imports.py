@@ -85,7 +85,7 @@ def read_vectors(path: Path, model: ModelIdentity) -> Imported:
         if not 0 <= layer < model.layers:
             raise VectorSetError(f"{path}: there is a direction for layer {layer}, and {model.name} has the layers 0 to {model.layers - 1}")
         if not direction.is_floating_point() or not torch.isfinite(direction).all():
-            raise VectorSetError(f"{path}: the direction of layer {layer} holds what is no finite number")
+            raise VectorSetError(f"{path}: the direction of layer {layer} holds a number that is not finite")
         if float(direction.double().norm()) > 0:
             found[layer] = direction.float()
     if not found:
@@ -143,7 +143,7 @@ def _of_tensors(path: Path, model: ModelIdentity) -> Imported:
         ((name, vector),) = load_tutorial(path).items()
         if len(vector.layers) != 1:
             raise VectorSetError(
-                f"{path} holds a vector over {len(vector.layers)} layers, which is no steering vector; give one of one layer"
+                f"{path} holds a vector over {len(vector.layers)} layers, which is not a steering vector; give one for a single layer"
             )
         return Imported("tutorial", {vector.layer_idx: vector.direction * (vector.strength or 1.0)}, name)
     if isinstance(content, dict) and content:
@@ -191,7 +191,7 @@ def read_trait_data(path: Path) -> TraitData:
         raise VectorSetError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise VectorSetError(
-            f"{path} is no trait data of Persona Vectors: it holds 'instruction', a list of 'pos' and 'neg' ({_line(error)})"
+            f"{path} is not trait data of Persona Vectors, which holds 'instruction', a list of 'pos' and 'neg' ({_line(error)})"
         ) from error
     return TraitData(path.stem, high, low, asked.splitlines()[0] if asked else "", hashlib.sha256(content).hexdigest())
 
@@ -228,7 +228,7 @@ def trait_entry(
         VectorSetError: a name that is none, or a layer that the file does not hold.
     """
     if not NAME.fullmatch(name):
-        raise VectorSetError(f"{name!r} is no trait name; give one with --trait: lower-case letters, digits, '_' and '-'")
+        raise VectorSetError(f"{name!r} is not a trait name; give one with --trait: lower-case letters, digits, '_' and '-'")
     chosen = min(imported.directions, key=lambda n: abs(n - model.layers // 2)) if layer is None else layer
     if chosen not in imported.directions:
         there = ", ".join(map(str, imported.directions))

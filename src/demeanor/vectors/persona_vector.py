@@ -100,10 +100,10 @@ def check_direction(direction: Tensor, what: str, may_be_zero: bool = False) -> 
     """Raise DamagedVectorSetError for what is no direction that a score can rest on: not finite, not of unit length."""
     if not direction.is_floating_point():
         raise DamagedVectorSetError(
-            f"{what} holds {str(direction.dtype).removeprefix('torch.')}, no floating-point numbers; extract it again"
+            f"{what} holds {str(direction.dtype).removeprefix('torch.')}, not floating-point numbers; extract it again"
         )
     if not torch.isfinite(direction).all():
         raise DamagedVectorSetError(f"{what} holds NaN or infinity; extract it again")
     length = float(direction.double().norm())
     if abs(length - 1) > UNIT and not (may_be_zero and length == 0):
-        raise DamagedVectorSetError(f"{what} has the length {length:.3g}, and a direction has the length 1; extract it again")
+        raise DamagedVectorSetError(f"{what} has length {length:.3g}, and a direction must have length 1; extract it again")

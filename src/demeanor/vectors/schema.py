@@ -123,6 +123,13 @@ class _Trait(Checked):
 
     @model_validator(mode="before")
     @classmethod
+    def _conditions_or_none(cls, value: Any) -> Any:
+        if isinstance(value, dict) and not value.get("applies_when", True):
+            raise ValueError("'applies_when' holds nothing; it is left out where the trait always counts")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
     def _measured_or_empty(cls, value: Any) -> Any:
         if isinstance(value, dict) and "metrics" in value:
             if value["metrics"] is None:
@@ -169,7 +176,7 @@ class SetManifest(Checked):
             raise ValueError("'order' does not name each trait once")
         for name in self.order:
             if not NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no trait name: lower-case letters, digits, '_' and '-' make one")
+                raise ValueError(f"{name!r} is not a trait name: use lower-case letters, digits, '_' and '-'")
             if name not in self.calibrations:
                 raise ValueError(f"{name} has no calibration")
             side = unsafe_side(self.traits[name].safe_pole)
@@ -186,7 +193,7 @@ def check_manifest(manifest: Mapping[str, Any], calibrations: Any, where: str) -
     try:
         return SetManifest.model_validate({**manifest, "calibrations": calibrations})
     except ValidationError as error:
-        raise DamagedVectorSetError(f"{where}: the vector set does not hold together ({in_a_line(error)}); extract it again") from error
+        raise DamagedVectorSetError(f"{where}: the vector set is inconsistent ({in_a_line(error)}); extract it again") from error
 
 
 def in_a_line(error: ValidationError) -> str:

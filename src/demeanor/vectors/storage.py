@@ -135,7 +135,7 @@ def _parse(files: Mapping[str, bytes], folder: Path) -> Contents:
             raise DamagedVectorSetError(f"{folder / name} is missing; restore the folder or extract again")
         if not isinstance(manifest.get("files"), dict) or _sha256(files[name]) != manifest["files"].get(name):
             raise DamagedVectorSetError(
-                f"{folder / name} is torn or was edited (its hash differs from the manifest's); restore it or extract again"
+                f"{folder / name} is damaged or was edited (its hash differs from the manifest's); restore it or extract again"
             )
     try:
         tensors = safetensors.torch.load(files["vectors.safetensors"])
@@ -155,7 +155,7 @@ def _parse(files: Mapping[str, bytes], folder: Path) -> Contents:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, VectorSetError):
             raise
-        raise DamagedVectorSetError(f"{folder}: the vector set does not hold together ({error}); extract it again") from error
+        raise DamagedVectorSetError(f"{folder}: the vector set is inconsistent ({error}); extract it again") from error
 
 
 def _entry(name: str, manifest: dict[str, Any], checked: SetManifest, tensors: dict[str, torch.Tensor]) -> TraitEntry:
@@ -195,7 +195,7 @@ def _neutral(tensors: dict[str, torch.Tensor], name: str, shape: tuple[int, ...]
     if tuple(found.shape) != shape and found.numel():
         raise DamagedVectorSetError(f"{name} has the shape {tuple(found.shape)}, and {shape} is wanted; extract it again")
     if found.ndim != len(shape) or not found.is_floating_point() or not torch.isfinite(found).all() or (found < 0).any():
-        raise DamagedVectorSetError(f"{name} holds what is no norm or spread (not finite, or below 0); extract it again")
+        raise DamagedVectorSetError(f"{name} holds an invalid norm or spread (not finite, or below 0); extract it again")
     return found
 
 
@@ -217,9 +217,9 @@ def _read_manifest(content: bytes, folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, VectorSetError):
             raise
-        raise DamagedVectorSetError(f"{path} is not a whole manifest ({error}); restore it or extract again") from error
+        raise DamagedVectorSetError(f"{path} is damaged or incomplete ({error}); restore it or extract again") from error
     if checksum != signed:
-        raise DamagedVectorSetError(f"{path} was edited (its checksum does not fit); restore it or extract again")
+        raise DamagedVectorSetError(f"{path} was edited (its checksum does not match); restore it or extract again")
     return manifest  # type: ignore[no-any-return]
 
 

@@ -190,7 +190,7 @@ class VectorSet:
         if (model.hidden_size, model.layers) != (mine.hidden_size, mine.layers):
             raise WrongModelError(
                 f"the vectors are for {mine.layers} layers of width {mine.hidden_size}, the model has {model.layers} of "
-                f"{model.hidden_size}; no vector of one can be read in the other"
+                f"{model.hidden_size}; the vectors of one do not fit the other"
             )
         warnings += problems
         if model.dtype != mine.dtype and model.dtype not in self.dtypes:
