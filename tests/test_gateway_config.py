@@ -49,7 +49,7 @@ def test_options_come_before_the_file(tmp_path):
         ("upstream: localhost:3000", "no URL"),
         ("upstream: https://key:secret@host/v1", "DEMEANOR_UPSTREAM_KEY"),
         ("- a", "a configuration is a mapping"),
-        ("port: 1\nport: 2", "stands twice"),
+        ("port: 1\nport: 2", "appears twice"),
         ("quantization: 3bit", "field 'quantization'"),
     ],
 )
