@@ -99,6 +99,10 @@ class AuditError(DemeanorError, OSError):
     """An audit log cannot be read, or a record cannot be written to it; what was written before stands."""
 
 
+class ReviewError(DemeanorError, OSError):
+    """A review store cannot be opened, read or written, or what is asked of it cannot be done; what it held before stands."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an "unknown name" message: the nearest known names, or all of them where none is near."""
     names = sorted(known)
