@@ -208,7 +208,7 @@ def test_a_backup_is_a_store(store, where, tmp_path):
     else:
         with open_store(target, clock=store.clock) as copy:
             assert texts.read(copy, 1).conversation == said(1)
-            assert copy.secret == store.secret
+            assert copy.secret == bytes.fromhex(store.db.one("SELECT value FROM demeanor_review WHERE name = 'secret'")[0])
 
 
 @pytest.mark.parametrize("wrong", [{"share": 0.0}, {"share": 1.1}, {"flagged": 0.0}, {"doubtful": -1.0}, {"reviewers": 0}, {"days": 0.0}])
