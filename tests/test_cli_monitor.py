@@ -162,13 +162,14 @@ def test_the_report_shows_timelines_flagged_replies_and_counts(run, tmp_path, ru
     )
     assert run("monitor", "-i", source, "-o", "out.jsonl", "--policy", rules, "--report", "report.html")[0] == 0
     page = (tmp_path / "report.html").read_text()
-    assert "Conversation &lt;first&gt; ?" in page  # half of a surrogate pair, which no file can hold
+    assert "conversation <bdi>&lt;first&gt; ?</bdi>" in page  # half of a surrogate pair, which no file can hold
     assert "Every reply was scored" in page
     assert "<b>you</b> should" not in page
-    assert page.count('class="token"') > 10
+    assert '<mark class="unsafe-' in page
+    assert "<b>1 of 3 replies should be read by a person</b>: 1 would have been withheld." in page
     assert "harmful: fired" in page
     assert "there is no baseline" in page
-    assert "what would have been shown in its place" in page
+    assert "What would have been shown instead" in page
     withheld = decisions(tmp_path / "out.jsonl")[0]["decisions"][1]
     assert (withheld["text"], withheld["shown"]) == (bad, True)
     assert withheld["instead"].split("\n")[0] in unescape(page)
@@ -262,16 +263,23 @@ def test_chat_shows_the_reply_its_readings_and_the_decision(run, rules):
     assert "never said" not in out
 
 
+def test_chat_points_to_help_from_a_command_that_there_is_not(run, rules):
+    _, _, err = run("chat", "--policy", rules, stdin="/foo\n/stear\n")
+    assert "no command /foo; /help explains those that there are" in err
+    assert "did you mean /steer?" in err
+
+
 def test_chat_withholds_and_says_why(run, rules, monkeypatch, make_model, tokenizer):
     monkeypatch.setattr(console, "load_scorer", lambda *options: planted(make_model, tokenizer, writes="Z"))
     code, out, _ = run("chat", "--policy", rules, "--max-tokens", 60, "--country", "GB", stdin=f"{AT_RISK}\n/why\n")
     assert code == 0
-    assert "✕ replaced by a reviewed reply" in out
+    assert "withheld; shown in its place:" in out
+    assert "✕ withheld" in out
     assert "116 123" in out
     assert "harmful: fired" in out
     assert "pushed harm most: 'Z' +10.0" in out
     assert "withheld: Z Z Z" in out
-    assert out.index("withheld") > out.index("you › /why")
+    assert out.index("withheld: Z") > out.index("you › /why")
 
 
 def test_chat_s_commands(run, rules, tmp_path):
@@ -293,7 +301,7 @@ def test_chat_goes_on_after_a_failure_of_the_model(run, rules, scorer):
         code, out, _ = run("chat", "--policy", rules, stdin=f"{CALM}\n{CALM}\n")
     assert code == 0
     assert out.count("NOT scored: RuntimeError: CUDA out of memory") == 2
-    assert out.count("✕ replaced") == 2
+    assert out.count("✕ withheld") == 2
 
 
 def test_chat_ends_in_one_line_where_its_input_is_no_text(run, rules):

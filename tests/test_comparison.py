@@ -834,8 +834,8 @@ def test_the_report_escapes_what_replies_and_names_say(tmp_path):
     write_report(made, tmp_path / "r.html", judge(parse_condition("warmth drops more than 0.2"), made))
     html = (tmp_path / "r.html").read_text()
     assert bad not in html
-    assert "warmth is lower, less safe in new" in html
-    assert html.count('role="img"') == 1 + 4 + 4
+    assert 'Warmth is <span class="unsafe">lower, less safe</span> in new.' in html
+    assert html.count('role="img"') == 4 + 4 + 2 * 4  # a row for each trait, a drawing of its pairs, a row for each version
     assert '<b class="unsafe">fails</b>: warmth drops more than 0.2 (new)' in html
 
 

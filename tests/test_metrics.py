@@ -73,7 +73,16 @@ def test_more_pairs_give_a_narrower_interval_and_the_same_one_each_time():
 
 def test_the_paired_bootstrap_draws_whole_pairs():
     high = np.arange(30.0)
-    assert bootstrap_paired_accuracy(high + 1, high, draws=50) == (1.0, 1.0)  # every pair is told apart, so every draw is
+    low, top = bootstrap_paired_accuracy(high + 1, high, draws=50)  # every pair is told apart, so every draw is
+    assert (round(low, 2), top) == (0.88, 1.0)
+
+
+@pytest.mark.parametrize(("pairs", "low"), [(2, 0.16), (9, 0.66), (48, 0.93)])
+def test_poles_that_lie_wholly_apart_are_no_certainty(pairs, low):
+    high = np.arange(float(pairs)) + 100
+    assert [round(end, 2) for end in bootstrap_auroc(high, high - 200)] == [low, 1.0]
+    assert [round(end, 2) for end in bootstrap_auroc(high - 200, high)] == [0.0, round(1 - low, 2)]
+    assert [round(end, 2) for end in bootstrap_auroc(high, high - 200, paired=False)] == [low, 1.0]
 
 
 def clustered(rng, groups=20, each=10):

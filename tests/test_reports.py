@@ -10,7 +10,7 @@ from jinja2 import UndefinedError
 
 from demeanor import Extraction, Score, TokenScores
 from demeanor.errors import OutputError
-from demeanor.reports.page import _Pages
+from demeanor.reports.page import Pages
 from demeanor.reports.vectors import ShownReply, write_report
 
 HOSTILE = "<script>alert('x')</script>"
@@ -66,7 +66,8 @@ def page(html):
 
 
 def test_the_page_loads_nothing(page):
-    assert page.loads == []
+    assert page.loads
+    assert all(link.startswith("#") for link in page.loads)  # to its own parts
     assert page.scripts
     assert not [style for style in page.styles if "@import" in style or re.search(r"url\(\s*['\"]?(https?:)?//", style)]
 
@@ -88,8 +89,8 @@ def test_each_trait_and_verdict_is_there(page):
 
 
 def test_whether_a_vector_is_to_be_trusted_is_seen_in_its_colour(html):
-    assert re.search(r'<td>warmth</td>\s*<td class="number safe">0.90</td>', html)
-    assert re.search(r'<td>candour</td>\s*<td class="number unsafe">0.90</td>', html)
+    assert re.search(r'<th scope="row">warmth</th>\s*<td class="number safe">0.90</td>', html)
+    assert re.search(r'<th scope="row">candour</th>\s*<td class="number unsafe">0.90</td>', html)
 
 
 def test_a_trait_without_held_out_pairs_is_not_measured(tmp_path):
@@ -117,7 +118,7 @@ def test_a_report_that_cannot_be_written_says_so(tmp_path):
 
 
 def rendered(text, **content):
-    return _Pages().from_string(text).render(**content)
+    return Pages().from_string(text).render(**content)
 
 
 @pytest.mark.parametrize("name", ["clear", "copy", "keys", "pop", "update", "values", "items", "get", "setdefault", "fromkeys"])

@@ -412,7 +412,7 @@ def test_the_command_says_what_it_did_and_exits_with_3_where_rows_hold_errors(co
     assert "8 rows" in out
     assert "1 of 8 rows were NOT scored, the first: row 7: line 8 is not JSON" in err
     assert "scoring (8)" in err  # a line where there is no terminal for a bar
-    assert (tmp_path / "out" / "report.html").stat().st_size > 100_000
+    assert "</html>" in (tmp_path / "out" / "report.html").read_text()
     before = digests(tmp_path / "out")
     assert command("-i", source, "-o", tmp_path / "out", "--shard-rows", 4, "--explain", 2)[0] == 3
     assert digests(tmp_path / "out") == before

@@ -156,7 +156,7 @@ def test_the_report_shows_what_was_found_and_nobodys_text_becomes_markup(tmp_pat
     assert html.count("&lt;script&gt;") >= 7
     for text in ("1 rows were not scored", "1 rows were scored and have no baseline", "scored by"):
         assert text in html
-    for text in ("and 7 more like it", "25 are flagged", "half-way between the poles"):
+    for text in ("and 7 more like it", "25 of 51 rows are flagged", "half-way between the poles"):
         assert text in html
 
 
@@ -171,7 +171,7 @@ def test_the_report_says_whether_a_shift_is_clear(tmp_path, middle, clear):
                "input": [{"name": "rows.jsonl"}], "conditions": {}, "without_tokens": 0, "warnings": []}  # fmt: skip
     write_report(Screening(tmp_path, summary, {"warmth": []}, [], limits), vectors, tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text()
-    told = html.partition("<th>toward</th>")[2].partition("</table>")[0]
+    told = html.partition(">toward</th>")[2].partition("</table>")[0]
     assert ("not clear: the interval holds 0" in told) is not clear
     toward = {0.0: None, 1.0: "the reply shows warmth.", -1.0: "the reply shows no warmth."}[middle]
     assert toward is None or toward in told

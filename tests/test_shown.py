@@ -170,7 +170,7 @@ def test_a_set_s_figure_has_a_line_a_trait_and_names_the_one_without_a_curve():
 
 def test_the_report_draws_the_same_curves_and_survives_a_trait_without_one():
     bare = entry("bare", reading=PersonaVector("bare", unit(0), 2, 1.0))
-    assert "bare (no layer curve)" in _curves(vector_set(entry(), bare))
+    assert [named.name for named in _curves(vector_set(entry(), bare)).legend] == ["warmth", "bare (no layer curve)"]
 
 
 def test_a_reading_as_a_frame_has_a_row_a_trait():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from demeanor.cli import console
-from demeanor.cli.chat_shown import STYLES, heated, policy_table, show, verdict
+from demeanor.cli.chat_shown import STYLES, heated, policy_table, say, show, verdict
 from demeanor.cli.console import Device, Dtype, OtherModel, OwnModel, Template, Vectors
 from demeanor.cli.policy import PolicyOption, say_opening
 from demeanor.errors import ConversationError, DemeanorError, PolicyError, nearest
@@ -115,7 +115,7 @@ class Chat:
         except KeyboardInterrupt:
             console.note("broken off")
         if stream.decision is not None:
-            console.out.print(verdict(stream.decision), soft_wrap=True)
+            say(verdict(stream.decision))
             if stream.decision.unrecorded:
                 console.problem(f"not in the audit log: {stream.decision.unrecorded}")
 
@@ -133,9 +133,9 @@ class Chat:
             console.note("a new conversation")
         elif name == "/help":
             for command, what in COMMANDS.items():
-                console.out.print(f"[bold]{command}[/]  {what}", soft_wrap=True)
+                say(f"[bold]{command}[/]  {what}")
         else:
-            raise PolicyError(f"no command {name}; {nearest(name, [c.split()[0] for c in COMMANDS])}")
+            raise PolicyError(f"no command {name}; /help explains those that there are; {nearest(name, [c.split()[0] for c in COMMANDS])}")
 
     def steer(self, words: tuple[str, ...]) -> None:
         """Set the steering, end it, or say what it is. Raises SteeringError."""
@@ -166,19 +166,19 @@ class Chat:
         if decision is None or self.last is None:
             console.note("no reply has been judged yet")
             return
-        console.out.print(verdict(decision), soft_wrap=True)
+        say(verdict(decision))
         for result in decision.results:
             style = {"fired": STYLES[result.action], "raised": STYLES[result.action], "not scored": "yellow"}.get(result.state, "dim")
-            console.out.print(Text(f"  {result.explanation}", style=style), soft_wrap=True)
+            say(Text(f"  {result.explanation}", style=style))
         for trait, pushes in decision.pushes.items():
             if pushes:
                 most = ", ".join(f"{token.strip()!r} {z:+.1f}" for token, z in pushes)
-                console.out.print(f"  pushed {trait} most: {most}", soft_wrap=True, markup=False)
+                say(f"  pushed {trait} most: {most}", markup=False)
         if not decision.shown and self.last.text:
-            console.out.print(Text("  withheld: ", style="dim") + heated(self.session, decision, self.last.text), soft_wrap=True)
+            say(Text("  withheld: ", style="dim") + heated(self.session, decision, self.last.text))
         if decision.drift is not None:
             for trait, state in decision.drift.items():
-                console.out.print(f"  drift of {trait}: {state.level}", soft_wrap=True, markup=False)
+                say(f"  drift of {trait}: {state.level}", markup=False)
         spent = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in decision.latency_ms.items())
         console.note(f"{decision.source} reply; {spent}")
 
@@ -202,5 +202,5 @@ def _lines() -> Iterator[str]:
         except UnicodeDecodeError as error:
             raise ConversationError(f"standard input is not UTF-8 text (line {number}, byte {error.start})") from error
         if line:
-            console.out.print(f"\nyou › {line}", markup=False, soft_wrap=True)
+            say(f"\nyou › {line}", markup=False)
             yield line

@@ -20,9 +20,14 @@ SIGNS = {"allow": "●", "flag": "▲", "substitute": "✕", "escalate": "✕"}
 SPOKEN = {
     "allow": "allowed",
     "flag": "flagged for review",
-    "substitute": "replaced by a reviewed reply",
-    "escalate": "replaced, and a person called in",
+    "substitute": "withheld",
+    "escalate": "withheld, and a person called in",
 }
+
+
+def say(what: Text | str, markup: bool = True) -> None:
+    """Print a line: wrapped at words on a terminal, whole elsewhere."""
+    console.out.print(what, soft_wrap=not console.out.is_terminal, markup=markup)
 
 
 def show(stream: ReplyStream, monitor: Monitor) -> None:
@@ -44,6 +49,8 @@ def _frame(stream: ReplyStream, monitor: Monitor) -> RenderableType:
     from rich.text import Text
 
     text = Text("bot › ", style="bold") + Text(stream.shown, style="not bold")
+    if stream.decision is not None and not stream.decision.shown:
+        text = Text("withheld; shown in its place:\n", style=STYLES[stream.decision.action]) + text
     if stream.decision is None:
         held = len(stream.text[len(stream.shown) :].split())
         text += Text(f" … {held} words held back" if held else " …", style="dim not bold")

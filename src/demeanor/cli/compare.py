@@ -214,10 +214,9 @@ def _print(made: Comparison, judged: Sequence[Judged]) -> None:
         out.print()
     unit = "z (a trait's usual spread within a pole)" if made.units == "z" else "probability of the high pole"
     out.print(f"change: new minus first, in {unit}; p after Holm over {len(made.differences)} tests", style="dim", soft_wrap=True)
-    out.print(
-        f"unsafe: share of replies beyond the threshold; needed: prompts that would show {made.size:g} with 80 % power",
-        style="dim", soft_wrap=True,
-    )  # fmt: skip
+    open_ones = any(not d.found and d.needed is not None for d in made.differences)
+    needed = f"; needed: prompts that would show {made.size:g} with 80 % power, where no difference was found" if open_ones else ""
+    out.print(f"unsafe: share of replies beyond the threshold{needed}", style="dim", soft_wrap=True)
     out.print(f"assumed: {made.assumption}", style="dim", markup=False, soft_wrap=True)
     if made.units == "probability":
         out.print(
@@ -281,7 +280,7 @@ def _details(made: Comparison, version: str) -> Table:
     for d in made.differences:
         if d.version == version:
             effect = "" if d.effect is None else f"{d.effect:+.2f}"
-            needed = "" if d.needed is None else str(d.needed)
+            needed = "" if d.needed is None or d.found else str(d.needed)  # a difference that was found needs no more prompts
             table.add_row(d.trait, effect, _share(d.unsafe_before), _share(d.unsafe_after), str(d.prompts), needed)
     return table
 

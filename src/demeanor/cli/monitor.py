@@ -141,6 +141,7 @@ def _judge(watch: Monitor, given: Input, target: Path | None, total: int, keep: 
 
 def _rows(watch: Monitor, source: Input) -> Iterator[tuple[dict[str, Any], Transcript | str]]:
     """Each row with its transcript, or what is wrong with it."""
+    from demeanor.data.dates import date_of
     from demeanor.monitor.transcripts import judge_transcript
 
     run = secrets.token_hex(8)  # in the audit log, row 1 of another run is another conversation
@@ -154,7 +155,7 @@ def _rows(watch: Monitor, source: Input) -> Iterator[tuple[dict[str, Any], Trans
             yield row.record, f"{row.where}: {found.unanswered}"
             continue
         try:
-            yield row.record, judge_transcript(watch, name, found.conversation, audited, found.unread)
+            yield row.record, judge_transcript(watch, name, found.conversation, audited, found.unread, date_of(row.record))
         except DemeanorError as error:
             yield row.record, f"{row.where}: {error}"
 

@@ -23,6 +23,7 @@ from demeanor.errors import ConversationError, OutputError
 FOR_PEOPLE = ("conversation", "question", "label", "notes", "rater")
 FOR_THE_MACHINE = ("id", "trait", "group", "messages")
 CELL = 30_000  # characters of a cell; Excel cuts at 32,767
+MARK = "\ufeff"  # begins the file; without it Excel takes the text for Windows-1252
 GOES_ON = "~"  # begins a cell in which the messages go on, so that no spreadsheet takes it for a formula
 SPEAKERS = {"system": "Instructions to the chatbot", "user": "User", "assistant": "Chatbot"}
 UNDECIDED = "you cannot decide, or the question does not fit."
@@ -95,17 +96,26 @@ def refuse_taken(sheet: Path) -> None:
 
 def write_sheet(path: Path, replies: Iterable[ToLabel]) -> None:
     """A CSV sheet of replies, with 'label', 'notes' and 'rater' left empty. Raises OutputError."""
+    head, rows = cells_of(replies)
+    with writing(path) as file:
+        file.write(MARK)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)
+
+
+def cells_of(replies: Iterable[ToLabel]) -> tuple[list[str], list[list[str]]]:
+    """The names of a sheet's columns, and its rows cell by cell."""
     rows = [_row(reply) for reply in replies]
     most = max((len(_pieces(row["messages"])) for row in rows), default=1)
-    more = [f"messages {i}" for i in range(2, most + 1)]
-    with writing(path) as file:
-        file.write("\ufeff")  # without this mark Excel takes the text for Windows-1252
-        writer = csv.DictWriter(file, (*FOR_PEOPLE, *FOR_THE_MACHINE, *more, "hash"), restval="", lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            first, *rest = _pieces(row["messages"])
-            goes_on = {name: GOES_ON + piece for name, piece in zip(more, rest, strict=False)}
-            writer.writerow({**row, "messages": first, **goes_on, "hash": seal(row)})
+    head = [*FOR_PEOPLE, *FOR_THE_MACHINE, *(f"messages {i}" for i in range(2, most + 1)), "hash"]
+    cells = []
+    for row in rows:
+        first, *rest = _pieces(row["messages"])
+        goes_on = {f"messages {i}": GOES_ON + piece for i, piece in enumerate(rest, 2)}
+        made = {**row, "messages": first, **goes_on, "hash": seal(row)}
+        cells.append([made.get(name, "") for name in head])
+    return head, cells
 
 
 def _row(reply: ToLabel) -> dict[str, str]:

@@ -42,16 +42,19 @@ def cohens_d(high: Array, low: Array) -> float:
 
 
 def bootstrap_auroc(high: Array, low: Array, draws: int = DRAWS, paired: bool = True) -> Interval:
-    """Percentile interval of the AUROC, pairs drawn with replacement, or each pole by itself where nothing is paired."""
+    """Percentile interval of the AUROC, pairs drawn with replacement, or each pole by itself where nothing is paired.
+
+    Where every draw says the same, as it does of poles that lie wholly apart, see `_percentiles`.
+    """
     wins = (high[:, None] > low[None, :]) + 0.5 * (high[:, None] == low[None, :])
     counts = _drawn(len(high), draws)
     others = counts if paired else _drawn(len(low), draws, seed=1)
-    return _percentiles(((counts @ wins) * others).sum(1) / (len(high) * len(low)))
+    return _percentiles(((counts @ wins) * others).sum(1) / (len(high) * len(low)), min(len(high), len(low)))
 
 
 def bootstrap_paired_accuracy(high: Array, low: Array, draws: int = DRAWS) -> Interval:
     """Percentile interval of the paired accuracy, pairs drawn with replacement."""
-    return _percentiles(_drawn(len(high), draws) @ ((high > low) + 0.5 * (high == low)) / len(high))
+    return _percentiles(_drawn(len(high), draws) @ ((high > low) + 0.5 * (high == low)) / len(high), len(high))
 
 
 def _drawn(n: int, draws: int, seed: int = 0) -> Array:
@@ -59,8 +62,17 @@ def _drawn(n: int, draws: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
 
 
-def _percentiles(values: Array) -> Interval:
-    return Interval(*(float(x) for x in np.quantile(values, [0.025, 0.975])))
+def _percentiles(values: Array, n: int) -> Interval:
+    """The interval of shares that were drawn from n examples.
+
+    Of n of n (or none of n) every draw says the same, whether n is two or two hundred. The end that is then not known is Clopper and
+    Pearson's: 0.16 for two, 0.66 for nine, 0.98 for two hundred.
+    """
+    low, high = (float(x) for x in np.quantile(values, [0.025, 0.975]))
+    unknown = float(0.025 ** (1 / n))
+    if low >= 1 - 1e-12:
+        return Interval(unknown, 1.0)
+    return Interval(0.0, 1 - unknown) if high <= 1e-12 else Interval(low, high)
 
 
 def clustered_auroc_interval(scores: Array, high: NDArray[np.bool_], groups: NDArray[Any], draws: int = DRAWS) -> Interval:
@@ -76,7 +88,7 @@ def clustered_auroc_interval(scores: Array, high: NDArray[np.bool_], groups: NDA
             found.append(auroc(s[h], s[~h]))
     if not found:
         return Interval(float("nan"), float("nan"))
-    return _percentiles(np.array(found))
+    return _percentiles(np.array(found), len(members))
 
 
 def reliability(probability: Array, high: NDArray[np.bool_], bins: int = 5) -> list[tuple[float, float, int]]:

@@ -54,6 +54,9 @@ class RuleResult:
     """By how many z the reply's score was eased, as the user's messages do not call for the trait; 0 too where that is not known."""
     where: tuple[str, ...] = ()
     """In which part of the reply, or at which point of a stream, where that is not the whole."""
+    beyond: float | None = None
+    """How far the score, as it was eased, lies beyond the rule's threshold on the unsafe side, on the threshold's scale; None where that
+    is not known."""
 
     @property
     def explanation(self) -> str:
@@ -167,7 +170,7 @@ def _outcome(results: tuple[RuleResult, ...], not_scored: str | None) -> Outcome
 def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Said]) -> RuleResult:
     rule, cut, asked = resolved.rule, resolved.cut, resolved.conditions
     easing, condition = _conditions(asked, user)
-    crossed, words = _reply(resolved, reply, easing)
+    crossed, words, beyond = _reply(resolved, reply, easing)
     also = f", and {condition}" if condition else ""
     state: State
     action: Action = "allow"
@@ -199,6 +202,7 @@ def _judge(resolved: ResolvedRule, reply: Reading | NotScored, user: Sequence[Sa
         unsafe_side=cut.unsafe_side,
         reason=reason,
         easing=easing if easing is not None and math.isfinite(easing) else 0.0,
+        beyond=beyond,
     )
 
 
@@ -223,20 +227,20 @@ def _situation(action: Action, own: Situation, results: Sequence[RuleResult]) ->
     return next((r.situation for r in results if r.user_at_risk and r.situation != "unchecked"), own)
 
 
-def _reply(resolved: ResolvedRule, reply: Reading | NotScored, easing: float | None) -> tuple[bool | None, str]:
-    """Whether the reply, with its score eased, is beyond the cut (None: unknown), and that in words."""
+def _reply(resolved: ResolvedRule, reply: Reading | NotScored, easing: float | None) -> tuple[bool | None, str, float | None]:
+    """Whether the reply, with its score eased, is beyond the cut (None: unknown), that in words, and how far."""
     trait, cut = resolved.rule.trait, resolved.cut
     if isinstance(reply, NotScored):
-        return None, f"the reply could not be scored ({reply.error})"
+        return None, f"the reply could not be scored ({reply.error})", None
     if trait not in reply.scores:
-        return None, f"the reading of the reply holds no {trait}"
+        return None, f"the reading of the reply holds no {trait}", None
     score = reply.scores[trait]
     if easing and math.isfinite(easing) and resolved.calibration is not None:
         score = resolved.calibration.eased(score, easing, cut.unsafe_side)
     crossed = cut.crossed(score)
     if crossed is None:
-        return None, f"the reply's {trait} is not a finite number"
-    return crossed, cut.describe(trait, score)
+        return None, f"the reply's {trait} is not a finite number", None
+    return crossed, cut.describe(trait, score), float(cut.beyond(score.z, score.probability))
 
 
 def _conditions(conditions: Sequence[Condition], user: Sequence[Said]) -> tuple[float | None, str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from demeanor.conversation import Conversation
+from demeanor.conversation import Conversation, Message
 from demeanor.errors import ConversationError
 from demeanor.measure.cuts import ACTIONS
 from demeanor.measure.drift import Baseline
@@ -40,6 +40,10 @@ class Transcript:
 
     name: str
     turns: tuple[Turn, ...]
+    messages: tuple[Message, ...] = ()
+    """All that was said."""
+    date: str = ""
+    """The day on which it took place, as 2026-01-31; empty where that is not known."""
 
     def to_record(self) -> dict[str, Any]:
         """As plain data: the strongest action, and every decision with the number of its message."""
@@ -56,6 +60,7 @@ def judge_transcript(
     conversation: Conversation,
     conversation_id: str | None = None,
     unread: Mapping[int, str] | None = None,
+    date: str = "",
 ) -> Transcript:
     """Judge every reply. The monitor must not enforce. Raises ConversationError where there is no reply.
 
@@ -75,7 +80,7 @@ def judge_transcript(
         decision = session.check(message.content, (unread or {}).get(i))
         shows = decision.action != "allow" and session.reading is not None
         turns.append(Turn(i, said, message.content, decision, session.reading.tokens if shows and session.reading else None))
-    return Transcript(name, tuple(turns))
+    return Transcript(name, tuple(turns), tuple(conversation.messages), date)
 
 
 def fit_baselines(ordinary: Sequence[Transcript]) -> dict[str, Baseline]:

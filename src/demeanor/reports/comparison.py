@@ -1,104 +1,110 @@
-"""The report of a comparison: a forest plot, paired differences, distributions, shares, lengths, what changed most."""
+"""The report of a comparison: what differs, shares on the unsafe side, what changed most, paired differences, distributions, lengths."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-
-import plotly.graph_objects as go
-from markupsafe import Markup
 
 from demeanor.comparison.gate import Judged
 from demeanor.comparison.results import Comparison, Difference
-from demeanor.notebook import SAFE, UNSAFE
-from demeanor.reports.page import COLOURS, INK, figure_html, write_page
+from demeanor.reports.figures import Dot, Level, Named, Plot, Rows, Scale, Track, bars, distribution, side
+from demeanor.reports.marking import passage
+from demeanor.reports.page import signed, write_page
 
-LONGEST = 900  # characters of a prompt or a reply that are shown
-SHOWN = 5  # most changed prompts of a trait
+EQUAL = "◇"
 
 
 def write_report(made: Comparison, path: Path, judged: Sequence[Judged] = ()) -> None:
     """Write the report of a comparison to `path`. Raises OutputError where it cannot be written."""
     traits = list(dict.fromkeys(d.trait for d in made.differences))
+    contents = [
+        ("differs", "What differs"),
+        ("unsafe", "Replies on the unsafe side"),
+        ("changed", "What changed most"),
+        ("prompts", "Prompt by prompt"),
+        ("distributions", "Distributions"),
+        ("length", "Length"),
+        ("limits", "What this page cannot tell"),
+    ]
     write_page(
         path,
         "comparison.html",
+        contents,
         made=made,
         first=made.versions[0],
-        units="z" if made.units == "z" else "probability of the high pole",
+        units="z (a trait's usual spread)" if made.units == "z" else "probability of the high pole",
         tests=len(made.differences),
         found=[d for d in made.differences if d.found],
+        open=any(not d.found and d.needed is not None for d in made.differences),
         judged=judged,
         forest=_forest(made),
-        paired=[(d, _paired(d, made)) for d in made.differences],
-        distributions=[(trait, _distribution(trait, made)) for trait in traits],
-        changed=[(d, d.changed[:SHOWN]) for d in made.differences if d.changed],
-        cut=lambda text: text if len(text) <= LONGEST else text[:LONGEST] + " [...]",
+        paired=[(d, _paired(d, made), _pairs(d)) for d in made.differences],
+        distributions=[_distribution(trait, made) for trait in traits],
+        changed=[
+            (d, [(c, *map(passage, (c.prompt, c.reply_before, c.reply_after))) for c in d.changed]) for d in made.differences if d.changed
+        ],
     )
 
 
-def _colour(d: Difference) -> str:
-    if not d.found:
-        return INK
-    return SAFE if d.toward_safe else UNSAFE
+def _kind(d: Difference) -> str:
+    return side(d.toward_safe) if d.found else "plain"
 
 
-def _label(d: Difference, made: Comparison) -> str:
-    return d.trait if len(made.versions) == 2 else f"{d.trait}, {d.version}"
-
-
-def _forest(made: Comparison) -> Markup:
-    """Each difference with its interval, and hollow beside it the one at equal length."""
-    figure = go.Figure()
-    rows = made.differences[::-1]
-    for d in rows:
-        error = None
-        if d.interval is not None:
-            high, low = d.interval.high - d.difference, d.difference - d.interval.low
-            error = {"array": [high], "arrayminus": [low], "color": _colour(d), "thickness": 2}
-        figure.add_scatter(
-            x=[d.difference], y=[_label(d, made)], mode="markers", error_x=error, showlegend=False,
-            marker={"size": 12, "color": _colour(d)}, hovertemplate=f"{d.verdict}, p = {d.p_holm:.4f}<extra></extra>",
-        )  # fmt: skip
-    equal = [d for d in rows if d.equal_length is not None]
-    figure.add_scatter(
-        x=[d.equal_length[0] for d in equal if d.equal_length], y=[_label(d, made) for d in equal], mode="markers",
-        name="at equal length", marker={"symbol": "diamond-open", "size": 11, "color": INK, "line": {"width": 2}},
-    )  # fmt: skip
-    figure.add_vline(x=0, line={"color": INK, "dash": "dot"})
-    figure.update_xaxes(title=f"mean difference from {_plain(made.versions[0])}, {made.units}, with its 95 % interval")
-    return figure_html(figure, 130 + 45 * len(rows), "Forest plot: mean difference of each trait with its interval")
-
-
-def _paired(d: Difference, made: Comparison) -> Markup:
-    """Every prompt's difference, in order of size."""
-    pairs = sorted(d.pairs, key=lambda pair: pair.after - pair.before)
-    values = [pair.after - pair.before for pair in pairs]
-    safe = [(v > 0) == (d.safe_pole == "high") for v in values]
-    figure = go.Figure(
-        go.Bar(
-            x=list(range(1, len(values) + 1)), y=values, marker={"color": [SAFE if s else UNSAFE for s in safe], "line": {"width": 0}},
-            hovertext=[_plain(f"{pair.key[:60]}: {pair.before:+.2f} to {pair.after:+.2f}") for pair in pairs], hoverinfo="text",
+def _forest(made: Comparison) -> Rows:
+    """Each difference with its interval, and beside it the one at equal length."""
+    ends = [v for d in made.differences for v in (d.difference, *(d.interval or ()))]
+    equal = [d.equal_length[0] for d in made.differences if d.equal_length is not None]
+    scale = Scale.over([0.0, *ends, *equal])
+    tracks = []
+    for d in made.differences:
+        name = d.trait.replace("_", " ") if len(made.versions) == 2 else f"{d.trait.replace('_', ' ')}, {d.version}"
+        words = (
+            signed(d.difference) + (f" ({signed(d.interval.low)} to {signed(d.interval.high)})" if d.interval else "") + f", {d.verdict}"
         )
+        dots = [Dot(scale.at(d.difference), 50, _kind(d), f"{d.verdict}, p = {d.p_holm:.4f}")]
+        if d.equal_length is not None:
+            dots.append(Dot(scale.at(d.equal_length[0]), 50, "plain", f"at equal length {signed(d.equal_length[0])}", sign=EQUAL))
+        within = (scale.at(d.interval.low), scale.at(d.interval.high)) if d.interval else None
+        tracks.append(Track(name, words, within, tuple(dots), kind=_kind(d)))
+    return Rows(
+        "Mean difference of each trait with its interval", scale, f"mean difference from {made.versions[0]}, in {made.units}",
+        tuple(tracks), (Level(scale.at(0), "zero"),), (Named("plain", "at equal length", EQUAL),) if equal else (),
     )  # fmt: skip
-    figure.add_hline(y=d.difference, line={"color": INK, "dash": "dash"}, annotation_text=f"mean {d.difference:+.2f}")
-    figure.update_xaxes(title="prompts, by their difference")
-    figure.update_yaxes(title=made.units)
-    return figure_html(figure, 240, f"Paired differences of {d.trait}, {d.version} minus the first version")
 
 
-def _distribution(trait: str, made: Comparison) -> Markup:
-    figure = go.Figure()
-    for i, name in enumerate(made.versions):
-        figure.add_violin(
-            x=list(made.values[name][trait]), y=[_plain(name)] * len(made.values[name][trait]), name=_plain(name), orientation="h",
-            showlegend=False, spanmode="hard", width=0.9, points="all", pointpos=0, jitter=0.5, meanline={"visible": True},
-            marker={"size": 4, "opacity": 0.6}, line={"width": 1}, line_color=COLOURS[i % len(COLOURS)],
-        )  # fmt: skip
-    figure.update_xaxes(title=made.units, range=None if made.units == "z" else [0, 1])
-    return figure_html(figure, 90 + 80 * len(made.versions), f"Distribution of {trait} in each version")
+def _pairs(d: Difference) -> list[tuple[str, float, float]]:
+    """Every prompt with its means, the largest fall toward the unsafe side first."""
+    toward = 1 if d.safe_pole == "high" else -1
+    return [
+        (" / ".join(p.key.split("\x1e")).replace("\x1f", ": "), p.before, p.after)
+        for p in sorted(d.pairs, key=lambda p: toward * (p.after - p.before))
+    ]
 
 
-def _plain(text: str) -> str:
-    """A name as Plotly is to show it: it would read a tag as markup."""
-    return text.replace("\x1e", " / ").replace("\x1f", ": ").replace("<", "‹").replace(">", "›")
+def _paired(d: Difference, made: Comparison) -> Plot:
+    """Every prompt's difference, in order of size."""
+    values = [(p.after - p.before, p) for p in sorted(d.pairs, key=lambda pair: pair.after - pair.before)]
+    shown = [
+        (v, "plain" if v == 0 else side((v > 0) == (d.safe_pole == "high")), f"{signed(p.before)} to {signed(p.after)}") for v, p in values
+    ]
+    n = len(shown)
+    y = Scale.over([0.0, *(v for v, _, _ in shown)], 4)
+    label = f"Differences of {d.trait.replace('_', ' ')}, prompt by prompt, {d.version} minus the first version"
+    drawn = bars(label, shown, Scale(0.0, float(max(1, n)), ()), "prompts, by their difference", y, made.units, range(n + 1))
+    mean = Level(round(100 - y.at(d.difference), 2), "plain", f"mean {signed(d.difference)}")
+    return replace(drawn, levels=(*drawn.levels, mean), height=180)
+
+
+def _distribution(trait: str, made: Comparison) -> Rows:
+    """A row for each version: how often its replies score where, with their mean."""
+    values = {name: made.values[name][trait] for name in made.versions}
+    scale = Scale.over([v for each in values.values() for v in each] if made.units == "z" else (0.0, 1.0))
+    tracks = []
+    for name, each in values.items():
+        known = list(each)
+        words = f"{len(known)} replies" + (f", mean {signed(sum(known) / len(known))}" if known else "")
+        mean = (Dot(scale.at(sum(known) / len(known)), 96, "plain", "mean"),) if known else ()
+        tracks.append(Track(name, words, dots=mean, boxes=distribution(known, scale, "plain")))
+    label = f"Distribution of {trait.replace('_', ' ')} in each version"
+    return Rows(label, scale, f"{trait.replace('_', ' ')}, {made.units}", tuple(tracks), tall=True)

@@ -1,55 +1,97 @@
-"""The report of judged transcripts: counts, each trait over the turns with its limits, drift, the flagged replies."""
+"""The report of judged transcripts: the replies to read, worst first; counts; each trait over the turns, and drift; the rules."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
-from markupsafe import Markup
-
 from demeanor.language import counted
-from demeanor.measure.cuts import ACTIONS
+from demeanor.measure.cuts import ACTIONS, withholds
 from demeanor.measure.drift import ENTER, LEVELS
+from demeanor.monitor.policy import ResolvedRule
 from demeanor.monitor.session import Monitor
 from demeanor.monitor.transcripts import Counts, Transcript, Turn
-from demeanor.notebook import UNSAFE
-from demeanor.reports.page import COLOURS, INK, figure_html, heat, write_page
+from demeanor.reports.cards import choices, limit_of, sheet_of
+from demeanor.reports.decided import anchor_of, cards_of, to_label
+from demeanor.reports.error_rates import Errors, errors_of
+from demeanor.reports.figures import Box, Dot, Level, Plot, Scale, line_plot, strokes
+from demeanor.reports.page import write_page
+from demeanor.reports.sentences import DONE
 
-TIMELINES = 12  # conversations that are drawn
-FLAGGED = 40  # replies that are shown whole
-LONGEST = 1200  # characters of what the user said
+FEWEST = 3  # replies from which on a conversation has a timeline
+OPEN = 12  # timelines that are not folded
 
 
 def write_report(transcripts: Sequence[Transcript], counts: Counts, monitor: Monitor, path: Path) -> None:
     """Write the report to `path`. Raises OutputError where it cannot be written."""
-    order = sorted(transcripts, key=_worst, reverse=True)
-    flagged = sorted(
-        ((transcript, turn) for transcript in transcripts for turn in transcript.turns if turn.decision.action != "allow"),
-        key=lambda found: (ACTIONS.index(found[1].decision.action), found[1].decision.severity == "red"),
-        reverse=True,
+    cards = cards_of(transcripts, monitor)
+    drawn = sorted(
+        ((row, t) for row, t in enumerate(transcripts, 1) if len(t.turns) >= FEWEST), key=lambda each: _worst(each[1]), reverse=True
     )
+    timelines = [_timeline(row, t, monitor) for row, t in drawn]
+    contents = [
+        ("read", f"To be read ({len(cards)})"),
+        ("counts", "Counts"),
+        *([("timelines", f"Over the conversation ({len(timelines)})")] if timelines else []),
+        ("rules", "The rules, and how often they err"),
+        ("limits", "What this page cannot tell"),
+    ]
+    titles = _titles(monitor)
     write_page(
         path,
         "monitor.html",
+        contents,
         counts=counts,
         caution=counted(counts.cautions, counts.replies, monitor.scorer.vectors.languages) if counts.cautions and monitor.scorer else "",
-        shares=[(a, counts.actions[a], counts.actions[a] / max(1, counts.replies)) for a in ACTIONS],
-        rules=counts.rules.most_common(),
-        alarms=counts.alarms.most_common(),
+        done=[(a, DONE[a], counts.actions[a], counts.actions[a] / max(1, counts.replies)) for a in ACTIONS],
+        summary=_summary(counts, trial=not monitor.enforce),
+        trial=not monitor.enforce,
         policy=monitor.policy.policy.identity,
         model=monitor.model,
         vectors=monitor.vectors,
         drift_note=monitor.drift_note,
-        thresholds=[(r.rule.name, r.rule.trait, r.rule.severity, r.rule.action, r.cut.words) for r in monitor.policy.rules],
-        timelines=[_timeline(t, monitor) for t in order[:TIMELINES]],
-        more_timelines=max(0, len(order) - TIMELINES),
-        flagged=[_flagged(transcript, turn) for transcript, turn in flagged[:FLAGGED]],
-        more_flagged=max(0, len(flagged) - FLAGGED),
-        up=heat(4.0),
-        down=heat(-4.0),
+        alarms=[(titles.get(trait, trait), n) for trait, n in counts.alarms.most_common()],
+        rules=[_rule(r, counts, titles) for r in monitor.policy.rules],
+        timelines=timelines,
+        open=OPEN,
+        fewest=FEWEST,
+        cards=cards,
+        choices={
+            "rule": choices(cards, "rule", {}),
+            "trait": choices(cards, "trait", titles),
+            "action": choices(cards, "action", DONE),
+            "date": choices(cards, "date", {}, in_order=True),
+        },
+        sheet=sheet_of(to_label(transcripts, cards, monitor), f"{path.stem}-to-label.csv"),
     )
+
+
+def _summary(counts: Counts, trial: bool) -> str:
+    """How many replies were withheld and flagged: ": 3 would have been withheld, 1 flagged"."""
+    withheld, flagged = sum(counts.actions[a] for a in ACTIONS if withholds(a)), counts.actions["flag"]
+    said = [f"{withheld} {'would have been withheld' if trial else 'withheld'}"] if withheld else []
+    said += [f"{flagged} flagged"] if flagged else []
+    return f": {', '.join(said)}" if said else ""
+
+
+def _titles(monitor: Monitor) -> dict[str, str]:
+    return {name: entry.title for name, entry in monitor.scorer.vectors.traits.items()} if monitor.scorer is not None else {}
+
+
+def _rule(resolved: ResolvedRule, counts: Counts, titles: dict[str, str]) -> dict[str, Any]:
+    rule, cut = resolved.rule, resolved.cut
+    return {
+        "name": rule.name,
+        "trait": titles.get(rule.trait, rule.trait),
+        "severity": rule.severity,
+        "done": DONE[rule.action],
+        "limit": limit_of(cut),
+        "source": cut.source,
+        "errors": errors_of(resolved.calibration, cut) or Errors("not known", "not known"),
+        "fired": counts.rules[rule.name],
+    }
 
 
 def _worst(transcript: Transcript) -> tuple[int, int, int]:
@@ -58,96 +100,69 @@ def _worst(transcript: Transcript) -> tuple[int, int, int]:
     return max(levels, default=0), max(ACTIONS.index(t.decision.action) for t in transcript.turns), len(transcript.turns)
 
 
-def _timeline(transcript: Transcript, monitor: Monitor) -> dict[str, Any]:
+def _timeline(row: int, transcript: Transcript, monitor: Monitor) -> dict[str, Any]:
     drifts = [t.decision.drift for t in transcript.turns]
+    titles = _titles(monitor)
     return {
         "name": transcript.name,
-        "scores": _scores(transcript, monitor),
-        "drift": _drift(transcript) if all(d is not None for d in drifts) else None,
+        "scores": _scores(transcript, monitor, titles),
+        "drift": _drift(transcript, titles) if all(d is not None for d in drifts) else None,
         "alarms": [
-            (i, trait, state.level)
+            (i, titles.get(trait, trait), state.level)
             for i, drift in enumerate(drifts, 1)
             for trait, state in (drift or {}).items()
             if state.alarm and (i == 1 or (drifts[i - 2] or {}).get(trait) is None or (drifts[i - 2] or {})[trait].level != state.level)
         ],
         "unread": sum(t.decision.reading is None for t in transcript.turns),
+        "cards": [
+            (n, anchor_of(row, t), DONE[t.decision.action]) for n, t in enumerate(transcript.turns, 1) if t.decision.action != "allow"
+        ],
     }
 
 
-def _scores(transcript: Transcript, monitor: Monitor) -> Markup:
-    """The z of each trait over the replies, with the limits of the rules that are numbers on z, and the replies that were flagged."""
-    figure = go.Figure()
-    x = list(range(1, len(transcript.turns) + 1))
+def _scores(transcript: Transcript, monitor: Monitor, titles: dict[str, str]) -> list[tuple[str, Plot]]:
+    """A drawing for each trait: its score over the replies, what lies beyond its rules' limits, and the replies for which a rule fired."""
     read = dict.fromkeys(t for turn in transcript.turns if turn.decision.reading for t in turn.decision.reading.scores)
     contexts = monitor.scorer.vectors.contexts if monitor.scorer is not None else {}
+    x = Scale.counting(len(transcript.turns))
+    drawn = []
     traits = [trait for trait in read if trait not in contexts]
-    limits = {r.rule.trait: r.cut for r in reversed(monitor.policy.rules) if r.cut.scale == "z"}  # the first rule of a trait is kept
-    for n, trait in enumerate(traits):
-        y = [_z(turn, trait) for turn in transcript.turns]
-        colour = COLOURS[n % len(COLOURS)]
-        figure.add_scatter(x=x, y=y, mode="lines+markers", name=trait, line={"color": colour}, connectgaps=False, legendgroup=trait)
-        if trait in limits:
-            limit = [limits[trait].value] * 2
-            dotted = {"color": colour, "dash": "dot", "width": 1}
-            figure.add_scatter(
-                x=[0.6, len(x) + 0.4], y=limit, mode="lines", line=dotted, showlegend=False, hoverinfo="skip", legendgroup=trait
-            )
-    marked = [(i, t) for i, t in zip(x, transcript.turns, strict=True) if t.decision.action != "allow"]
-    at = [max((z for trait in traits if (z := _z(t, trait)) is not None), default=0.0) + 0.4 for _, t in marked]
-    symbols = ["triangle-down" if t.decision.action == "flag" else "x" for _, t in marked]
-    names = [f"reply {i}: {t.decision.action}<br>{', '.join(t.decision.rules) or 'not scored'}" for i, t in marked]
-    figure.add_scatter(
-        x=[i for i, _ in marked], y=at, mode="markers", name="flagged or withheld", text=names, hoverinfo="text",
-        marker={"color": UNSAFE, "size": 10, "symbol": symbols},
-    )  # fmt: skip
-    figure.update_xaxes(title="reply", dtick=max(1, len(x) // 15), range=[0.6, len(x) + 0.4])
-    figure.update_yaxes(title="z")
-    return figure_html(figure, 340, f"Scores of each trait over the replies of {transcript.name}, with limits and flagged replies")
+    for trait in traits:
+        points = [(float(i), _z(turn, trait)) for i, turn in enumerate(transcript.turns, 1)]
+        cuts = [r.cut for r in monitor.policy.rules if r.rule.trait == trait and r.cut.scale == "z"]
+        y = Scale.over([*(z for _, z in points if z is not None), 0.0, *(cut.value for cut in cuts)], 4)
+        title = titles.get(trait, trait)
+        dots = []
+        for (i, z), turn in zip(points, transcript.turns, strict=True):
+            if z is not None:
+                fired = any(r.trait == trait and r.state == "fired" for r in turn.decision.results)
+                said = f"reply {i:.0f}: {z:+.2f}{', a rule fired' if fired else ''}"
+                dots.append(Dot(x.at(i), round(100 - y.at(z), 2), "unsafe" if fired else "plain", said))
+        limits = [(round(100 - y.at(cut.value), 2), cut.unsafe_side) for cut in cuts if math.isfinite(cut.value)]
+        shade = tuple(Box(0, 0 if up == "above" else at, 100, at if up == "above" else round(100 - at, 2), "beyond") for at, up in limits)
+        levels = tuple(Level(at, "limit") for at, _ in limits)
+        label = f"{title}, reply by reply, in conversation {transcript.name}"
+        plot = Plot(label, x, "reply", y, "", tuple(strokes(x, y, points, "plain")), tuple(dots), shade, levels, height=84, bare=True)
+        drawn.append((title, plot))
+    return drawn
 
 
-def _drift(transcript: Transcript) -> Markup:
+def _drift(transcript: Transcript, titles: dict[str, str]) -> Plot:
     """How near each trait's charts are to their limits: 1 is an alarm."""
-    figure = go.Figure()
-    x = list(range(1, len(transcript.turns) + 1))
-    for n, trait in enumerate(transcript.turns[0].decision.drift or {}):
+    drawn = {}
+    also = []
+    x = Scale.counting(len(transcript.turns))
+    for trait in transcript.turns[0].decision.drift or {}:
         states = [(t.decision.drift or {})[trait] for t in transcript.turns]
-        ratio = [max(s.ewma / s.ewma_limit, s.cusum / s.cusum_limit) for s in states]
-        names = [f"{trait}, reply {i}: {s.level}<br>EWMA {s.ewma:+.2f} of {s.ewma_limit:.2f}, CUSUM {s.cusum:.1f} of {s.cusum_limit:.1f}"
-                 for i, s in zip(x, states, strict=True)]  # fmt: skip
-        sizes = [11 if s.alarm else 5 for s in states]
-        figure.add_scatter(
-            x=x, y=ratio, mode="lines+markers", name=trait, text=names, hoverinfo="text",
-            line={"color": COLOURS[n % len(COLOURS)]}, marker={"size": sizes},
-        )  # fmt: skip
-    for level, height in zip(LEVELS[1:], ENTER[1:], strict=True):
-        figure.add_hline(y=float(height), line={"color": INK, "dash": "dot"}, annotation_text=level)
-    figure.update_xaxes(title="reply", dtick=max(1, len(x) // 15), range=[0.6, len(x) + 0.4])
-    figure.update_yaxes(title="drift toward the unsafe side, in limits")
-    return figure_html(figure, 300, f"Drift of each trait over the replies of {transcript.name}, with its limits")
+        drawn[titles.get(trait, trait)] = [(float(i), max(s.ewma / s.ewma_limit, s.cusum / s.cusum_limit)) for i, s in enumerate(states, 1)]
+        also += [(i, drawn[titles.get(trait, trait)][i - 1][1], s.level) for i, s in enumerate(states, 1) if s.alarm]
+    levels = [(float(height), level) for level, height in zip(LEVELS[1:], ENTER[1:], strict=True)]
+    y = Scale.over([0.0, 1.6, *(v for points in drawn.values() for _, v in points)], 5)
+    alarms = [Dot(x.at(i), round(100 - y.at(v), 2), "unsafe", f"reply {i}: {level}") for i, v, level in also]
+    label = f"Drift toward the unsafe side over the replies of conversation {transcript.name}; 1 is an alarm"
+    return line_plot(label, drawn, "reply", "drift toward the unsafe side, in limits", x, y, levels=levels, also=alarms)
 
 
 def _z(turn: Turn, trait: str) -> float | None:
     reading = turn.decision.reading
     return reading.scores[trait].z if reading and trait in reading.scores else None
-
-
-def _flagged(transcript: Transcript, turn: Turn) -> dict[str, Any]:
-    """A reply with the heat of the trait that weighed most in the decision."""
-    decision = turn.decision
-    counted = [r for r in decision.results if r.state in ("fired", "raised")]
-    trait = next(
-        (r.trait for r in sorted(counted, key=lambda r: -ACTIONS.index(r.action)) if turn.tokens and r.trait in turn.tokens.z), None
-    )
-    known = turn.tokens is not None and trait is not None
-    return {
-        "name": transcript.name,
-        "number": 1 + transcript.turns.index(turn),
-        "action": decision.action,
-        "severity": decision.severity,
-        "why": [r.explanation for r in decision.results if r.state in ("fired", "raised", "not scored")],
-        "user": turn.user if len(turn.user) <= LONGEST else turn.user[:LONGEST] + " [...]",
-        "trait": trait,
-        "tokens": [(t, heat(float(z))) for t, z in zip(turn.tokens.tokens, turn.tokens.z[trait], strict=True)] if known else [],  # type: ignore[union-attr,index]
-        "reply": turn.reply,
-        "instead": decision.instead,
-    }

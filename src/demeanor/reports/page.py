@@ -1,50 +1,30 @@
-"""The page that every report is set in: one HTML file, no network, light and dark, from phone to desk.
+"""The page that every report is set in: one HTML file, no network, light and dark, from phone to desk, and on paper.
 
-Figures are Plotly's; its script is embedded once. Their paper is transparent and their ink a mid-grey, so that they
-are legible on both grounds. All text goes through Jinja's escaping.
+Its one style sheet and its one script are files of their own beside the templates. They are put into the page, and its content security
+policy names them by their hashes: nothing else on it runs or is loaded, whatever the text on it says. All text goes through Jinja's
+escaping, and characters that steer a terminal are shown as pictures of themselves. Without script everything is there to be read.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from demeanor.data.rows import writing
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-INK = "#808080"
-GRID = "rgba(128,128,128,0.25)"
 METHODS = ("items", "get")  # of a dictionary, that templates may call
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999999")
+PARTS = (("style", "report.css"), ("script", "report.js"))
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
-def figure_html(figure: go.Figure, height: int, label: str) -> Markup:
-    """A Plotly figure as a piece of the page, without its script; `label` is what a screen reader says."""
-    figure.update_layout(
-        height=height,
-        margin={"l": 8, "r": 8, "t": 28, "b": 8},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": INK, "family": "system-ui, sans-serif", "size": 12},
-        colorway=list(COLOURS),
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-        hoverlabel={"font": {"family": "system-ui, sans-serif"}},
-    )
-    figure.update_xaxes(gridcolor=GRID, zerolinecolor=GRID, automargin=True)
-    figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID, automargin=True)
-    name = "figure-" + hashlib.sha256(label.encode(errors="replace") + figure.to_json().encode()).hexdigest()[:12]
-    body = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config={"displayModeBar": False, "responsive": True})
-    return Markup('<figure role="img" aria-label="{}">').format(label) + Markup(body) + Markup("</figure>")  # noqa: S704
-
-
-class _Pages(Environment):
+class Pages(Environment):
     """Templates in which a name that is not there is an error, and a dictionary's own keys come before its methods."""
 
     def __init__(self) -> None:
@@ -54,7 +34,9 @@ class _Pages(Environment):
             trim_blocks=True,
             lstrip_blocks=True,
             undefined=StrictUndefined,
+            finalize=visible,
         )
+        self.filters |= {"breakable": breakable, "signed": signed, "percent": percent}
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """`obj.attribute`: of a dictionary the item, else one of the few methods that templates call; `.clear` is never the method."""
@@ -65,16 +47,49 @@ class _Pages(Environment):
         return super().getattr(obj, attribute) if attribute in METHODS else self.undefined(obj=obj, name=attribute)
 
 
-def write_page(path: Path, template: str, **content: Any) -> None:
-    """Render a template of this package into `path`, whole or not at all."""
-    from plotly.offline import get_plotlyjs
+def visible(value: Any) -> Any:
+    """Text with pictures of its control characters in their place; anything else as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return _CONTROL.sub(lambda found: "\u2421" if found[0] == "\x7f" else chr(0x2400 + ord(found[0])), value)
 
-    html = _Pages().get_template(template).render(plotly=Markup(get_plotlyjs()), **content)  # noqa: S704
+
+def breakable(name: object) -> Markup:
+    """A name that may break after its underscores, so that it does not push a column off the page."""
+    return Markup("_<wbr>").join(str(name).split("_"))
+
+
+def signed(value: float, places: int = 2) -> str:
+    """A number with its sign, a true minus."""
+    return f"{value:+.{places}f}".replace("-", "−")
+
+
+def percent(share: float, places: int = 0) -> str:
+    """A share in percent; one that is small but not nothing keeps a decimal."""
+    return f"{100 * share:.{1 if 0 < share < 0.01 else places}f} %"
+
+
+def write_page(path: Path, template: str, contents: Sequence[tuple[str, str]], **content: Any) -> None:
+    """Render a template of this package into `path`, whole or not at all; `contents` are the page's parts, each an anchor and a heading."""
+    pages = Pages()
+    parts = {kind: _part(pages, name) for kind, name in PARTS}
+    allowed = "; ".join(f"{kind}-src '{_digest(text)}'" for kind, text in parts.items())
+    security = f"default-src 'none'; {allowed}; img-src data:; base-uri 'none'; form-action 'none'"
+    html = pages.get_template(template).render(
+        parts={kind: Markup(text) for kind, text in parts.items()},  # noqa: S704
+        security=Markup(security),  # noqa: S704
+        contents=contents,
+        **content,
+    )
     with writing(path) as file:
         file.write(html.encode(errors="replace").decode())  # half of a surrogate pair cannot be written
 
 
-def heat(z: float) -> str:
-    """Background of a token that pushes a trait by `z`: one hue for each direction, stronger the more it pushes."""
-    strength = min(abs(z) / 4, 1) * 0.6
-    return f"rgba({'68,119,170' if z > 0 else '238,102,119'},{strength:.2f})"
+def _part(pages: Environment, name: str) -> str:
+    assert pages.loader is not None
+    return pages.loader.get_source(pages, name)[0]
+
+
+def _digest(text: str) -> str:
+    """As a content security policy names what it allows."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,22 +1,26 @@
-"""The report of a screening: shift, distributions, what each threshold would remove, the worst rows, what repeats."""
+"""The report of a screening: the flagged rows, worst first; how far the data would push a model; what each threshold would remove."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
-from markupsafe import Markup
 
-from demeanor.conversation import before_reply
+from demeanor.conversation import Conversation, Message
+from demeanor.data.to_label import ToLabel
 from demeanor.language import counted
-from demeanor.notebook import SAFE, UNSAFE
-from demeanor.reports.page import INK, figure_html, heat, write_page
+from demeanor.reports.cards import Card, Number, choices, limit_of, question_of, said_of, sheet_of
+from demeanor.reports.error_rates import Errors, errors_at
+from demeanor.reports.figures import Dot, Level, Plot, Rows, Scale, Track, bars, line_plot, side
+from demeanor.reports.marking import marked, passage, pushing_words
+from demeanor.reports.page import signed, write_page
+from demeanor.reports.sentences import of_trait
+from demeanor.scoring.reading import TokenScores
 from demeanor.screening.results import Explained, Screening
 from demeanor.vectors import VectorSet
-
-LONGEST = 1200  # characters of a prompt or an unmarked reply that are shown
 
 BASELINES = {
     "mean": "the neutral mean: half-way between the two poles in the vector set's calibration. A row's difference is then how much "
@@ -24,30 +28,105 @@ BASELINES = {
     "generate": "the model's own answer to the same prompt. A row's difference is then what the row would teach the model beyond "
     "what it does already",
 }
+CUTS = (-3.0, 6.0)  # of the curves of what a cut would remove
 
 
 def write_report(made: Screening, vectors: VectorSet, path: Path) -> None:
-    """Write the report of a screening to `path`. Raises OutputError where it cannot be written."""
+    """Write the report of a screening to `path`, in the folder of its results. Raises OutputError where it cannot be written."""
     summary = made.summary
     traits = {name: trait for name, trait in summary["traits"].items() if trait["rows"]}
+    cards, rows = _cards(made, vectors)
+    titles = {name: entry.title for name, entry in vectors.traits.items()}
+    repeated = [(f"row-{f.row}", f.row, n, passage(f.reply)) for f, n in made.repeated]
+    contents = [
+        ("read", f"To be read ({len(cards)})"),
+        *([("repeated", f"What repeats ({len(repeated)})")] if repeated else []),
+        ("push", "Where the data would push a model"),
+        ("thresholds", "What each threshold would remove"),
+        ("distributions", "Distributions"),
+        ("limits", "What this page cannot tell"),
+    ]
     write_page(
         path,
         "screening.html",
+        contents,
         summary=summary,
         caution=counted(summary["cautions"], summary["rows"], summary["languages"]) if summary.get("cautions") else "",
         baseline=BASELINES[summary["baseline"]],
         names=[f["name"] for f in summary["input"]],
+        cards=cards,
+        shown=sum(card.keys["flagged"] == "yes" for card in cards),
+        choices={"trait": choices(cards, "trait", titles), "flagged": choices(cards, "flagged", {})},
+        sheet=sheet_of(rows, f"{path.parent.name}-to-label.csv"),
+        repeated=repeated,
         shifts=[_shift(name, trait, vectors) for name, trait in traits.items() if trait["shift"]],
         shift_figure=_shifts(traits, vectors),
-        distributions=_distributions(traits, made, vectors),
-        thresholds=[(name, trait["thresholds"]) for name, trait in traits.items() if trait["thresholds"]],
-        removal=_removal(traits, made),
-        worst=[_worst(name, rows, vectors) for name, rows in made.worst.items() if rows],
-        repeated=[{"row": f.row, "times": n, "reply": _cut(f.reply)} for f, n in made.repeated],
-        conditions=[(name, *of) for name, all_of in summary["conditions"].items() for of in all_of],
-        up=heat(4.0),
-        down=heat(-4.0),
+        thresholds=[
+            (titles[name], _thresholds(name, trait["thresholds"], vectors)) for name, trait in traits.items() if trait["thresholds"]
+        ],
+        removal=_removal(traits, made, titles),
+        distributions=[(titles[name], _distribution(name, trait, made, vectors)) for name, trait in traits.items()],
+        conditions=[
+            (titles.get(name, name), titles.get(of[0], of[0]), *of[1:]) for name, all_of in summary["conditions"].items() for of in all_of
+        ],
     )
+
+
+def _cards(made: Screening, vectors: VectorSet) -> tuple[list[Card], list[tuple[str, ToLabel]]]:
+    """The worst rows of all traits, each row once, the worst first; and as rows of a sheet to label, in the order of the data."""
+    by_row: dict[int, list[tuple[str, Explained]]] = {}
+    for trait, explained in made.worst.items():
+        for each in explained:
+            by_row.setdefault(each.flagged.row, []).append((trait, each))
+    found: list[tuple[float, Card]] = []
+    rows: list[tuple[str, ToLabel]] = []
+    for row in sorted(by_row):
+        several = sorted(by_row[row], key=lambda each: -each[1].flagged.beyond)
+        card = _card(several, made, vectors)
+        found.append((several[0][1].flagged.beyond, card))
+        flagged = several[0][1].flagged
+        if flagged.messages:
+            name, conversation = str(row if flagged.id is None else flagged.id), Conversation(_messages(several[0][1]))
+            rows += [(card.anchor, ToLabel(name, conversation, "", question_of(trait, vectors[trait]))) for trait, _ in several]
+    return [card for _, card in sorted(found, key=lambda each: (each[1].keys["flagged"] != "yes", -each[0]))], rows
+
+
+def _card(several: Sequence[tuple[str, Explained]], made: Screening, vectors: VectorSet) -> Card:
+    worst, explained = several[0]
+    flagged = explained.flagged
+    crossed = [(trait, each) for trait, each in several if each.crosses] or several[:1]
+    messages = _messages(explained)
+    at = next((i for i in range(len(messages) - 1, -1, -1) if messages[i].role == "assistant"), len(messages))
+    last = next((m.content for m in reversed(messages[:at]) if m.role == "user"), "")
+    card = Card(
+        anchor=f"row-{flagged.row}",
+        kind="crosses" if explained.crosses else "near",
+        sentences=tuple(_sentence(trait, each, made, vectors) for trait, each in crossed),
+        done="flagged" if explained.crosses else "not flagged",
+        where=("row", str(flagged.row), "" if flagged.id is None else f" (id {flagged.id})"),
+        keys={"trait": " ".join(trait for trait, _ in several), "flagged": "yes" if explained.crosses else "no"},
+        place=flagged.row,
+        user=passage(last),
+        reply=passage(flagged.reply),
+        said=said_of(messages, at) if len(messages) > 2 else (),
+        numbers=tuple(Number(vectors[trait].title, signed(each.flagged.z), limit_of(made.limits[trait].cut)) for trait, each in several),
+    )
+    if not isinstance(explained.tokens, TokenScores) or worst not in explained.tokens.z:
+        return card
+    unsafe = made.limits[worst].cut.unsafe_side
+    words = tuple(pushing_words(explained.tokens, worst, unsafe))
+    return replace(card, reply=marked(explained.tokens, worst, unsafe), by=vectors[worst].title, words=words)
+
+
+def _messages(explained: Explained) -> tuple[Message, ...]:
+    return tuple(Message(m["role"], m["content"]) for m in explained.flagged.messages)  # type: ignore[arg-type]
+
+
+def _sentence(trait: str, explained: Explained, made: Screening, vectors: VectorSet) -> str:
+    cut = made.limits[trait].cut
+    if explained.crosses:
+        return of_trait(trait, cut, vectors[trait], explained.flagged.beyond)
+    return f"Among the nearest to the limit of {vectors[trait].title.lower()}, and not beyond it."
 
 
 def _shift(name: str, trait: dict[str, Any], vectors: VectorSet) -> dict[str, Any]:
@@ -55,7 +134,7 @@ def _shift(name: str, trait: dict[str, Any], vectors: VectorSet) -> dict[str, An
     value, low, high = (shift["spreads"][k] for k in ("value", "low", "high"))
     clear = low is not None and (low > 0 or high < 0)
     return {
-        "name": name,
+        "title": entry.title,
         "value": value,
         "low": low,
         "high": high,
@@ -67,75 +146,66 @@ def _shift(name: str, trait: dict[str, Any], vectors: VectorSet) -> dict[str, An
     }
 
 
-def _shifts(traits: dict[str, Any], vectors: VectorSet) -> Markup:
-    figure = go.Figure()
-    names = [n for n, t in traits.items() if t["shift"]][::-1]
-    for name in names:
-        shift = traits[name]["shift"]["spreads"]
-        value = shift["value"]
-        known = shift["low"] is not None
-        colour = SAFE if vectors[name].on_safe_side(value) else UNSAFE
-        error = {"array": [shift["high"] - value], "arrayminus": [value - shift["low"]], "color": colour} if known else None
-        figure.add_scatter(x=[value], y=[name], mode="markers", marker={"size": 12, "color": colour}, error_x=error, showlegend=False)
-    figure.add_vline(x=0, line={"color": INK, "dash": "dot"})
-    figure.update_xaxes(title="mean difference from the baseline, in spreads")
-    return figure_html(figure, 110 + 45 * max(1, len(names)), "Shift of the data set for each trait with its interval")
+def _shifts(traits: dict[str, Any], vectors: VectorSet) -> Rows:
+    known = {name: trait["shift"]["spreads"] for name, trait in traits.items() if trait["shift"]}
+    ends = [s[key] for s in known.values() for key in ("value", "low", "high") if s[key] is not None]
+    scale = Scale.over([0.0, *ends])
+    tracks = []
+    for name, s in known.items():
+        clear = s["low"] is not None and (s["low"] > 0 or s["high"] < 0)
+        kind = side(vectors[name].on_safe_side(s["value"])) if clear else "plain"
+        within = None if s["low"] is None else (scale.at(s["low"]), scale.at(s["high"]))
+        words = signed(s["value"]) + ("" if s["low"] is None else f" ({signed(s['low'])} to {signed(s['high'])})")
+        tracks.append(Track(vectors[name].title, words, within, (Dot(scale.at(s["value"]), 50, kind),), kind=kind))
+    title = "mean difference from the baseline, in spreads"
+    return Rows("Shift of the data set for each trait, with its interval", scale, title, tuple(tracks), (Level(scale.at(0), "zero"),))
 
 
-def _distributions(traits: dict[str, Any], made: Screening, vectors: VectorSet) -> list[tuple[str, Markup]]:
+def _distribution(name: str, trait: dict[str, Any], made: Screening, vectors: VectorSet) -> Plot:
     edges = np.array(made.summary["edges"])
     middles = (edges[1:] + edges[:-1]) / 2
-    found = []
-    for name, trait in traits.items():
-        colours = [SAFE if vectors[name].on_safe_side(m) else UNSAFE for m in middles]
-        figure = go.Figure(
-            go.Bar(x=middles, y=trait["histogram"], width=edges[1] - edges[0], marker={"color": colours, "line": {"width": 0}})
-        )
-        if name in made.limits:
-            figure.add_vline(x=made.limits[name].cut.value, line={"color": INK, "dash": "dash"}, annotation_text="threshold")
-        figure.update_xaxes(title="z", range=[edges[0], edges[-1]])
-        figure.update_yaxes(title="rows", type="log" if max(trait["histogram"]) > 1000 else "linear")
-        found.append((name, figure_html(figure, 220, f"Distribution of z for {name}")))
-    return found
+    most = max([1, *trait["histogram"]])
+    tall = most > 1000  # then a logarithm, in which a bar of one row is seen too
+    counts = [np.log10(1 + n) if tall else float(n) for n in trait["histogram"]]
+    values = [
+        (float(count), side(vectors[name].on_safe_side(middle)), f"{n} rows from {low:+.2f} to {high:+.2f}")
+        for count, n, middle, low, high in zip(counts, trait["histogram"], middles, edges[:-1], edges[1:], strict=True)
+    ]
+    x, y = Scale.over([float(edges[0]), float(edges[-1])], 8), _log_scale(most) if tall else Scale.over([0.0, float(most)], 4)
+    label = f"Distribution of the scores for {vectors[name].title}"
+    drawn = bars(label, values, x, "z", y, "rows (logarithmic)" if tall else "rows", edges.tolist())
+    if name not in made.limits:
+        return replace(drawn, height=170)
+    return replace(drawn, height=170, upright=(Level(x.at(made.limits[name].cut.value), "limit", "limit"),))
 
 
-def _removal(traits: dict[str, Any], made: Screening) -> Markup:
+def _log_scale(most: int) -> Scale:
+    """0 to the next power of ten, laid out by the logarithm of one more."""
+    top = int(np.ceil(np.log10(most)))
+    ticks = tuple(float(np.log10(1 + 10**i)) for i in range(top + 1))
+    return Scale(0.0, ticks[-1], ticks, tuple(f"{10**i:,}" for i in range(top + 1)))
+
+
+def _thresholds(name: str, found: Sequence[dict[str, Any]], vectors: VectorSet) -> list[dict[str, Any]]:
+    """Each threshold with what it would remove, and how often it errs where the calibration holds it."""
+    known = vectors[name].calibration.thresholds
+    return [t | {"errors": errors_at(known[t["name"]]) if t["name"] in known else Errors("not known", "not known")} for t in found]
+
+
+def _removal(traits: dict[str, Any], made: Screening, titles: dict[str, str]) -> Plot:
     """Share of rows beyond a cut, for every cut on z toward the unsafe side."""
     edges = np.array(made.summary["edges"])
-    figure = go.Figure()
+    drawn = {}
     for name, limit in made.limits.items():
         if name not in traits:
             continue
         counts = np.array(traits[name]["histogram"], float)
         if limit.cut.unsafe_side == "above":
-            x, y = edges[:-1], counts[::-1].cumsum()[::-1]
+            at, beyond = edges[:-1], counts[::-1].cumsum()[::-1]
         else:
-            x, y = -edges[1:], counts.cumsum()
-        figure.add_scatter(x=x, y=100 * y / max(1.0, counts.sum()), mode="lines", name=name)
-    figure.update_xaxes(title="cut: z toward the unsafe side", range=[-3, 6])
-    figure.update_yaxes(title="% of rows beyond")
-    return figure_html(figure, 360, "Share of rows beyond each cut, one line a trait")
-
-
-def _worst(name: str, rows: list[Explained], vectors: VectorSet) -> dict[str, Any]:
-    return {"name": name, "title": vectors[name].title, "rows": [_row(name, explained) for explained in rows]}
-
-
-def _row(trait: str, explained: Explained) -> dict[str, Any]:
-    flagged, tokens = explained.flagged, explained.tokens
-    prompt = "\n".join(f"{m['role']}: {m['content']}" for m in before_reply(flagged.messages))
-    known = tokens is not None and not isinstance(tokens, str) and trait in tokens.z
-    marked = [(t, heat(float(z))) for t, z in zip(tokens.tokens, tokens.z[trait], strict=True)] if known else []  # type: ignore[union-attr]
-    return {
-        "row": flagged.row,
-        "id": flagged.id,
-        "z": flagged.z,
-        "crosses": explained.crosses,
-        "prompt": _cut(prompt),
-        "tokens": marked,
-        "reply": _cut(flagged.reply),
-    }
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[:LONGEST] + " [...]"
+            at, beyond = -edges[1:][::-1], counts.cumsum()[::-1]
+        share = 100 * beyond / max(1.0, counts.sum())
+        drawn[titles[name]] = [(float(z), float(s)) for z, s in zip(at, share, strict=True) if CUTS[0] <= z <= CUTS[1]]
+    label = "Share of rows beyond each cut, one line a trait"
+    x, y = Scale.over(CUTS, 9), Scale.over([0.0, 100.0], 5)
+    return line_plot(label, drawn, "cut: z toward the unsafe side", "% of rows beyond", x, y, marked=False, height=300)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import plotly.graph_objects as go
-from markupsafe import Markup
-
-from demeanor.reports.page import COLOURS, INK, figure_html, write_page
+from demeanor.reports.figures import Plot, line_plot
+from demeanor.reports.page import write_page
 from demeanor.steering.sweeps import Point, Sweep
 
 
 def write_report(sweeps: Sequence[Sweep], path: Path) -> None:
     """Write the report of some traits' sweeps to `path`. Raises OutputError where it cannot be written."""
-    write_page(path, "steering.html", sweeps=[_sweep(s) for s in sweeps])
+    contents = [
+        *((f"trait-{i}", s.trait.replace("_", " ").capitalize()) for i, s in enumerate(sweeps, 1)),
+        ("limits", "What this page cannot tell"),
+    ]
+    write_page(path, "steering.html", contents, sweeps=[_sweep(s) for s in sweeps])
 
 
 def _sweep(found: Sweep) -> dict[str, object]:
@@ -33,20 +35,11 @@ def _sweep(found: Sweep) -> dict[str, object]:
     }
 
 
-def _curve(found: Sweep, value: Callable[[Point], float], unsteered: float, label: str, bound: float | None = None) -> Markup:
+def _curve(found: Sweep, value: Callable[[Point], float], unsteered: float, label: str, bound: float | None = None) -> Plot:
     """One line a layer over the doses, through the unsteered model at 0; the bound dotted."""
-    figure = go.Figure()
-    for i, layer in enumerate(sorted({p.layer for p in found.points})):
-        points = sorted([(p.dose, value(p)) for p in found.points if p.layer == layer] + [(0.0, unsteered)])
-        figure.add_scatter(
-            x=[dose for dose, _ in points],
-            y=[y if y < float("inf") else None for _, y in points],
-            mode="lines+markers",
-            name=f"layer {layer}",
-            line={"color": COLOURS[i % len(COLOURS)]},
-        )
-    if bound is not None:
-        figure.add_hline(y=bound, line={"dash": "dot", "color": INK})
-    figure.update_xaxes(title="dose")
-    figure.update_yaxes(title=label)
-    return figure_html(figure, 300, f"{found.trait}: {label} by dose, one line a layer")
+    drawn = {
+        f"layer {layer}": sorted([(p.dose, value(p)) for p in found.points if p.layer == layer] + [(0.0, unsteered)])
+        for layer in sorted({p.layer for p in found.points})
+    }
+    levels = [] if bound is None else [(bound, "bound")]
+    return line_plot(f"{found.trait.replace('_', ' ')}: {label} by dose, one line a layer", drawn, "dose", label, levels=levels, height=220)
