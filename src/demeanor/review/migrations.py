@@ -52,6 +52,16 @@ STEPS: tuple[tuple[str, ...], ...] = (
             decision TEXT NOT NULL, candidate TEXT NOT NULL, at DOUBLE PRECISION NOT NULL, acted TEXT NOT NULL, would TEXT NOT NULL,
             PRIMARY KEY (candidate, decision))""",
     ),
+    (
+        "ALTER TABLE reviewer ADD COLUMN disabled INTEGER NOT NULL DEFAULT 0",
+        # who is signed in; the token itself is only in the browser
+        """CREATE TABLE session (
+            token TEXT PRIMARY KEY, reviewer TEXT NOT NULL REFERENCES reviewer (name), used DOUBLE PRECISION NOT NULL,
+            until DOUBLE PRECISION NOT NULL)""",
+        # wrong passwords, by hashes of the name and of where they came from
+        "CREATE TABLE attempt (name TEXT NOT NULL, address TEXT NOT NULL, at DOUBLE PRECISION NOT NULL)",
+        "CREATE INDEX attempt_at ON attempt (at)",
+    ),
 )
 
 
