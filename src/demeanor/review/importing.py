@@ -1,4 +1,4 @@
-"""A store filled from what is there already: an audit log, which holds decisions without text, and the conversations that it was written of.
+"""A store filled from what is there already: an audit log, which holds decisions without text, and the conversations it was written of.
 
 A log names a conversation by a hash of its id, so the ids have to be those of then. Its n-th record of a conversation is about the n-th
 reply. Where the numbers differ nothing of that conversation is taken, as nobody could say which reply is which; and a reply that was
@@ -105,7 +105,7 @@ def _take(
                 vectors=body["vectors"],
                 scores={trait: z for trait, z in body["scores"].items() if z is not None},
                 not_scored=body["not_scored"],
-            ),  # fmt: skip
+            ),
             drawing,
         )
         found.replies += 1

@@ -199,7 +199,7 @@ def _danger(rule: Watched, reading: Reading, easing: float, fired: bool) -> floa
     if not found:
         return None
     # one that fired on a stretch of a stream lies beyond the threshold there, whatever the whole comes to
-    return max(max(found), _toward(rule, rule.at)) if fired and math.isfinite(rule.at) else max(found)
+    return max(*found, _toward(rule, rule.at)) if fired and math.isfinite(rule.at) else max(found)
 
 
 def _every_z(reading: Reading, trait: str) -> Iterator[float]:
