@@ -15,6 +15,8 @@ from demeanor.measure.cuts import ACTIONS, withholds
 from demeanor.review.recording import AsDecision
 from demeanor.review.store import Store
 
+_WITHHELD = frozenset(action for action in ACTIONS if withholds(action))
+
 
 @dataclass(frozen=True)
 class Would:
@@ -64,7 +66,8 @@ class Compared:
     @property
     def withheld(self) -> tuple[int, int]:
         """How many replies were withheld, and how many would have been."""
-        return tuple(sum(n for pair, n in self.table.items() if withholds(pair[side])) for side in (0, 1))  # type: ignore[return-value, arg-type]
+        acted = sum(n for (action, _), n in self.table.items() if action in _WITHHELD)
+        return acted, sum(n for (_, action), n in self.table.items() if action in _WITHHELD)
 
     @property
     def words(self) -> str:
@@ -128,7 +131,8 @@ def compare(store: Store, candidate: str | None = None, limit: int = 200) -> Com
     if candidate not in known:
         raise ReviewError(f"no shadow run of {candidate!r}; {nearest(candidate, known)}")
     table: Counter[tuple[str, str]] = Counter()
-    unscored, differ = [0, 0], []
+    unscored = [0, 0]
+    differ: list[Difference] = []
     for at, acted_text, would_text, reply in store.db.rows(
         "SELECT s.at, s.acted, s.would, r.number FROM shadow s LEFT JOIN reply r ON r.decision = s.decision WHERE s.candidate = ? "
         "ORDER BY s.at DESC, r.number DESC",

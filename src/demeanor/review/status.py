@@ -101,8 +101,8 @@ def status(store: Store) -> Status:
         else:
             found["waiting"] += n
             found["parted"] += n if parted else 0
-    reserved = dict(
-        store.db.rows(
+    reserved: dict[str, int] = dict(
+        store.db.rows(  # type: ignore[arg-type]
             "SELECT i.trait, count(DISTINCT i.number) FROM reservation v JOIN item i ON i.number = v.item "
             "WHERE v.until > ? AND i.value IS NULL GROUP BY i.trait",
             now,
@@ -111,12 +111,14 @@ def status(store: Store) -> Status:
     ratings = _ratings(store)
     asked = tuple(
         Asked(
-            trait, titles.get(trait, trait), *(counts[trait][name] for name in ("waiting", "gone")), int(reserved.get(trait, 0)),
-            *(counts[trait][name] for name in ("parted", "high", "low", "not_applicable", "unsure", "alike")),
-            agreement(ratings[trait]) if trait in ratings else None,
+            trait=trait,
+            title=titles.get(trait, trait),
+            reserved=int(reserved.get(trait, 0)),
+            agreement=agreement(ratings[trait]) if trait in ratings else None,
+            **{name: counts[trait][name] for name in ("waiting", "gone", "parted", "high", "low", "not_applicable", "unsure", "alike")},
         )
         for trait in sorted({*titles, *counts})
-    )  # fmt: skip
+    )
     kept = store.db.one("SELECT count(*), count(messages) FROM reply") or (0, 0)
     answers = store.db.rows("SELECT reviewer, count(*) FROM answer GROUP BY reviewer ORDER BY reviewer")
     return Status(int(kept[0]), int(kept[1]), asked, {name: int(n) for name, n in answers})
