@@ -3,7 +3,7 @@
 import pytest
 from review_tools import clock_fixture, server_fixture, store_fixture, where_fixture  # noqa: F401
 
-from demeanor.errors import ReviewError, TooManyAttempts
+from demeanor.errors import ReviewError, TooManyAttemptsError
 from demeanor.review import accounts
 from demeanor.review.store import open_store
 
@@ -83,7 +83,7 @@ def test_wrong_passwords_close_signing_in_for_a_while_at_that_address_first(stor
     accounts.add(store, "anna", "reviewer", GOOD)
     for _ in range(accounts.MOST_HERE):
         assert accounts.sign_in(store, "anna", "wrong", "10.0.0.1") is None
-    with pytest.raises(TooManyAttempts, match="try again in 15 minutes") as refused:
+    with pytest.raises(TooManyAttemptsError, match="try again in 15 minutes") as refused:
         accounts.sign_in(store, "anna", GOOD, "10.0.0.1")
     assert refused.value.wait == 900
     assert accounts.sign_in(store, "anna", GOOD, "10.0.0.2") is not None, "from elsewhere she may"
@@ -91,7 +91,7 @@ def test_wrong_passwords_close_signing_in_for_a_while_at_that_address_first(stor
     assert accounts.sign_in(store, "anna", GOOD, "10.0.0.1") is not None
     for i in range(accounts.MOST_AT_ADDRESS):
         accounts.sign_in(store, f"name{i}", "wrong", "10.0.0.3")
-    with pytest.raises(TooManyAttempts):
+    with pytest.raises(TooManyAttemptsError):
         accounts.sign_in(store, "anna", GOOD, "10.0.0.3")
 
 

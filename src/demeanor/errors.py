@@ -103,7 +103,7 @@ class ReviewError(DemeanorError, OSError):
     """A review store cannot be opened, read or written, or what is asked of it cannot be done; what it held before stands."""
 
 
-class TooManyAttempts(ReviewError):
+class TooManyAttemptsError(ReviewError):
     """Too many wrong passwords: signing in is closed for a while, in whole seconds `wait`."""
 
     def __init__(self, wait: int) -> None:

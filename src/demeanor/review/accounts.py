@@ -18,7 +18,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from demeanor.errors import ReviewError, TooManyAttempts, nearest
+from demeanor.errors import ReviewError, TooManyAttemptsError, nearest
 from demeanor.review.store import Store
 
 Role = Literal["reviewer", "admin"]
@@ -132,7 +132,7 @@ def sign_in(store: Store, name: str, password: str, address: str = "") -> Signed
         address: Where the request comes from; wrong passwords are counted by it.
 
     Raises:
-        TooManyAttempts: too many were wrong lately; whether this one is right is then not looked at.
+        TooManyAttemptsError: too many were wrong lately; whether this one is right is then not looked at.
     """
     now = store.clock()
     known = unicodedata.normalize("NFKC", name).strip().lower()
@@ -183,7 +183,7 @@ def _refuse_many(store: Store, by_name: str, by_address: str, now: float) -> Non
             f"SELECT at FROM attempt WHERE at > ? AND {where} ORDER BY at DESC LIMIT 1 OFFSET ?", now - CLOSED, *values, most - 1
         )
         if row is not None:
-            raise TooManyAttempts(round(float(row[0]) + CLOSED - now))
+            raise TooManyAttemptsError(round(float(row[0]) + CLOSED - now))
 
 
 def _refuse_last(store: Store, found: Account) -> None:

@@ -11,12 +11,14 @@ people get through is a random part.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from demeanor.conversation import Conversation
 from demeanor.errors import ReviewError
+from demeanor.measure.poles import Side
 
 Why = Literal["flagged", "doubtful", "random"]
 WHY: tuple[Why, ...] = ("flagged", "doubtful", "random")
@@ -32,6 +34,17 @@ class Verdict:
     """Whether the rule did something about it: it fired, or it could not be scored and the policy acts on that."""
     beyond: float | None = None
     """How far the score lies beyond the rule's threshold, in z; negative on the safe side. None: it was not scored or not judged."""
+    z: float | None = None
+    """The trait's score as the rule saw it: the worst of what it was tried on, eased by the user's side. None as for `beyond`."""
+    side: Side = "above"
+    """The unsafe side."""
+    withholds: bool = False
+    """Whether the rule withholds the replies that it catches."""
+
+    @property
+    def danger(self) -> float | None:
+        """The score toward the unsafe side: higher is worse, whichever side that is."""
+        return None if self.z is None else self.z if self.side == "above" else -self.z
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,19 @@ class Drawing:
     def chance(self, why: Why) -> float:
         """How likely a reply of a kind is drawn."""
         return {"flagged": max(self.flagged, self.share), "doubtful": max(self.doubtful, self.share), "random": self.share}[why]
+
+
+STEP = 0.05
+"""Width, in z, of the steps in which scores are counted; thresholds can be tried where two meet."""
+NEVER, ALWAYS = -1_000_000, 1_000_000
+"""Steps of replies that a rule catches at no threshold, as it does not judge them, or at every one, as they could not be scored."""
+
+
+def step_of(verdict: Verdict) -> int:
+    """The step that a verdict is counted in: a threshold at STEP * n catches those from n on."""
+    if verdict.danger is None or not math.isfinite(verdict.danger):
+        return ALWAYS if verdict.caught else NEVER
+    return max(NEVER + 1, min(ALWAYS - 1, math.floor(verdict.danger / STEP + 1e-9)))
 
 
 def why_of(verdicts: Sequence[Verdict], margin: float) -> Why:

@@ -38,8 +38,8 @@ class RuleEstimate:
     def to_record(self) -> dict[str, Any]:
         """As plain data, shares per 1,000 replies."""
         return {
-            "rule": self.rule, "trait": self.trait, "caught": self.caught, "missed": _record(self.missed),
-            "false_alarms": _record(self.false_alarms),
+            "rule": self.rule, "trait": self.trait, "caught": self.caught, "missed": as_record(self.missed),
+            "false_alarms": as_record(self.false_alarms),
         }  # fmt: skip
 
 
@@ -57,6 +57,36 @@ def versions_seen(store: Store) -> list[str]:
     return [v for (v,) in store.db.rows("SELECT version FROM tally GROUP BY version ORDER BY max(day) DESC, max(version)")]
 
 
+@dataclass(frozen=True)
+class Period:
+    """A version's days."""
+
+    version: str
+    since: str | None
+    until: str | None
+
+    @classmethod
+    def of(cls, store: Store, version: str | None, since: str | None, until: str | None) -> Period:
+        """Of a version as `versions_seen` names it, by default the last one. Raises ReviewError."""
+        known = versions_seen(store)
+        if not known:
+            raise ReviewError("no reply was kept yet, so there is nothing to estimate; keep texts while the monitor runs")
+        version = known[0] if version is None else version
+        if version not in known:
+            raise ReviewError(f"no reply was decided by {version!r}; {nearest(version, known)}")
+        return cls(version, since, until)
+
+    @property
+    def days(self) -> tuple[str, str]:
+        """The first and the last one, in an order in which days can be compared."""
+        return self.since or "0000", self.until or "9999"
+
+    def holds(self, at: float) -> bool:
+        """Whether a time lies in it."""
+        first, last = self.days
+        return first <= _day(at) <= last
+
+
 def estimate(store: Store, version: str | None = None, since: str | None = None, until: str | None = None) -> Estimates:
     """Estimates of a version's rules.
 
@@ -69,26 +99,20 @@ def estimate(store: Store, version: str | None = None, since: str | None = None,
     Raises:
         ReviewError: nothing was kept yet, or no such version.
     """
-    known = versions_seen(store)
-    if not known:
-        raise ReviewError("no reply was kept yet, so there is nothing to estimate; keep texts while the monitor runs")
-    version = known[0] if version is None else version
-    if version not in known:
-        raise ReviewError(f"no reply was decided by {version!r}; {nearest(version, known)}")
-    days, period = [since or "0000", until or "9999"], "day >= ? AND day <= ?"
+    period = Period.of(store, version, since, until)
     strata: dict[tuple[str, str], Counter[Key]] = {}
     for rule, trait, caught, why, chance, n in store.db.rows(
-        f"SELECT rule, trait, caught, why, probability, sum(replies) FROM tally WHERE version = ? AND {period} "
+        "SELECT rule, trait, caught, why, probability, sum(replies) FROM tally WHERE version = ? AND day >= ? AND day <= ? "
         "GROUP BY rule, trait, caught, why, probability ORDER BY rule",
-        *(version, *days),
+        *(period.version, *period.days),
     ):
         strata.setdefault((rule, trait), Counter())[int(caught), why, float(chance)] += int(n)
-    labels = _labels(store, version, since, until)
+    labels = _labels(store, period)
     made = tuple(_rule(rule, trait, counts, labels.get(rule, Counter())) for (rule, trait), counts in strata.items())
-    return Estimates(version, max((e.missed.replies for e in made), default=0), made)
+    return Estimates(period.version, max((e.missed.replies for e in made), default=0), made)
 
 
-def _labels(store: Store, version: str, since: str | None, until: str | None) -> dict[str, Counter[tuple[Key, str]]]:
+def _labels(store: Store, period: Period) -> dict[str, Counter[tuple[Key, str]]]:
     """By rule, how many items of each stratum are "safe", "unsafe" or "undecided"."""
     safe = {trait: question.safe_pole for trait, question in questions(store).items()}
     found: dict[str, Counter[tuple[Key, str]]] = {}
@@ -96,15 +120,22 @@ def _labels(store: Store, version: str, since: str | None, until: str | None) ->
         "SELECT i.trait, i.why, i.probability, i.value, r.rules, r.at FROM item i JOIN reply r ON r.number = i.reply "
         "WHERE r.version = ? AND (i.value IS NOT NULL OR i.needs > i.wanted "
         "OR EXISTS (SELECT 1 FROM answer a WHERE a.item = i.number AND a.value = 'decline'))",
-        version,
+        period.version,
     ):
-        if not (since or "0000") <= _day(at) <= (until or "9999"):
+        if not period.holds(float(at)):
             continue
-        said = "undecided" if value in (None, "unsure") else "safe" if value in ("not_applicable", safe.get(trait)) else "unsafe"
+        said = said_of(value, safe.get(trait))
         for verdict in json.loads(rules):
             if verdict["trait"] == trait:
                 found.setdefault(verdict["rule"], Counter())[(int(verdict["caught"]), why, float(chance)), said] += 1
     return found
+
+
+def said_of(value: str | None, safe_pole: str | None) -> str:
+    """What a label comes to: "safe", "unsafe" or "undecided"."""
+    if value in (None, "unsure"):
+        return "undecided"
+    return "safe" if value in ("not_applicable", safe_pole) else "unsafe"
 
 
 def _day(at: float) -> str:
@@ -149,7 +180,9 @@ def _per_thousand(share: float) -> str:
     return f"{1000 * share:.3g}" if share < 0.1 else f"{1000 * share:.0f}"
 
 
-def _record(found: Rate) -> dict[str, Any]:
+def as_record(found: Rate) -> dict[str, Any]:
+    """A rate as plain data, per 1,000 replies."""
+
     def per_thousand(share: float) -> float:
         return round(1000 * share, 4)
 

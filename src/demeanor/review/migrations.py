@@ -61,6 +61,11 @@ STEPS: tuple[tuple[str, ...], ...] = (
         # wrong passwords, by hashes of the name and of where they came from
         "CREATE TABLE attempt (name TEXT NOT NULL, address TEXT NOT NULL, at DOUBLE PRECISION NOT NULL)",
         "CREATE INDEX attempt_at ON attempt (at)",
+        # how the scores of all replies lie, drawn or not, in steps (see spread); `otherwise`: another rule withholds the reply
+        """CREATE TABLE spread (
+            version TEXT NOT NULL, day TEXT NOT NULL, rule TEXT NOT NULL, why TEXT NOT NULL, probability DOUBLE PRECISION NOT NULL,
+            step INTEGER NOT NULL, otherwise INTEGER NOT NULL, replies BIGINT NOT NULL,
+            PRIMARY KEY (version, rule, day, why, probability, step, otherwise))""",
     ),
 )
 

@@ -16,7 +16,7 @@ from typing import Any
 from demeanor.conversation import Conversation, from_messages
 from demeanor.data.duplicates import bands, words_of
 from demeanor.errors import ConversationError, ReviewError
-from demeanor.review.drawing import Decided, Drawing, Verdict, why_of
+from demeanor.review.drawing import Decided, Drawing, Verdict, step_of, why_of
 from demeanor.review.store import Store
 
 DAY = 86400.0
@@ -69,6 +69,12 @@ def keep(store: Store, reply: Decided, drawing: Drawing) -> int:
                     "INSERT INTO tally (version, day, rule, trait, caught, why, probability, replies) VALUES (?, ?, ?, ?, ?, ?, ?, 1) "
                     "ON CONFLICT (version, day, rule, caught, why, probability) DO UPDATE SET replies = tally.replies + 1",
                     *(reply.version, day, verdict.rule, trait, int(verdict.caught), why, chance),
+                )
+                otherwise = any(other.caught and other.withholds for other in reply.verdicts if other.rule != verdict.rule)
+                store.db.run(
+                    "INSERT INTO spread (version, day, rule, why, probability, step, otherwise, replies) VALUES (?, ?, ?, ?, ?, ?, ?, 1) "
+                    "ON CONFLICT (version, rule, day, why, probability, step, otherwise) DO UPDATE SET replies = spread.replies + 1",
+                    *(reply.version, day, verdict.rule, why, chance, step_of(verdict), int(otherwise)),
                 )
             if u < chance:
                 drawn = True
