@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from demeanor.dashboard import people, queue, sign_in
+from demeanor.dashboard import conversations, people, queue, sign_in
 from demeanor.dashboard.handling import Asked, Desk, NotFoundError, Page, endpoint
 from demeanor.review.accounts import Role
 from demeanor.review.store import Store
@@ -44,6 +44,9 @@ def app(store: Store, audit: Path | None = None, reports: Path | None = None) ->
             sent("/queue/release", queue.released),
             sent("/queue/{item}", queue.answered),
             sent("/queue/{item}/score", queue.scored),
+            shown("/conversations", conversations.shown),
+            shown("/conversations/{key}", conversations.conversation),
+            shown("/replies/{reply}", conversations.reply),
             shown("/accounts", people.shown, "admin"),
             sent("/accounts", people.sent, "admin"),
             sent("/accounts/change", people.changed, "admin"),

@@ -7,7 +7,7 @@ import re
 from starlette.responses import Response
 
 from demeanor.dashboard.handling import COOKIE, Asked
-from demeanor.errors import TooManyAttempts
+from demeanor.errors import TooManyAttemptsError
 from demeanor.review import accounts
 
 _WITHIN = re.compile(r"/(?![/\\])[!-\[\]-~]*")
@@ -23,7 +23,7 @@ def sent(asked: Asked) -> Response:
     """Begin a session, or say why not."""
     try:
         found = accounts.sign_in(asked.store, asked.form.get("name", ""), asked.form.get("password", ""), asked.address)
-    except TooManyAttempts as error:
+    except TooManyAttemptsError as error:
         response = _page(asked, 429, str(error))
         response.headers["Retry-After"] = str(error.wait)
         return response

@@ -67,6 +67,15 @@ STEPS: tuple[tuple[str, ...], ...] = (
             step INTEGER NOT NULL, otherwise INTEGER NOT NULL, replies BIGINT NOT NULL,
             PRIMARY KEY (version, rule, day, why, probability, step, otherwise))""",
     ),
+    (
+        # which rules caught a reply, so that these are found without reading all
+        "CREATE TABLE caught (rule TEXT NOT NULL, trait TEXT NOT NULL, reply BIGINT NOT NULL, PRIMARY KEY (rule, reply))",
+        "CREATE INDEX caught_trait ON caught (trait, reply)",
+        "CREATE INDEX reply_action ON reply (action, number)",
+        "CREATE INDEX reply_seen ON reply (at, action)",
+        "CREATE INDEX reply_not_scored ON reply (at) WHERE not_scored IS NOT NULL",
+        "CREATE INDEX spread_day ON spread (day, rule, step)",
+    ),
 )
 
 

@@ -82,6 +82,8 @@ def keep(store: Store, reply: Decided, drawing: Drawing) -> int:
                     "INSERT INTO item (reply, trait, why, probability, place, wanted, needs) VALUES (?, ?, ?, ?, ?, ?, ?)",
                     *(number, trait, why, chance, u / chance, drawing.reviewers, drawing.reviewers),
                 )
+        for verdict in {verdict.rule: verdict for verdict in reply.verdicts if verdict.caught}.values():
+            store.db.run("INSERT INTO caught (rule, trait, reply) VALUES (?, ?, ?)", verdict.rule, verdict.trait, number)
         if drawn:
             for mark in marks(store, reply.conversation):
                 store.db.run("INSERT INTO band (mark, reply) VALUES (?, ?)", mark, number)
