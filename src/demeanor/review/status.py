@@ -102,7 +102,7 @@ def status(store: Store) -> Status:
             found["waiting"] += n
             found["parted"] += n if parted else 0
     reserved: dict[str, int] = dict(
-        store.db.rows(  # type: ignore[arg-type]
+        store.db.rows(
             "SELECT i.trait, count(DISTINCT i.number) FROM reservation v JOIN item i ON i.number = v.item "
             "WHERE v.until > ? AND i.value IS NULL GROUP BY i.trait",
             now,
