@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from demeanor.dashboard import conversations, people, queue, sign_in
+from demeanor.dashboard import conversations, labels, months, now, people, queue, sign_in
 from demeanor.dashboard.handling import Asked, Desk, NotFoundError, Page, endpoint
+from demeanor.dashboard.months import Counted
 from demeanor.review.accounts import Role
 from demeanor.review.store import Store
 
@@ -23,7 +24,7 @@ def app(store: Store, audit: Path | None = None, reports: Path | None = None) ->
         audit: The audit log whose monthly counts are shown.
         reports: A folder whose HTML reports are listed and shown.
     """
-    desk = Desk(store, audit, reports)
+    desk = Desk(store, reports, Counted(audit) if audit is not None else None)
 
     def shown(path: str, page: Page, role: Role | None = "reviewer") -> Route:
         return Route(path, endpoint(desk, page, role), methods=["GET"])
@@ -40,6 +41,14 @@ def app(store: Store, audit: Path | None = None, reports: Path | None = None) ->
             shown("/sign-in", sign_in.shown, None),
             sent("/sign-in", sign_in.sent, None),
             sent("/sign-out", sign_in.out),
+            shown("/", now.shown),
+            shown("/labels", labels.shown),
+            shown("/labels/{rule:path}", labels.rule),
+            sent("/labels/{rule:path}", labels.set_threshold, "admin"),
+            shown("/versions/{number}", labels.version),
+            sent("/versions/back", labels.back, "admin"),
+            shown("/reports", months.shown),
+            shown("/reports/{name}", months.file),
             shown("/queue", queue.shown),
             sent("/queue/release", queue.released),
             sent("/queue/{item}", queue.answered),

@@ -10,7 +10,7 @@ import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -32,15 +32,22 @@ class NotFoundError(ReviewError):
     """What was asked for is not there."""
 
 
+class Counts(Protocol):
+    """Counts that are made beside the pages."""
+
+    def latest(self) -> tuple[dict[str, Any] | None, str, float]:
+        """The last ones, or what was wrong, and when they were made."""
+
+
 @dataclass(frozen=True)
 class Desk:
     """What the pages are made from."""
 
     store: Store
-    audit: Path | None = None
-    """The audit log whose counts are shown."""
     reports: Path | None = None
     """A folder of HTML reports that are listed."""
+    counted: Counts | None = None
+    """The counts of an audit log."""
     look: Look = field(default_factory=Look)
 
 

@@ -220,3 +220,8 @@ def limits(store: Store, version: str, newest: int = 200) -> dict[str, Limit]:
 def day(store: Store, ago: int = 0) -> str:
     """The day that it was so many days ago (UTC), as tallies name it."""
     return datetime.datetime.fromtimestamp(store.clock() - 86400 * ago, datetime.UTC).date().isoformat()
+
+
+def actions(store: Store, since: float) -> dict[str, int]:
+    """How many replies there were of each action since a time."""
+    return {action: int(n) for action, n in store.db.rows("SELECT action, count(*) FROM reply WHERE at >= ? GROUP BY action", since)}

@@ -23,3 +23,68 @@
     }
   });
 })();
+
+(() => {
+  // The page of what happens now, made anew every few seconds while it is looked at; that can be switched off.
+  const live = document.getElementById("live");
+  if (!live) return;
+  let wanted = sessionStorage.getItem("refresh") !== "off";
+  function prepare() {
+    const box = document.getElementById("refresh");
+    box.closest("label").hidden = false;
+    box.checked = wanted;
+    box.addEventListener("change", () => {
+      wanted = box.checked;
+      sessionStorage.setItem("refresh", wanted ? "on" : "off");
+    });
+  }
+  prepare();
+  setInterval(async () => {
+    if (!wanted || document.hidden || live.contains(document.activeElement)) return;
+    try {
+      const answer = await fetch(location.href, { redirect: "error" });
+      const made = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("live");
+      if (!answer.ok || !made || live.contains(document.activeElement)) return;
+      live.replaceChildren(...made.childNodes);
+      prepare();
+    } catch {
+      // the next time may do better; the page says of when it is
+    }
+  }, 1000 * live.dataset.every);
+})();
+
+(() => {
+  // A threshold is moved on its picture: what it would come to is fetched as it moves.
+  const form = document.getElementById("threshold");
+  if (!form) return;
+  const number = form.elements.z;
+  const slide = form.querySelector("input[type=range]");
+  slide.closest("label").hidden = false;
+  let waiting = 0;
+  let asked = 0;
+  async function show() {
+    const mine = ++asked;
+    const address = `${form.action}?${new URLSearchParams(new FormData(form))}`;
+    try {
+      const answer = await fetch(address, { redirect: "error" });
+      const made = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("chosen");
+      if (mine !== asked || !answer.ok || !made) return;
+      document.getElementById("chosen").replaceChildren(...made.childNodes);
+      history.replaceState(null, "", address);
+    } catch {
+      form.requestSubmit();
+    }
+  }
+  function later() {
+    clearTimeout(waiting);
+    if (number.checkValidity()) waiting = setTimeout(show, 120);
+  }
+  slide.addEventListener("input", () => {
+    number.value = Number(slide.value).toFixed(2);
+    later();
+  });
+  number.addEventListener("input", () => {
+    slide.value = number.value;
+    later();
+  });
+})();
