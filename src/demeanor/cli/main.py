@@ -23,6 +23,7 @@ from demeanor.cli import (
     calibrate,
     chat,
     compare,
+    dashboard,
     demo,
     extract,
     models,
@@ -59,6 +60,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("score")(score.score)
 app.command("monitor")(monitor.monitor)
 app.command("chat")(chat.chat)
+app.command("dashboard")(dashboard.dashboard)
 app.command("screen")(screen.screen)
 app.command("compare")(compare.compare)
 app.add_typer(steer.app, name="steer")
