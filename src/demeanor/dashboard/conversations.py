@@ -1,6 +1,6 @@
 """Conversations: replies by what was done about them, one of them with its reasons, and a whole conversation with each trait over it.
 
-What the model made of a reply is kept from whoever has still to answer a question about it, here as in the queue.
+What the model made of a reply is kept from a reviewer who has still to answer a question about it, here as in the queue. Admins see all.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def shown(asked: Asked) -> Response:
     query = asked.query
     wanted = _wanted(asked)
     found = looking.search(asked.store, wanted)
-    hidden = looking.unanswered(asked.store, asked.name, [reply.number for reply in found.replies])
+    hidden = hidden_from(asked, [reply.number for reply in found.replies])
     going_on = {name: value for name, value in query.items() if name in FIELDS and value}
     return asked.show(
         "conversations.html",
@@ -85,7 +85,7 @@ def _wanted(asked: Asked) -> Wanted:
         until=_day(query.get("until", ""), 1),
         reviewed={"yes": True, "no": False}.get(query.get("answered", "")),
         before=int(before) if before else None,
-        unasked=asked.name if judged else None,
+        unasked=asked.name if judged and not asked.admin else None,
     )
 
 
@@ -131,14 +131,13 @@ def reply(asked: Asked) -> Response:
         found = read(asked.store, number)
     except ReviewError as error:
         raise NotFoundError(str(error)) from error
-    hidden = _hidden(asked, [number])
+    hidden = hidden_from(asked, [number])
     messages = found.conversation.messages if found.conversation is not None else ()
     titles = _titles(asked)
     return asked.show(
         "reply.html",
         reply=found,
         hidden=number in hidden,
-        may_see=asked.admin and number in looking.unanswered(asked.store, asked.name, [number]),
         said=said_of(messages, len(messages) - 1) if messages else (),
         instead=passage(found.shown) if found.shown else None,
         reasons=[_reason(v, titles.get(v.trait, v.trait)) for v in found.verdicts],
@@ -165,14 +164,13 @@ def conversation(asked: Asked) -> Response:
     replies = conversation_of(asked.store, asked.parts["key"])
     if not replies:
         raise NotFoundError("the store holds no such conversation; it may have been erased, or its time is over")
-    hidden = _hidden(asked, [each.number for each in replies])
+    hidden = hidden_from(asked, [each.number for each in replies])
     last = max((each.conversation.messages for each in replies if each.conversation is not None), key=len, default=())
     return asked.show(
         "conversation.html",
         key=asked.parts["key"],
         replies=replies,
         hidden=hidden,
-        may_see=asked.admin,
         strips=strips(replies, _titles(asked)) if not hidden else [],
         said=_told(last, replies),
         done=DONE,
@@ -222,8 +220,6 @@ def _limit(v: Verdict) -> tuple[str, float]:
     return v.side, round(v.z - v.beyond if v.side == "above" else v.z + v.beyond, 2)
 
 
-def _hidden(asked: Asked, numbers: Sequence[int]) -> set[int]:
-    """The replies whose scores are kept from the reader; an admin may ask to see them."""
-    if asked.admin and asked.query.get("scores") == "shown":
-        return set()
-    return looking.unanswered(asked.store, asked.name, numbers)
+def hidden_from(asked: Asked, numbers: Sequence[int], trait: str | None = None) -> set[int]:
+    """The replies of which a reviewer is not shown what the model made of them."""
+    return set() if asked.admin else looking.unanswered(asked.store, asked.name, numbers, trait)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import yaml
 from starlette.responses import Response
 
+from demeanor.dashboard.conversations import hidden_from
 from demeanor.dashboard.handling import Asked, NotFoundError
 from demeanor.errors import PolicyError, ReviewError
 from demeanor.monitor.fitting import as_yaml, by_hand
@@ -71,7 +72,7 @@ def _rule(asked: Asked, name: str, status_code: int = 200, problem: str = "") ->
         z = found.threshold if found.threshold is not None else found.candidates[len(found.candidates) // 2].z
     chosen = found.nearest(z)
     safe, unsafe = picture.around(store, name, z, NEAR, found.version)
-    hidden = looking.unanswered(store, asked.name, [each.reply for each in (*safe, *unsafe)])
+    hidden = hidden_from(asked, [each.reply for each in (*safe, *unsafe)], found.trait)
     places = [one.z for one in found.candidates]
     title = {trait: question.title for trait, question in questions(store).items()}.get(found.trait, found.trait)
     return asked.show(

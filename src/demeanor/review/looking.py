@@ -128,12 +128,13 @@ def _first(store: Store, at: float) -> int:
     return int(row[0])
 
 
-def unanswered(store: Store, reviewer: str, replies: Sequence[int]) -> set[int]:
-    """Of these replies, those about which a question is open that the reviewer has not answered."""
+def unanswered(store: Store, reviewer: str, replies: Sequence[int], trait: str | None = None) -> set[int]:
+    """Of these replies, those about which a question (about a trait, or any) is open that the reviewer has not answered."""
     if not replies:
         return set()
     marks = ", ".join("?" * len(replies))
-    return {int(n) for (n,) in store.db.rows(f"{_OPEN} AND i.reply IN ({marks})", reviewer, *replies)}
+    about = ("", ()) if trait is None else (" AND i.trait = ?", (trait,))
+    return {int(n) for (n,) in store.db.rows(f"{_OPEN} AND i.reply IN ({marks}){about[0]}", reviewer, *replies, *about[1])}
 
 
 @dataclass(frozen=True)
