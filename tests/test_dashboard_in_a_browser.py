@@ -174,11 +174,11 @@ def test_without_script_everything_can_still_be_done(opened, served):
 
 def test_a_threshold_is_moved_with_the_slider(opened, served):
     page = opened("/labels/crisis_rule")
-    before = page.locator("#chosen p").first.inner_text()
+    before = page.locator("#chosen h2").first.inner_text()
     page.locator("input[type=range]").focus()
     with page.expect_response("**/labels/crisis_rule?*"):
         page.keyboard.press("Home")
-    page.wait_for_function("before => document.querySelector('#chosen p').innerText !== before", arg=before)
+    page.wait_for_function("before => document.querySelector('#chosen h2').innerText !== before", arg=before)
     lowest = page.locator("input[type=range]").get_attribute("min")
     assert float(page.locator("[name=z]").first.input_value()) == pytest.approx(float(lowest), abs=0.06)
     page.wait_for_url("**z=*")

@@ -58,7 +58,7 @@ def fill(store: Store, audit: Path, vectors: VectorSet, seed: int = 7) -> None:
         clock.now = end - DAYS * 24 * HOUR
         first, digest = load_policy(), vectors.fingerprint()
         versions.promote(filled, "demo", "begin with the default policy", "built in", digest, first.identity, default_policy_text())
-        for at in sorted(end - DAYS * 24 * HOUR * draw.random() ** 3 for _ in range(TALKS)):
+        for at in sorted(end - HOUR / 6 - DAYS * 24 * HOUR * draw.random() ** 2.5 for _ in range(TALKS)):
             _talk(filled, log, clock, at, end, written, policy, digest, draw, truth)
         _label(filled, truth, draw)
         clock.now = end - HOUR

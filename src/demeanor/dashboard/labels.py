@@ -11,6 +11,7 @@ from starlette.responses import Response
 from demeanor.dashboard.conversations import hidden_from
 from demeanor.dashboard.handling import Asked, NotFoundError
 from demeanor.errors import PolicyError, ReviewError
+from demeanor.measure.rates import Rate
 from demeanor.monitor.fitting import as_yaml, by_hand
 from demeanor.monitor.policy import Policy
 from demeanor.reports.figures import Dot, Level, Line, Named, Plot, Scale, strokes
@@ -37,7 +38,7 @@ def shown(asked: Asked) -> Response:
         seen=seen,
         found=found,
         rules=[
-            (r, titles.get(r.trait, r.trait), estimates.in_words(r.missed, "missed"), estimates.in_words(r.false_alarms, "false alarms"))
+            (r, titles.get(r.trait, r.trait), _said(r.missed, "missed"), _said(r.false_alarms, "false alarms"))
             for r in (found.rules if found is not None else ())
         ],
         versions=versions.versions(store),
@@ -76,11 +77,22 @@ def _rule(asked: Asked, name: str, status_code: int = 200, problem: str = "") ->
     places = [one.z for one in found.candidates]
     title = {trait: question.title for trait, question in questions(store).items()}.get(found.trait, found.trait)
     return asked.show(
-        "rule.html", status_code, problem=problem, shown=found, title=title, z=z, chosen=chosen, words=picture.in_words(chosen, found),
+        "rule.html", status_code, problem=problem, shown=found, title=title, z=z, chosen=chosen,
+        missed=_said(chosen.missed, "missed"), alarms=_said(chosen.false_alarms, "false alarms"),
+        caught_a_day=_a_day(found.a_day(chosen.caught)), withheld_a_day=_a_day(found.a_day(chosen.withheld)),
         figure=drawn(found, z), low=min(places), high=max(places), in_force=versions.in_force(store), why=asked.form.get("why", ""),
         safe=[_beside(each) for each in safe if each.reply not in hidden],
         unsafe=[_beside(each) for each in unsafe if each.reply not in hidden], hidden=len(hidden),
     )  # fmt: skip
+
+
+def _said(rate: Rate, what: str) -> str:
+    """A rate in words, without saying again what of."""
+    return estimates.in_words(rate, what).removeprefix(f"{what}: ")
+
+
+def _a_day(n: float) -> str:
+    return f"{n:,.0f}" if n >= 10 else f"{n:.1f}"
 
 
 def _number(text: str) -> float | None:
