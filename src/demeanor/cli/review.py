@@ -122,7 +122,9 @@ def label(
     score = "the reply was not scored" if seen.score is None else f"the model's score was z {seen.score:+.2f}"
     rules = [verdict.rule for verdict in seen.verdicts if verdict.caught]
     caught = f"caught by {', '.join(rules)}" if rules else "caught by no rule"
-    console.out.print(f"item {item}: {value}. In the queue as {seen.why}; {score}, {caught}; the action was {seen.action}", markup=False)
+    console.out.print(
+        f"item {item}: {value}. In the queue as {seen.why}; {score}, {caught}; the action was {seen.action}", markup=False, soft_wrap=True
+    )
 
 
 @app.command("status")
@@ -138,7 +140,7 @@ def status(store: StoreOption = STORE, json_: AsJson = False) -> None:
         return
     out = console.out
     out.print(f"{made.replies} replies kept, {made.texts} with their text")
-    for one in made.asked:
+    for one in (asked for asked in made.asked if asked.waiting + asked.done + asked.gone):
         waits = f"{one.waiting} wait ({one.reserved} with somebody now, {one.parted} for one more answer)"
         labels = f"{one.high} high, {one.low} low, {one.not_applicable} not applicable, {one.unsure} unsure"
         out.print(f"{one.trait}: {waits}, {one.done} labelled ({labels}), {one.gone} gone without", markup=False, soft_wrap=True)
@@ -165,7 +167,9 @@ def export(
 
     with opened(store) as found:
         made = export_sheet(found, me(reviewer), output, n, trait, days * DAY)
-    console.out.print(f"{made} items in {output}; the guide is beside it. Erasing a conversation does not reach this file", markup=False)
+    console.out.print(
+        f"{made} items in {output}; the guide is beside it. Erasing a conversation does not reach this file", markup=False, soft_wrap=True
+    )
 
 
 @app.command("import")
