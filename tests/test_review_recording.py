@@ -203,6 +203,24 @@ def test_every_record_of_the_log_names_the_policy_and_vectors_that_decided(logge
     assert {(b["policy"], b["vectors"]) for b in bodies} == {(monitor.policy.policy.identity, monitor.vectors)}
 
 
+def test_an_erasure_is_noted_in_the_chain_and_is_no_decision(store, logged, tmp_path):
+    from demeanor.audit.counts import report
+    from demeanor.audit.log import AuditLog
+    from demeanor.audit.verification import verify
+
+    log, talks, monitor = logged
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(log.read_bytes())
+    before = report(copy)
+    with AuditLog(copy) as opened:
+        assert opened.note("erase", replies=2) == 5
+    assert verify(copy).whole
+    assert '"event":"erase","replies":2' in copy.read_text().splitlines()[-1].replace('\\"', '"').replace(" ", "")
+    after = report(copy)
+    assert (after["records"], after["months"]) == (5, before["months"])
+    assert import_log(store, copy, talks, watched(monitor.policy), monitor.policy.policy.identity).replies == 4
+
+
 def test_a_score_that_the_log_rounded_stays_on_its_side_of_the_threshold():
     rule = Watched("odd", "harm", "above", 0.5, False)
     body = {"rules": ["odd"], "scores": {"harm": 0.49999}, "not_scored": None, "recommended": "flag"}

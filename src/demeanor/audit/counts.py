@@ -21,7 +21,7 @@ def report(path: str | Path) -> dict[str, Any]:
     verification = Verification(0, "")
     for state, record in checked(Path(path)):
         verification = state
-        if record is not None:
+        if record is not None and "event" not in record:
             months.setdefault(record["time"][:7], _Month()).count(record)
             years.setdefault(record["time"][:4], Counter()).update(decisions=1, referrals=int(record["referral"]))
     return {

@@ -29,6 +29,10 @@ from demeanor.cli import (
     models,
     monitor,
     policy,
+    review,
+    review_labels,  # noqa: F401
+    review_users,
+    review_versions,  # noqa: F401
     sample,
     score,
     screen,
@@ -70,6 +74,9 @@ app.add_typer(traits.app, name="traits")
 app.add_typer(vectors.app, name="vectors")
 app.add_typer(models.app, name="models")
 app.add_typer(sources.app, name="sources")
+review.app.add_typer(review_users.app, name="users")
+app.add_typer(review.app, name="review")
+app.command("erase")(review.erase)
 app.add_typer(cache.app, name="cache")
 
 

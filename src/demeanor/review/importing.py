@@ -112,10 +112,10 @@ def _take(
 
 
 def _bodies(log: Path) -> list[dict[str, Any]]:
-    """The records of a log whose chain holds."""
+    """The decisions of a log whose chain holds."""
     found = []
     for state, body in checked(log):
         if not state.whole:
             raise AuditError(f"{log}: record {state.broken} does not hold ({state.problem}); see demeanor audit verify")
-        found += [body] if body is not None else []
+        found += [body] if body is not None and "event" not in body else []
     return found
