@@ -41,6 +41,7 @@ class Clock:
         self.now = now
 
     def __call__(self):
+        """Give the time."""
         return self.now
 
 

@@ -13,7 +13,7 @@ from demeanor.monitor.policy import load_policy
 from demeanor.review import queue, texts
 from demeanor.review.drawing import Drawing, Verdict
 from demeanor.review.estimates import estimate
-from demeanor.review.picture import Counted, around, candidates, in_words, picture, tried
+from demeanor.review.picture import Counted, around, at, candidates, in_words, picture, tried
 from demeanor.review.store import open_store
 from demeanor.testing import planted_policy
 
@@ -168,3 +168,10 @@ def test_the_chosen_threshold_makes_a_new_edition_of_the_policy(tmp_path):
         by_hand(made, "harmfull", 1.0)
     with pytest.raises(PolicyError, match="a number"):
         by_hand(made, "harmful", float("nan"))
+
+
+def test_one_threshold_comes_to_what_the_picture_says_of_it(store):
+    fill(store, 300)
+    shown = picture(store, RULE)
+    one = shown.candidates[len(shown.candidates) // 2]
+    assert at(store, RULE, one.z) == one

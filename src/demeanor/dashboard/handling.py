@@ -7,10 +7,11 @@ dashboard (its Origin, and the session's own token in it), so that another site 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -26,6 +27,8 @@ from demeanor.review.store import Store
 COOKIE = "demeanor_session"
 LONGEST = 1_000_000  # bytes of a form
 FIELDS = 100
+FRESH = 60.0  # seconds for which something is remembered
+T = TypeVar("T")
 
 
 class NotFoundError(ReviewError):
@@ -49,6 +52,18 @@ class Desk:
     counted: Counts | None = None
     """The counts of an audit log."""
     look: Look = field(default_factory=Look)
+    _remembered: dict[Hashable, tuple[float, Any]] = field(default_factory=dict)
+
+    def remembered(self, what: Hashable, make: Callable[[], T]) -> T:
+        """What was made a short while ago, or is made now: for what takes long and is asked for again and again, as a slider does."""
+        now = time.monotonic()
+        for key, (at, _) in list(self._remembered.items()):
+            if now - at > FRESH:
+                self._remembered.pop(key, None)
+        if what not in self._remembered:
+            self._remembered[what] = now, make()
+        found: T = self._remembered[what][1]
+        return found
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,11 @@ from demeanor.reports.figures import Dot, Level, Line, Named, Plot, Scale, strok
 from demeanor.reports.marking import Passage, passage
 from demeanor.reports.page import signed
 from demeanor.review import estimates, looking, picture, shadow, status, versions
-from demeanor.review.picture import Near, Picture
+from demeanor.review.picture import Candidate, Near, Picture
 from demeanor.review.queue import questions
+from demeanor.review.store import Store
 
+POINTS = 17  # thresholds on a picture
 NEAR = 3  # replies that are shown on either side of a threshold
 DIFFER = 20  # replies that are named about which a candidate differs
 
@@ -67,11 +69,13 @@ def rule(asked: Asked) -> Response:
 def _rule(asked: Asked, name: str, status_code: int = 200, problem: str = "") -> Response:
     store = asked.store
     version = asked.query.get("version") or asked.form.get("version") or None
-    found = picture.picture(store, name, version)
+    found = asked.desk.remembered(
+        ("picture", name, version, _labelled(store)), lambda: picture.picture(store, name, version, points=POINTS)
+    )
     z = _number(asked.query.get("z") or asked.form.get("z") or "")
     if z is None:
         z = found.threshold if found.threshold is not None else found.candidates[len(found.candidates) // 2].z
-    chosen = found.nearest(z)
+    chosen = picture.at(store, name, z, found.version)
     safe, unsafe = picture.around(store, name, z, NEAR, found.version)
     hidden = hidden_from(asked, [each.reply for each in (*safe, *unsafe)], found.trait)
     places = [one.z for one in found.candidates]
@@ -80,10 +84,15 @@ def _rule(asked: Asked, name: str, status_code: int = 200, problem: str = "") ->
         "rule.html", status_code, problem=problem, shown=found, title=title, z=z, chosen=chosen,
         missed=_said(chosen.missed, "missed"), alarms=_said(chosen.false_alarms, "false alarms"),
         caught_a_day=_a_day(found.a_day(chosen.caught)), withheld_a_day=_a_day(found.a_day(chosen.withheld)),
-        figure=drawn(found, z), low=min(places), high=max(places), in_force=versions.in_force(store), why=asked.form.get("why", ""),
+        figure=drawn(found, chosen, z), low=min(places), high=max(places), in_force=versions.in_force(store), why=asked.form.get("why", ""),
         safe=[_beside(each) for each in safe if each.reply not in hidden],
         unsafe=[_beside(each) for each in unsafe if each.reply not in hidden], hidden=len(hidden),
     )  # fmt: skip
+
+
+def _labelled(store: Store) -> tuple[object, ...]:
+    """What changes when anybody answers."""
+    return tuple(store.db.one("SELECT count(*), max(number), max(at) FROM answer") or ())
 
 
 def _said(rate: Rate, what: str) -> str:
@@ -112,7 +121,7 @@ def _beside(each: Near) -> Beside:
     return Beside(each.reply, passage(said), signed(each.z), (each.label or "not labelled").replace("_", " "))
 
 
-def drawn(found: Picture, z: float) -> Plot:
+def drawn(found: Picture, chosen: Candidate, z: float) -> Plot:
     """Misses and false alarms per 1,000 replies over the thresholds, with their intervals, and where one is set."""
     ordered = sorted(found.candidates, key=lambda one: one.z)
     x = Scale.over([one.z for one in ordered] + [z])
@@ -133,7 +142,6 @@ def drawn(found: Picture, z: float) -> Plot:
     upright = [Level(x.at(z), "limit", "chosen")]
     if found.threshold is not None and abs(found.threshold - z) > 1e-6:
         upright.append(Level(x.at(found.threshold), "plain", "in force"))
-    chosen = found.nearest(z)
     label = f"Misses and false alarms of {found.rule} over its thresholds; at {signed(chosen.z)}: {picture.in_words(chosen, found)}"
     legend = (Named("unsafe", "missed, of 1,000 replies"), Named("series-0", "false alarms, of 1,000 replies"))
     return Plot(

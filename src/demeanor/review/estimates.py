@@ -52,6 +52,10 @@ class Estimates:
     rules: tuple[RuleEstimate, ...]
 
 
+TOUCHED = "SELECT item FROM answer UNION SELECT number FROM item WHERE alike IS NOT NULL"
+"""The items that somebody answered or declined, or that took over a near-duplicate's label: few of all."""
+
+
 def versions_seen(store: Store) -> list[str]:
     """The versions (policy and vector set) whose replies the store counted, the last one first."""
     return [v for (v,) in store.db.rows("SELECT version FROM tally GROUP BY version ORDER BY max(day) DESC, max(version)")]
@@ -118,7 +122,7 @@ def _labels(store: Store, period: Period) -> dict[str, Counter[tuple[Key, str]]]
     found: dict[str, Counter[tuple[Key, str]]] = {}
     for trait, why, chance, value, rules, at in store.db.rows(
         "SELECT i.trait, i.why, i.probability, i.value, r.rules, r.at FROM item i JOIN reply r ON r.number = i.reply "
-        "WHERE r.version = ? AND (i.value IS NOT NULL OR i.needs > i.wanted "
+        f"WHERE i.number IN ({TOUCHED}) AND r.version = ? AND (i.value IS NOT NULL OR i.needs > i.wanted "
         "OR EXISTS (SELECT 1 FROM answer a WHERE a.item = i.number AND a.value = 'decline'))",
         period.version,
     ):

@@ -74,6 +74,8 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX reply_action ON reply (action, number)",
         "CREATE INDEX reply_seen ON reply (at, action)",
         "CREATE INDEX reply_not_scored ON reply (at) WHERE not_scored IS NOT NULL",
+        "CREATE INDEX reply_gone ON reply (number) WHERE gone IS NOT NULL",
+        "CREATE INDEX item_alike ON item (number) WHERE alike IS NOT NULL",
         "CREATE INDEX spread_day ON spread (day, rule, step)",
     ),
 )

@@ -22,12 +22,13 @@ from demeanor.errors import ReviewError, nearest
 from demeanor.measure.poles import Side
 from demeanor.measure.rates import ANY, RARE, Rate, Stratum, rate
 from demeanor.review.drawing import ALWAYS, NEVER, STEP, Verdict, step_of
-from demeanor.review.estimates import Period, said_of
+from demeanor.review.estimates import TOUCHED, Period, said_of
 from demeanor.review.queue import questions
 from demeanor.review.store import Store
 from demeanor.review.texts import COLUMNS, expire, kept
 
 POINTS = 41
+LOOKED = 1000  # items without an answer, the newest, that are looked through for those near a threshold
 Kind = tuple[str, float]
 """Why replies were drawn, and with what chance."""
 
@@ -146,6 +147,14 @@ def picture(
     return Picture(rule, verdict.trait, period.version, verdict.side, verdict.withholds, at, int((days or (1,))[0]), total, made)
 
 
+def at(store: Store, rule: str, z: float, version: str | None = None, since: str | None = None, until: str | None = None) -> Candidate:
+    """What one threshold would come to, to the nearest step that scores are counted in. Raises ReviewError as `picture` does."""
+    period = Period.of(store, version, since, until)
+    verdict = _known(store, rule, period)
+    up = 1 if verdict.side == "above" else -1
+    return candidates(_counted(store, rule, verdict.trait, period), [round(up * z / STEP)], up, verdict.withholds)[0]
+
+
 def tried(counted: Counted, points: int = POINTS) -> list[int]:
     """The steps at which thresholds are tried: those where labels lie, and others so that the replies are spread evenly between them."""
     replies: Counter[int] = Counter()
@@ -200,7 +209,7 @@ def candidates(counted: Counted, steps: Sequence[int], up: int, withholding: boo
 def around(
     store: Store, rule: str, z: float, n: int = 3, version: str | None = None, since: str | None = None, until: str | None = None
 ) -> tuple[list[Near], list[Near]]:
-    """The replies of the queue nearest to a threshold: on its safe side, and on its unsafe side; the nearest first.
+    """The replies of the queue nearest to a threshold, of all answered ones and the newest others: on its safe side, and on its unsafe one.
 
     Raises ReviewError as `picture` does.
     """
@@ -210,7 +219,7 @@ def around(
     up = 1 if verdict.side == "above" else -1
     found = [
         (up * (seen.z - z), number, seen.z, value)
-        for number, value, seen, *_ in _items(store, rule, verdict.trait, period)
+        for number, value, seen, *_ in _items(store, rule, verdict.trait, period, LOOKED)
         if seen.z is not None
     ]
     safe = sorted((one for one in found if one[0] < 0), reverse=True)[:n]
@@ -260,14 +269,21 @@ def _counted(store: Store, rule: str, trait: str, period: Period) -> Counted:
     return Counted(replies, labels)
 
 
-def _items(store: Store, rule: str, trait: str, period: Period) -> Iterator[tuple[int, str | None, Verdict, str, float, bool]]:
-    """Each item of the period about the rule's trait: its reply, label, the rule's verdict, why and by what chance it was drawn, and
-    whether anybody answered it for good.
+_NEWEST = "SELECT * FROM (SELECT number FROM item WHERE trait = ? ORDER BY number DESC LIMIT ?) AS newest"
+
+
+def _items(
+    store: Store, rule: str, trait: str, period: Period, newest: int | None = None
+) -> Iterator[tuple[int, str | None, Verdict, str, float, bool]]:
+    """Each answered item of the period about the rule's trait, and the `newest` whether answered or not: its reply, label, the rule's
+    verdict, why and by what chance it was drawn, and whether anybody answered it for good.
     """
     for number, value, rules, at, why, chance, answered in store.db.rows(
         "SELECT r.number, i.value, r.rules, r.at, i.why, i.probability, (i.value IS NOT NULL OR i.needs > i.wanted OR EXISTS "
         "(SELECT 1 FROM answer a WHERE a.item = i.number AND a.value = 'decline')) FROM item i JOIN reply r ON r.number = i.reply "
-        "WHERE r.version = ? AND i.trait = ? ORDER BY r.number",
+        f"WHERE i.number IN ({TOUCHED if newest is None else f'{TOUCHED} UNION {_NEWEST}'}) AND r.version = ? AND i.trait = ? "
+        "ORDER BY r.number",
+        *(() if newest is None else (trait, newest)),
         *(period.version, trait),
     ):
         if not period.holds(float(at)):

@@ -89,8 +89,8 @@ def status(store: Store) -> Status:
     titles = {trait: question.title for trait, question in questions(store).items()}
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for trait, value, gone, parted, alike, n in store.db.rows(
-        "SELECT i.trait, i.value, r.gone IS NOT NULL, i.needs > i.wanted, i.alike IS NOT NULL, count(*) FROM item i "
-        "JOIN reply r ON r.number = i.reply GROUP BY 1, 2, 3, 4, 5"
+        "SELECT i.trait, i.value, i.reply IN (SELECT number FROM reply WHERE gone IS NOT NULL), i.needs > i.wanted, i.alike IS NOT NULL, "
+        "count(*) FROM item i GROUP BY 1, 2, 3, 4, 5"
     ):
         found = counts[trait]
         found["alike"] += n if alike else 0
@@ -119,9 +119,10 @@ def status(store: Store) -> Status:
         )
         for trait in sorted({*titles, *counts})
     )
-    kept = store.db.one("SELECT count(*), count(messages) FROM reply") or (0, 0)
+    replies = int((store.db.one("SELECT count(*) FROM reply") or (0,))[0])
+    gone = int((store.db.one("SELECT count(*) FROM reply WHERE gone IS NOT NULL") or (0,))[0])
     answers = store.db.rows("SELECT reviewer, count(*) FROM answer GROUP BY reviewer ORDER BY reviewer")
-    return Status(int(kept[0]), int(kept[1]), asked, {name: int(n) for name, n in answers})
+    return Status(replies, replies - gone, asked, {name: int(n) for name, n in answers})
 
 
 def _ratings(store: Store) -> dict[str, np.ndarray]:
