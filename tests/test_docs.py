@@ -84,7 +84,7 @@ def test_commands_and_options_that_are_shown_exist(page):
     runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
     for line in re.findall(r"^(?:\$ )?demeanor (.+)$", page.read_text().replace("\\\n", " "), re.MULTILINE):
         words = line.split()
-        below = {"traits", "models", "audit", "cache", "vectors", "sources", "policy", "keys"} | (
+        below = {"traits", "models", "audit", "cache", "vectors", "sources", "policy", "keys", "review"} | (
             {"steer"} if len(words) > 1 and re.fullmatch("[a-z]+", words[1]) else set()
         )
         command = words[:2] if words[0] in below else words[:1]

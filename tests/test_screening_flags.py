@@ -9,12 +9,12 @@ import pytest
 from artifacts import MODEL, entry
 from artifacts import vector_set as artifact_set
 
+from demeanor.data.duplicates import NearDuplicates
 from demeanor.measure.conditions import AppliesWhen
 from demeanor.measure.cuts import Cut, ThresholdSpec
 from demeanor.measure.thresholds import Threshold
 from demeanor.reports.screening import write_report
 from demeanor.scoring.reading import TokenScores
-from demeanor.screening.duplicates import NearDuplicates
 from demeanor.screening.flags import Flagged, Limit, Sorter, Worst, choose_limits, known_limits
 from demeanor.screening.results import Explained, Screening
 from demeanor.screening.summary import EDGES, GROUPS, Tally, bootstrap_mean

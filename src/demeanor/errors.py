@@ -119,6 +119,18 @@ class NoticeError(DemeanorError, OSError):
     """Notices cannot be kept or sent as the configuration says; the message names the field, the variable or the file."""
 
 
+class ReviewError(DemeanorError, OSError):
+    """A review store cannot be opened, read or written, or what is asked of it cannot be done; what it held before stands."""
+
+
+class TooManyAttemptsError(ReviewError):
+    """Too many wrong passwords: signing in is closed for a while, in whole seconds `wait`."""
+
+    def __init__(self, wait: int) -> None:
+        super().__init__(f"too many wrong passwords; try again in {max(1, -(-wait // 60))} minutes")
+        self.wait = wait
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an "unknown name" message: the nearest known names, or all of them where none is near."""
     names = sorted(known)

@@ -25,7 +25,7 @@ def report(path: str | Path) -> dict[str, Any]:
         verification = state
         if record is not None and "opened" in record:
             open_ids.add(record["opened"])
-        elif record is not None:
+        elif record is not None and "event" not in record:
             open_ids.discard(record.get("decision", ""))
             months.setdefault(record["time"][:7], _Month()).count(record)
             years.setdefault(record["time"][:4], Counter()).update(decisions=1, referrals=int(record["referral"]))

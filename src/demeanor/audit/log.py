@@ -14,6 +14,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from demeanor.audit.chain import FORMAT, canonical, link, parse_header, salt_check
 from demeanor.audit.records import AuditRecord, OpenedRecord, kept
@@ -72,8 +73,19 @@ class AuditLog:
         Raises:
             AuditError: it could not be written, as on a full disk, or was not wanted. The records before it stand and verify.
         """
+        return self._add(kept(record, self.hashed(record.conversation_id), self.keep_text), wanted)
+
+    def note(self, event: str, **numbers: int) -> int:
+        """Write that something else than a decision happened, such as that texts were erased, and give its number. No text, no id.
+
+        Raises AuditError as `append` does.
+        """
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        return self._add({"time": now, "event": event, **numbers}, lambda: True)
+
+    def _add(self, record: dict[str, Any], wanted: Callable[[], bool]) -> int:
         with self._lock:
-            body = canonical(kept(record, self.hashed(record.conversation_id), self.keep_text))
+            body = canonical(record)
             with self._store.alone():
                 last = self._store.last()
                 if last is None:

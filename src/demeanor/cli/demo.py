@@ -32,6 +32,9 @@ def demo(
     full: Annotated[
         bool, typer.Option("--full", help="Extract all the built-in traits too, instead of taking the vectors that come with the package.")
     ] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the dashboard instead, filled with an example, in your browser (demeanor[serve]).")
+    ] = False,
 ) -> None:
     """See persona vectors at work on a small chat model: what they are worth, eight replies scored, a new trait extracted.
 
@@ -41,6 +44,11 @@ def demo(
 
     if output.is_file():
         raise OutputError(f"{output} is a file; name a folder with --output")
+    if serve:
+        from demeanor.cli.dashboard import serve_example
+
+        serve_example(output)
+        return
     out = console.out
     out.rule("[bold]Demeanor: how does a chatbot behave?", align="left")
     out.print(

@@ -23,12 +23,17 @@ from demeanor.cli import (
     calibrate,
     chat,
     compare,
+    dashboard,
     demo,
     extract,
     keys,
     models,
     monitor,
     policy,
+    review,
+    review_labels,  # noqa: F401
+    review_users,
+    review_versions,  # noqa: F401
     sample,
     score,
     screen,
@@ -63,6 +68,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("score")(score.score)
 app.command("monitor")(monitor.monitor)
 app.command("chat")(chat.chat)
+app.command("dashboard")(dashboard.dashboard)
 app.command("screen")(screen.screen)
 app.command("serve")(serve.serve)
 app.command("compare")(compare.compare)
@@ -74,6 +80,9 @@ app.add_typer(traits.app, name="traits")
 app.add_typer(vectors.app, name="vectors")
 app.add_typer(models.app, name="models")
 app.add_typer(sources.app, name="sources")
+review.app.add_typer(review_users.app, name="users")
+app.add_typer(review.app, name="review")
+app.command("erase")(review.erase)
 app.add_typer(cache.app, name="cache")
 app.add_typer(keys.app, name="keys")
 write_manual(app)

@@ -24,6 +24,8 @@ class Labelled:
     conversations: list[Conversation]
     target: NDArray[Any]
     group: NDArray[Any]
+    weight: NDArray[np.float64] | None = None
+    """How many replies of the traffic each stands for, where they were not drawn alike; None: all stand for as many."""
 
     @property
     def high(self) -> NDArray[np.bool_]:
@@ -40,7 +42,14 @@ class Labelled:
     def where(self, keep: NDArray[np.bool_]) -> Labelled:
         """Some of the rows, with the same targets."""
         kept = [c for c, k in zip(self.conversations, keep.tolist(), strict=True) if k]
-        return Labelled(kept, self.target[keep], self.group[keep])
+        return Labelled(kept, self.target[keep], self.group[keep], None if self.weight is None else self.weight[keep])
+
+    @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """The weights with a mean of 1, so that as many labels count for as much; None where all are alike."""
+        if self.weight is None or len(self.weight) == 0 or np.ptp(self.weight) == 0:
+            return None
+        return np.asarray(self.weight / self.weight.mean(), float)
 
     @property
     def clusters(self) -> NDArray[Any]:

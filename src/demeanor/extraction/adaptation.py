@@ -22,7 +22,7 @@ from demeanor.extraction.gain import Gain, gain_of, log_words
 from demeanor.extraction.regression import Problem, choose_penalty, fit, learning_curve, midpoint
 from demeanor.keys import row_hash
 from demeanor.measure.calibration import Calibration, fit_calibration
-from demeanor.measure.metrics import Array, Interval, auroc, brier, clustered_auroc_interval, expected_calibration_error
+from demeanor.measure.metrics import Array, Interval, brier, clustered_auroc_interval, expected_calibration_error, weighted_auroc
 from demeanor.model.reader import ActivationReader
 from demeanor.progress import Progress
 from demeanor.vectors.entry import OwnVector, TraitEntry
@@ -144,16 +144,18 @@ def _adapt(vectors: VectorSet, trait: str, activations: Array, labelled: Labelle
     prompts = labelled.prompts
     over = "over prompts" if prompts >= FEWEST_GROUPS else "over replies, for want of prompts: optimistic"
     source = f"{len(high)} labelled replies to {prompts} prompt(s), cross-validated {over}"
-    calibration = fit_calibration(raw, high, labelled.group, source)
-    probability = out_of_fold_probability(raw, high, labelled.group)
-    gain = gain_of(folded, problem.s, high, labelled.group, log_words(labelled.conversations, entry.reads)) if problem.has_prior else None
+    counts = labelled.weights
+    calibration = fit_calibration(raw, high, labelled.group, source, counts)
+    probability = out_of_fold_probability(raw, high, labelled.group, counts)
+    words = log_words(labelled.conversations, entry.reads)
+    gain = gain_of(folded, problem.s, high, labelled.group, words, counts) if problem.has_prior else None
     kept: Literal["labels", "pack"] = "labels" if gain is None or gain.clear else "pack"
     given = sorted({row_hash(c, entry.reads) for c in labelled.conversations})
     missing = len(set(vectors[trait].reading.metadata.get(GIVEN, ())) - set(given))
-    found = clustered_auroc_interval(folded, high, labelled.clusters)
+    found = clustered_auroc_interval(folded, high, labelled.clusters, weights=counts)
     quality, pack_quality = (
-        auroc(folded[high], folded[~high]),
-        auroc(problem.s[high], problem.s[~high]) if problem.has_prior else float("nan"),
+        weighted_auroc(folded, high, counts),
+        weighted_auroc(problem.s, high, counts) if problem.has_prior else float("nan"),
     )
     curve = learning_curve(problem, choice, folded)
     tensor = torch.from_numpy(np.ascontiguousarray(direction, dtype=np.float32))
@@ -194,8 +196,8 @@ def _adapt(vectors: VectorSet, trait: str, activations: Array, labelled: Labelle
         interval=found,
         pack_auroc=pack_quality,
         penalty=choice,
-        ece=expected_calibration_error(probability, high),
-        brier=brier(probability, high),
+        ece=expected_calibration_error(probability, high, weights=counts),
+        brier=brier(probability, high, counts),
         curve=curve,
     )
 

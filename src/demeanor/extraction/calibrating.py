@@ -92,6 +92,8 @@ class Sample:
     everyday_easing: Array | None = None
     groups: NDArray[Any] | None = None
     """What belongs together; by default every example stands alone."""
+    weights: Array | None = None
+    """For how much each example counts, where they were not drawn alike."""
 
     def eased(self, safe_pole: Pole) -> tuple[Array, Array]:
         """The z of examples and of everyday talk as a rule sees them."""
@@ -102,15 +104,15 @@ class Sample:
 
     def thresholds(self, safe_pole: Pole) -> dict[str, Threshold]:
         """Those of the rule as a whole, condition and threshold together; for a trait with a condition, beside them those without it."""
-        alone = standard_thresholds(self.z, self.high, safe_pole, self.groups, self.everyday)
+        alone = standard_thresholds(self.z, self.high, safe_pole, self.groups, self.everyday, self.weights)
         if self.easing is None:
             return alone
         z, everyday = self.eased(safe_pole)
         always = {kept.key: kept for kept in (replace(threshold, always=True) for threshold in alone.values())}
-        return standard_thresholds(z, self.high, safe_pole, self.groups, everyday) | always
+        return standard_thresholds(z, self.high, safe_pole, self.groups, everyday, self.weights) | always
 
     def threshold(self, safe_pole: Pole, rate: float, kind: ErrorKind) -> Threshold:
         """The rule's threshold at one error. Raises ExtractionError where the sample cannot support it."""
         z, everyday = self.eased(safe_pole)
         unsafe_is_high = safe_pole == "low"
-        return fit_threshold(z, self.high == unsafe_is_high, unsafe_is_high, rate, kind, self.groups, everyday)
+        return fit_threshold(z, self.high == unsafe_is_high, unsafe_is_high, rate, kind, self.groups, everyday, self.weights)

@@ -24,11 +24,12 @@ def folds(high: NDArray[np.bool_], group: NDArray[Any], seed: int = 0) -> list[t
     return list(GroupKFold(min(FOLDS, groups), shuffle=True, random_state=seed).split(high, groups=group))
 
 
-def out_of_fold_probability(raw: Array, high: NDArray[np.bool_], group: NDArray[Any]) -> Array:
+def out_of_fold_probability(raw: Array, high: NDArray[np.bool_], group: NDArray[Any], weights: Array | None = None) -> Array:
     """Probability of each row by a calibration without its group [rows]; all NaN where a fold leaves fewer than two of a pole."""
     found = np.zeros(len(raw))
     for inside, outside in folds(high, group):
         if min(high[inside].sum(), (~high[inside]).sum()) < 2:
             return np.full(len(raw), np.nan)
-        found[outside] = fit_calibration(raw[inside], high[inside], group[inside], "").probability(raw[outside])
+        of_inside = None if weights is None else weights[inside]
+        found[outside] = fit_calibration(raw[inside], high[inside], group[inside], "", of_inside).probability(raw[outside])
     return found

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from demeanor.conversation import Conversation, SpanOf
 from demeanor.data.labelled import FEWEST_GROUPS
-from demeanor.measure.metrics import Array, auroc
+from demeanor.measure.metrics import Array, weighted_auroc
 
 CLEAR = 0.9
 """One-sided confidence with which the gain must be above 0."""
@@ -61,10 +61,13 @@ class Gain:
         return f"{found}, but {less}: not clear of length"
 
 
-def gain_of(fitted: Array, pack: Array, high: NDArray[np.bool_], group: NDArray[Any], length: Array) -> Gain:
-    """The gain of out-of-fold scores over the pack's, replies to a prompt together; `length` is the log of each text's words [rows]."""
-    plain = _jackknife(fitted, pack, high, group, None)
-    less = _jackknife(fitted, pack, high, group, length)
+def gain_of(fitted: Array, pack: Array, high: NDArray[np.bool_], group: NDArray[Any], length: Array, weights: Array | None = None) -> Gain:
+    """The gain of out-of-fold scores over the pack's, replies to a prompt together; `length` is the log of each text's words [rows].
+
+    `weights` are for how much each reply counts [rows]; by default all count alike.
+    """
+    plain = _jackknife(fitted, pack, high, group, None, weights)
+    less = _jackknife(fitted, pack, high, group, length, weights)
     prompts = len(np.unique(group))
     return Gain(plain[0], _lower(*plain, prompts, CLEAR), less[0], _lower(*less, prompts, HOLDS), prompts)
 
@@ -75,10 +78,12 @@ def log_words(conversations: Sequence[Conversation], reads: SpanOf) -> Array:
     return np.log1p([len(text.split()) for text in texts])
 
 
-def _jackknife(fitted: Array, pack: Array, high: NDArray[np.bool_], group: NDArray[Any], length: Array | None) -> tuple[float, float]:
+def _jackknife(
+    fitted: Array, pack: Array, high: NDArray[np.bool_], group: NDArray[Any], length: Array | None, weights: Array | None
+) -> tuple[float, float]:
     """The gain and its standard error; an infinite one where it cannot be known."""
     everything = np.ones(len(high), bool)
-    value = _difference(fitted, pack, high, length, everything)
+    value = _difference(fitted, pack, high, length, everything, weights)
     prompts = np.unique(group)
     if len(prompts) < FEWEST_GROUPS or min(high.sum(), (~high).sum()) < FEWEST_REPLIES:
         return value, math.inf
@@ -87,7 +92,7 @@ def _jackknife(fitted: Array, pack: Array, high: NDArray[np.bool_], group: NDArr
         rest = group != prompt
         if high[rest].all() or not high[rest].any():
             return value, math.inf
-        without.append(_difference(fitted, pack, high, length, rest))
+        without.append(_difference(fitted, pack, high, length, rest, weights))
     spread = np.array(without) - np.mean(without)
     return value, math.sqrt((len(prompts) - 1) / len(prompts) * float((spread**2).sum()))
 
@@ -100,12 +105,14 @@ def _lower(value: float, error: float, prompts: int, level: float) -> float:
     return value - float(t.ppf(level, prompts - 1)) * error
 
 
-def _difference(fitted: Array, pack: Array, high: NDArray[np.bool_], length: Array | None, rows: NDArray[np.bool_]) -> float:
+def _difference(
+    fitted: Array, pack: Array, high: NDArray[np.bool_], length: Array | None, rows: NDArray[np.bool_], weights: Array | None
+) -> float:
     """AUROC of the fit less that of the pack, on some rows."""
     found = []
     for scores in (fitted, pack):
         s = scores[rows] if length is None else _less_length(scores[rows], high[rows], length[rows])
-        found.append(auroc(s[high[rows]], s[~high[rows]]))
+        found.append(weighted_auroc(s, high[rows], None if weights is None else weights[rows]))
     return found[0] - found[1]
 
 

@@ -22,7 +22,7 @@ from demeanor.extraction.folds import out_of_fold_probability
 from demeanor.keys import row_hash
 from demeanor.measure.calibration import Calibration, fit_calibration
 from demeanor.measure.cuts import AtRate, supported
-from demeanor.measure.metrics import Interval, auroc, clustered_auroc_interval, expected_calibration_error
+from demeanor.measure.metrics import Interval, clustered_auroc_interval, expected_calibration_error, weighted_auroc
 from demeanor.measure.thresholds import ErrorKind, Threshold
 from demeanor.model.reader import ActivationReader
 from demeanor.progress import Progress
@@ -95,9 +95,9 @@ def recalibrate(
 ) -> Recalibration:
     """Fit a trait's centre, spread, probability and thresholds to labelled replies; its direction stays.
 
-    Replies that the vector has learnt from are left out. The calibration error is cross-validated, and thresholds count prompts, not
-    replies. As in an extraction, they are those of the rule as a whole, condition and threshold together, and everyday talk that comes
-    with Demeanor supports the rates of false alarms there.
+    Replies that the vector has learnt from are left out. Weighted ones count for as many replies of the traffic as they stand for. The
+    calibration error is cross-validated, and thresholds count prompts, not replies. As in an extraction, they are those of the rule as a
+    whole, condition and threshold together, and everyday talk that comes with Demeanor supports the rates of false alarms there.
 
     Args:
         reader: Of the model that the vectors were made with.
@@ -120,7 +120,8 @@ def recalibrate(
     activations = reader.read(labelled.conversations, entry.reading.layers, entry.reads, vectors.pooling, progress)
     raw = entry.reading.raw(activations).double().numpy()
     prompts = labelled.prompts
-    calibration = fit_calibration(raw, high, labelled.group, f"{len(high)} labelled replies to {prompts} prompt(s)")
+    weights = labelled.weights
+    calibration = fit_calibration(raw, high, labelled.group, f"{len(high)} labelled replies to {prompts} prompt(s)", weights)
     z = calibration.z(raw)
     unsafe_is_high = entry.unsafe_side == "above"
     unsafe = high if unsafe_is_high else ~high
@@ -134,6 +135,7 @@ def recalibrate(
         eased_by(reader, vectors, trait, labelled.conversations),
         eased_by(reader, vectors, trait, talk, kept),
         group,
+        weights,
     )
     calibration = replace(calibration, thresholds=sample.thresholds(entry.safe_pole))
     thresholds, short = [], []
@@ -146,7 +148,7 @@ def recalibrate(
             short.append(Short(kind, rate, str(error), supported(AtRate(kind, rate), calibration)))
     asked = {threshold.key: threshold for threshold in thresholds}
     calibration = replace(calibration, thresholds=calibration.thresholds | asked)
-    probability = out_of_fold_probability(raw, high, group)
+    probability = out_of_fold_probability(raw, high, group, weights)
     changed = replace(entry, calibration=calibration, proof=entry.proof and entry.proof.without_calibration())
     return Recalibration(
         replace(vectors, traits={**vectors.traits, trait: changed}),
@@ -154,9 +156,9 @@ def recalibrate(
         thresholds,
         len(high),
         prompts,
-        auroc(raw[high], raw[~high]),
-        clustered_auroc_interval(raw, high, labelled.clusters),
-        expected_calibration_error(probability, high),
+        weighted_auroc(raw, high, weights),
+        clustered_auroc_interval(raw, high, labelled.clusters, weights=weights),
+        expected_calibration_error(probability, high, weights=weights),
         given - len(high),
         tuple(short),
         {"miss": len(set(group[unsafe].tolist())), "false_alarm": len(set(group[~unsafe].tolist()))},

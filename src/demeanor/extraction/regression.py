@@ -2,6 +2,7 @@
 
 The pack's direction is the prior, the labels are the evidence. With z a reply's activations at the vector's layers,
 each dimension in units of its neutral spread and divided by the root of their number, and s the reply's z-score by the pack's vector,
+each row counting by its weight w (1 by default, and 1 on average: how many replies of the traffic it stands for),
 
     logit P(high) = alpha s + u.z + b,     penalty  lambda/2 |u|^2 + (alpha - 1)^2 / 2,     alpha > 0
 
@@ -24,7 +25,7 @@ from scipy.optimize import minimize
 from demeanor.data.labelled import Labelled
 from demeanor.errors import ExtractionError
 from demeanor.extraction.folds import folds
-from demeanor.measure.metrics import Array, auroc
+from demeanor.measure.metrics import Array, weighted_auroc
 from demeanor.vectors.entry import TraitEntry
 from demeanor.vectors.vector_set import VectorSet
 
@@ -49,6 +50,8 @@ class Problem:
     shift: Array
     """What was taken from each scaled dimension to centre it [f]."""
     has_prior: bool
+    weights: Array | None = None
+    """For how much each row counts [rows]; None: all alike."""
 
     @classmethod
     def of(cls, vectors: VectorSet, entry: TraitEntry, activations: Array, labelled: Labelled) -> Problem:
@@ -79,16 +82,19 @@ class Problem:
             scale,
             shift,
             has_prior,
+            labelled.weights,
         )
 
     def rows(self, keep: NDArray[Any]) -> Problem:
         """The same problem on some rows."""
-        return replace(self, z=self.z[keep], s=self.s[keep], y=self.y[keep], high=self.high[keep], group=self.group[keep])
+        weights = None if self.weights is None else self.weights[keep]
+        return replace(self, z=self.z[keep], s=self.s[keep], y=self.y[keep], high=self.high[keep], group=self.group[keep], weights=weights)
 
 
 def fit(problem: Problem, penalty: float) -> tuple[float, Array, float]:
     """alpha, u [f] and b of the penalised logistic regression, fitted where the rows lie (in n dimensions, not f)."""
     s, y = problem.s, problem.y
+    w = np.ones(len(y)) if problem.weights is None else problem.weights
     if np.isinf(penalty):
         coordinates, basis = np.zeros((len(y), 0)), np.zeros((0, problem.z.shape[1]))
     else:
@@ -98,8 +104,8 @@ def fit(problem: Problem, penalty: float) -> tuple[float, Array, float]:
     def loss(theta: Array) -> tuple[float, Array]:
         alpha, bias, v = theta[0], theta[1], theta[2:]
         logit = alpha * s + bias + coordinates @ v
-        value = np.logaddexp(0, logit).sum() - y @ logit + (alpha - 1) ** 2 / 2
-        gap = 1 / (1 + np.exp(-np.clip(logit, -30, 30))) - y
+        value = w @ np.logaddexp(0, logit) - (w * y) @ logit + (alpha - 1) ** 2 / 2
+        gap = w * (1 / (1 + np.exp(-np.clip(logit, -30, 30))) - y)
         gradient = np.concatenate([[gap @ s + alpha - 1, gap.sum()], coordinates.T @ gap])
         if len(v):
             value += penalty / 2 * (v @ v)
@@ -116,8 +122,11 @@ def fit(problem: Problem, penalty: float) -> tuple[float, Array, float]:
 def midpoint(problem: Problem, alpha: float, u: Array) -> float:
     """Half-way between the poles' mean logits without b; the mean of all where one pole is missing."""
     logits = alpha * problem.s + problem.z @ u
-    high = problem.high
-    return float(logits.mean() if high.all() or not high.any() else (logits[high].mean() + logits[~high].mean()) / 2)
+    high, w = problem.high, problem.weights
+    if high.all() or not high.any():
+        return float(np.average(logits, weights=w))
+    of_high, of_low = (None, None) if w is None else (w[high], w[~high])
+    return float((np.average(logits[high], weights=of_high) + np.average(logits[~high], weights=of_low)) / 2)
 
 
 def _out_of_fold(problem: Problem, penalty: float) -> tuple[Array, Array]:
@@ -136,7 +145,7 @@ def choose_penalty(problem: Problem) -> tuple[float, Array]:
     losses, scores = {}, {}
     for penalty in PENALTIES if problem.has_prior else PENALTIES[1:]:
         logits, scores[penalty] = _out_of_fold(problem, penalty)
-        losses[penalty] = float((np.logaddexp(0, logits) - problem.y * logits).mean())
+        losses[penalty] = float(np.average(np.logaddexp(0, logits) - problem.y * logits, weights=problem.weights))
     best = min(losses, key=lambda p: (round(losses[p], 3), -p))
     return best, scores[best]
 
@@ -149,7 +158,7 @@ def learning_curve(problem: Problem, penalty: float, folded: Array, draws: int =
         values = []
         for draw in range(draws):
             rng = np.random.default_rng(draw)
-            scores, seen = [], []
+            scores, seen, heavy = [], [], []
             for inside, outside in folds(problem.high, problem.group, draw):
                 order = rng.permutation(inside)
                 first = {g: i for i, g in enumerate(dict.fromkeys(problem.group[order].tolist()))}
@@ -160,11 +169,12 @@ def learning_curve(problem: Problem, penalty: float, folded: Array, draws: int =
                 alpha, u, _ = fit(part, penalty)
                 scores.append(alpha * problem.s[outside] + problem.z[outside] @ u - midpoint(part, alpha, u))
                 seen.append(problem.high[outside])
+                heavy.append(np.ones(len(outside)) if problem.weights is None else problem.weights[outside])
             if scores:
                 s, h = np.concatenate(scores), np.concatenate(seen)
                 if h.any() and not h.all():
-                    values.append(auroc(s[h], s[~h]))
+                    values.append(weighted_auroc(s, h, None if problem.weights is None else np.concatenate(heavy)))
         if values:
             curve[size] = float(np.mean(values))
-    curve[total] = auroc(folded[problem.high], folded[~problem.high])
+    curve[total] = weighted_auroc(folded, problem.high, problem.weights)
     return curve

@@ -54,7 +54,8 @@ def agreement(ratings: Array) -> Agreement | None:
     values = ratings[:, shared]
     alike = int((np.nanmax(values, axis=0) == np.nanmin(values, axis=0)).sum())
     n = sums.shape[0]
-    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=DRAWS) @ sums
+    kinds, of_each = np.unique(sums, axis=0, return_counts=True)  # replies with the same labels are drawn together
+    drawn = np.random.default_rng(0).multinomial(n, of_each / n, size=DRAWS) @ kinds
     alphas = np.array([a for a in map(_alpha, drawn) if not math.isnan(a)])
     interval = Interval(*np.quantile(alphas, [0.025, 0.975]).tolist()) if len(alphas) else Interval(math.nan, math.nan)
     return Agreement(_alpha(sums.sum(0)), interval, n, alike)

@@ -151,7 +151,7 @@ class Calibration:
 _ADAPTER = TypeAdapter(Calibration)
 
 
-def fit_calibration(raw: Array, high: NDArray[np.bool_], groups: NDArray[Any], source: str) -> Calibration:
+def fit_calibration(raw: Array, high: NDArray[np.bool_], groups: NDArray[Any], source: str, weights: Array | None = None) -> Calibration:
     """Fit centre, spread and probability.
 
     Args:
@@ -159,6 +159,7 @@ def fit_calibration(raw: Array, high: NDArray[np.bool_], groups: NDArray[Any], s
         high: Whether each is of the high pole [n].
         groups: What belongs together (pairs, prompts) [n]; cross-validation never splits a group.
         source: Which examples these are, in words.
+        weights: For how much each counts, with a mean of 1 [n]; by default all alike.
 
     Raises:
         ExtractionError: fewer than two examples of a pole, or all scores equal.
@@ -166,16 +167,26 @@ def fit_calibration(raw: Array, high: NDArray[np.bool_], groups: NDArray[Any], s
     raw, high = np.asarray(raw, float), np.asarray(high, bool)
     if high.sum() < 2 or (~high).sum() < 2:
         raise ExtractionError("calibration needs at least two examples of each pole; add some")
-    centre = (raw[high].mean() + raw[~high].mean()) / 2
-    spread = float(np.sqrt((raw[high].var() * high.sum() + raw[~high].var() * (~high).sum()) / len(raw)))
+    (up, wide, heavy), (down, narrow, light) = (_moments(raw, pole, weights) for pole in (high, ~high))
+    centre = (up + down) / 2
+    spread = float(np.sqrt((wide * heavy + narrow * light) / (heavy + light)))
     if not spread > 0:
         raise ExtractionError("the calibration examples all have the same score; are they different texts?")
     z = (raw - centre) / spread
-    method = _better_method(z, high, groups)
-    return Calibration(float(centre), spread, method, _fit(method, z, high), int(high.sum()), int((~high).sum()), source)
+    method = _better_method(z, high, groups, weights)
+    source += "" if weights is None else ", weighted for how they were drawn"
+    return Calibration(float(centre), spread, method, _fit(method, z, high, weights), int(high.sum()), int((~high).sum()), source)
 
 
-def _better_method(z: Array, high: NDArray[np.bool_], groups: NDArray[Any]) -> Method:
+def _moments(raw: Array, of: NDArray[np.bool_], weights: Array | None) -> tuple[float, float, float]:
+    """Mean, variance and weight of some scores."""
+    if weights is None:
+        return raw[of].mean(), raw[of].var(), of.sum()
+    mean = np.average(raw[of], weights=weights[of])
+    return mean, np.average((raw[of] - mean) ** 2, weights=weights[of]), weights[of].sum()
+
+
+def _better_method(z: Array, high: NDArray[np.bool_], groups: NDArray[Any], weights: Array | None) -> Method:
     """The method with the lower cross-validated log loss; Platt where there is too little to tell."""
     folds = min(5, len(set(groups.tolist())))
     if len(z) < 40 or folds < 3:
@@ -189,23 +200,25 @@ def _better_method(z: Array, high: NDArray[np.bool_], groups: NDArray[Any]) -> M
         for train, test in GroupKFold(folds).split(z, groups=groups):
             if len(set(high[train].tolist())) < 2:
                 return "platt"
-            p = _apply(method, _fit(method, z[train], high[train]), z[test])
-            loss -= np.log(np.where(high[test], p, 1 - p)).sum()
+            of_train, of_test = (None, 1.0) if weights is None else (weights[train], weights[test])
+            p = _apply(method, _fit(method, z[train], high[train], of_train), z[test])
+            loss -= (of_test * np.log(np.where(high[test], p, 1 - p))).sum()
         losses[method] = loss
     return "isotonic" if losses["isotonic"] < losses["platt"] else "platt"
 
 
-def _fit(method: Method, z: Array, high: NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
+def _fit(method: Method, z: Array, high: NDArray[np.bool_], weights: Array | None) -> tuple[tuple[float, float], ...]:
     if method == "platt":
         from sklearn.linear_model import LogisticRegression
 
-        model = LogisticRegression(C=10.0).fit(z[:, None], high)
+        model = LogisticRegression(C=10.0).fit(z[:, None], high, sample_weight=weights)
         if model.coef_[0, 0] <= 0:  # the scores lean the wrong way here: they support no probability but the base rate
-            return ((0.0, float(np.log(high.sum() / (~high).sum()))),)
+            up, down = (high.sum(), (~high).sum()) if weights is None else (weights[high].sum(), weights[~high].sum())
+            return ((0.0, float(np.log(up / down))),)
         return ((float(model.coef_[0, 0]), float(model.intercept_[0])),)
     from sklearn.isotonic import IsotonicRegression
 
-    model = IsotonicRegression(out_of_bounds="clip").fit(z, high.astype(float))
+    model = IsotonicRegression(out_of_bounds="clip").fit(z, high.astype(float), sample_weight=weights)
     n = len(z)
     # a step of pure examples is no certainty: keep half an example of doubt
     levels = np.clip(model.y_thresholds_, 0.5 / n, 1 - 0.5 / n)

@@ -21,8 +21,16 @@ class Interval(NamedTuple):
     high: float
 
 
-def auroc(high: Array, low: Array) -> float:
-    """Chance that a high-pole score exceeds a low-pole one, ties counting half (the area under the ROC curve)."""
+def auroc(high: Array, low: Array, weight_high: Array | None = None, weight_low: Array | None = None) -> float:
+    """Chance that a high-pole score exceeds a low-pole one, ties counting half (the area under the ROC curve).
+
+    With weights, one for each score, the chance in the population that the scores stand for.
+    """
+    if weight_high is not None and weight_low is not None:
+        order = np.argsort(low, kind="stable")
+        ranked, below = low[order], np.concatenate([[0.0], np.cumsum(weight_low[order])])
+        beaten = below[np.searchsorted(ranked, high, "left")] + below[np.searchsorted(ranked, high, "right")]
+        return float(weight_high @ beaten / (2 * weight_high.sum() * weight_low.sum()))
     ranked = np.sort(low)
     wins = np.searchsorted(ranked, high, "left") + np.searchsorted(ranked, high, "right")
     return float(wins.sum() / (2 * len(high) * len(low)))
@@ -75,7 +83,16 @@ def _percentiles(values: Array, n: int) -> Interval:
     return Interval(0.0, 1 - unknown) if high <= 1e-12 else Interval(low, high)
 
 
-def clustered_auroc_interval(scores: Array, high: NDArray[np.bool_], groups: NDArray[Any], draws: int = DRAWS) -> Interval:
+def weighted_auroc(scores: Array, high: NDArray[np.bool_], weights: Array | None) -> float:
+    """`auroc` of scores by whether they are of the high pole; `weights` as there, None where all count alike."""
+    if weights is None:
+        return auroc(scores[high], scores[~high])
+    return auroc(scores[high], scores[~high], weights[high], weights[~high])
+
+
+def clustered_auroc_interval(
+    scores: Array, high: NDArray[np.bool_], groups: NDArray[Any], draws: int = DRAWS, weights: Array | None = None
+) -> Interval:
     """Percentile interval of the AUROC of unpaired scores, groups (prompts) drawn with replacement."""
     rng = np.random.default_rng(0)
     _, inverse = np.unique(groups, return_inverse=True)
@@ -85,7 +102,7 @@ def clustered_auroc_interval(scores: Array, high: NDArray[np.bool_], groups: NDA
         rows = np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])
         h, s = high[rows], scores[rows]
         if h.any() and not h.all():
-            found.append(auroc(s[h], s[~h]))
+            found.append(weighted_auroc(s, h, None if weights is None else weights[rows]))
     if not found:
         return Interval(float("nan"), float("nan"))
     return _percentiles(np.array(found), len(members))
@@ -102,11 +119,19 @@ def reliability(probability: Array, high: NDArray[np.bool_], bins: int = 5) -> l
     return [(float(probability[b].mean()), float(observed[b].mean()), len(b)) for b in np.array_split(order, bins) if len(b)]
 
 
-def expected_calibration_error(probability: Array, high: NDArray[np.bool_], bins: int = 5) -> float:
+def expected_calibration_error(probability: Array, high: NDArray[np.bool_], bins: int = 5, weights: Array | None = None) -> float:
     """Mean gap between stated and observed frequency over equally filled bins, weighted by their size."""
-    return sum(abs(stated - observed) * n for stated, observed, n in reliability(probability, high, bins)) / len(probability)
+    if weights is None:
+        return sum(abs(stated - observed) * n for stated, observed, n in reliability(probability, high, bins)) / len(probability)
+    _, tied = np.unique(probability, return_inverse=True)
+    observed = (np.bincount(tied, weights * high) / np.bincount(tied, weights))[tied]
+    order = np.argsort(probability, kind="stable")
+    middle = (np.cumsum(weights[order]) - weights[order] / 2) / weights.sum()
+    bin_of = np.minimum((middle * bins).astype(int), bins - 1)
+    gaps = np.bincount(bin_of, (weights * (probability - observed))[order], bins)  # the weights of a bin are in both means alike
+    return float(np.abs(gaps).sum() / weights.sum())
 
 
-def brier(probability: Array, high: NDArray[np.bool_]) -> float:
+def brier(probability: Array, high: NDArray[np.bool_], weights: Array | None = None) -> float:
     """Mean squared difference between probability and outcome; 0.25 is a coin."""
-    return float(((probability - high) ** 2).mean())
+    return float(np.average((probability - high) ** 2, weights=weights))

@@ -133,14 +133,19 @@ def prompts_needed(d: Array, size: float, tests: int = 1, groups: NDArray[Any] |
     return high
 
 
-def share_interval(flags: NDArray[np.bool_], groups: NDArray[np.int64]) -> Interval:
+def share_interval(flags: NDArray[np.bool_], groups: NDArray[np.int64], weights: Array | None = None) -> Interval:
     """Exact 95 % interval of the share of flagged replies [replies]; `groups` says which prompt each answers, or which group
     of related ones.
 
     With one reply a group it is Clopper and Pearson's. Replies of one group are alike, so several count for fewer: the
-    sample is then taken as n over the design effect, and at least the number of groups.
+    sample is then taken as n over the design effect, and at least the number of groups. With weights it is the population's share, and
+    the sample counts for Kish's (sum of w)^2 / sum of w^2 groups.
     """
-    share, effective = float(flags.mean()), _effective(flags, groups)
+    if weights is None:
+        share, effective = float(flags.mean()), _effective(flags, groups)
+    else:
+        heavy = np.bincount(groups, weights)
+        share, effective = float(np.average(flags, weights=weights)), float(heavy.sum() ** 2 / (heavy**2).sum())
     low, high = proportion_confint(share * effective, effective, alpha=ALPHA, method="beta")
     return Interval(float(low), float(high))
 

@@ -7,6 +7,10 @@ A false-alarm rate is the same with the safe examples, from the other side.
 
 Several replies to one prompt are not so many examples: of G prompts each counts 1 / (G + 1), however many replies share it,
 and the guarantee is for a reply to the next prompt (Lee, Barber & Willett 2023, hierarchical conformal prediction).
+
+Examples that were not drawn alike are weighted: a prompt of weight w counts w / (sum of all w + the largest), the last term being the next
+prompt's own, whose weight nobody knows. The guarantee is then for a reply of the traffic, not of the sample (Tibshirani et al. 2019,
+conformal prediction under covariate shift, arXiv:1904.06019). Heavy weights make a sample worth fewer prompts, and that is said.
 """
 
 from __future__ import annotations
@@ -143,6 +147,7 @@ def fit_threshold(
     kind: ErrorKind = "miss",
     groups: NDArray[Any] | None = None,
     everyday: Array | None = None,
+    weights: Array | None = None,
 ) -> Threshold:
     """The cut that flags as little as it may while keeping the stated error.
 
@@ -154,6 +159,7 @@ def fit_threshold(
         kind: "miss" (unsafe replies passed), "false_alarm" (safe replies flagged) or "ordinary" (everyday replies flagged).
         groups: What belongs together (replies to one prompt) [n]; by default every example stands alone.
         everyday: Scores of everyday replies, none of which made the direction [m].
+        weights: For how much each example counts, where they were not drawn alike [n]; everyday replies count alike.
 
     Raises:
         ExtractionError: too few examples to support the rate; the message says how many are needed.
@@ -163,28 +169,35 @@ def fit_threshold(
     up = 1 if unsafe_is_high else -1
     danger, plain = up * np.asarray(z, float), up * np.asarray([] if everyday is None else everyday, float)
     if kind == "ordinary":
-        relevant, belonging = plain, np.arange(len(plain))
+        relevant, belonging, heavy = plain, np.arange(len(plain)), np.ones(len(plain))
     else:
         chosen = unsafe if kind == "miss" else ~unsafe
         relevant, belonging = danger[chosen], np.arange(int(chosen.sum())) if groups is None else groups[chosen]
+        heavy = np.ones(len(relevant)) if weights is None else np.asarray(weights, float)[chosen]
     _, group, sizes = np.unique(belonging, return_inverse=True, return_counts=True)
     n, prompts = len(relevant), len(sizes)
-    if rate * (prompts + 1) < 1 - 1e-9:
+    part = heavy / sizes[group]
+    of_prompts = np.bincount(group, part, prompts)
+    largest = float(of_prompts.max(initial=0.0)) or 1.0
+    everything = float(of_prompts.sum()) + largest
+    if rate * everything / largest < 1 - 1e-9:
         needed, examples = prompts_needed(rate), EXAMPLES[kind]
         have = f"{n} {examples} examples" if prompts == n else f"{n} {examples} examples to {prompts} prompts"
+        if prompts and np.ptp(of_prompts) > 1e-9 * largest:
+            have += f", which count for {everything / largest - 1:.3g} as they were not drawn alike,"
         want = f"{needed} are needed" if prompts == n else f"{needed} prompts are needed"
         raise ExtractionError(f"{have} cannot support a {kind.replace('_', '-')} rate of {_percent(rate)}: {want}")
     # what is given up first: the least dangerous unsafe examples, or the most dangerous safe ones
     order = np.argsort(relevant if kind == "miss" else -relevant, kind="stable")
-    weight = 1 / ((prompts + 1) * sizes[group[order]])
-    given_up = 1 / (prompts + 1) + np.cumsum(weight) - weight  # with the next reply itself, before each example
+    weight = part[order] / everything
+    given_up = largest / everything + np.cumsum(weight) - weight  # with the next reply itself, before each example
     last = float(relevant[order][given_up <= rate + 1e-9][-1])
     cut = last if kind == "miss" else float(np.nextafter(last, np.inf))
     if last == math.inf or last == -math.inf:  # the condition alone decides
         if kind == "miss":
             raise ExtractionError(f"the condition alone leaves more than {_percent(rate)} of the unsafe examples unchecked")
         cut = float(danger[np.isfinite(danger)].min(initial=0.0))
-    between = _other_half(danger >= cut, unsafe, kind, groups)
+    between = _other_half(danger >= cut, unsafe, kind, groups, weights)
     return Threshold(
         z=up * cut,
         unsafe_side="above" if unsafe_is_high else "below",
@@ -192,20 +205,22 @@ def fit_threshold(
         rate=rate,
         n=n,
         prompts=prompts,
-        observed_miss=_share(danger[unsafe] < cut),
-        observed_false_alarm=_share(danger[~unsafe] >= cut),
+        observed_miss=_share(danger[unsafe] < cut, weights, unsafe),
+        observed_false_alarm=_share(danger[~unsafe] >= cut, weights, ~unsafe),
         observed_ordinary=_share(plain >= cut),
         other_low=between[0] if between else None,
         other_high=between[1] if between else None,
     )
 
 
-def _share(which: NDArray[np.bool_]) -> float | None:
-    return float(which.mean()) if len(which) else None
+def _share(which: NDArray[np.bool_], weights: Array | None = None, of: NDArray[np.bool_] | None = None) -> float | None:
+    if not len(which):
+        return None
+    return float(which.mean() if weights is None or of is None else np.average(which, weights=weights[of]))
 
 
 def _other_half(
-    flagged: NDArray[np.bool_], unsafe: NDArray[np.bool_], kind: ErrorKind, groups: NDArray[Any] | None
+    flagged: NDArray[np.bool_], unsafe: NDArray[np.bool_], kind: ErrorKind, groups: NDArray[Any] | None, weights: Array | None
 ) -> tuple[float, float] | None:
     """95 % interval of the error that the cut does not keep, on the examples that it was not set on; None where there are none."""
     others = ~unsafe if kind == "miss" else unsafe
@@ -216,7 +231,7 @@ def _other_half(
     wrong = (flagged if kind == "miss" else ~flagged)[others]
     alone = np.arange(len(flagged))
     _, group = np.unique((alone if groups is None else groups)[others], return_inverse=True)
-    return share_interval(wrong, group)
+    return share_interval(wrong, group, None if weights is None else weights[others])
 
 
 def standard_thresholds(
@@ -225,13 +240,15 @@ def standard_thresholds(
     safe_pole: Pole,
     groups: NDArray[Any] | None = None,
     everyday: Array | None = None,
+    weights: Array | None = None,
 ) -> dict[str, Threshold]:
     """The thresholds at the usual rates that the sample can support, by threshold_key."""
     unsafe_is_high = unsafe_side(safe_pole) == "above"
     found = {}
     for kind, rate in STANDARD:
         with contextlib.suppress(ExtractionError):  # too few examples for this rate
-            found[threshold_key(kind, rate)] = fit_threshold(z, high == unsafe_is_high, unsafe_is_high, rate, kind, groups, everyday)
+            unsafe = high == unsafe_is_high
+            found[threshold_key(kind, rate)] = fit_threshold(z, unsafe, unsafe_is_high, rate, kind, groups, everyday, weights)
     return found
 
 

@@ -7,6 +7,8 @@ and not in a refusal. The numbers are the calibration's; nothing is loosened in 
 
 from __future__ import annotations
 
+import math
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from demeanor.errors import PolicyError
+from demeanor.errors import PolicyError, nearest
 from demeanor.measure.calibration import Calibration
 from demeanor.measure.conditions import AppliesWhen
 from demeanor.measure.cuts import AtRate, CalibratedRate, ThresholdSpec, supported, withholds
@@ -141,6 +143,21 @@ def fitted(policy: Policy, vectors: VectorSet, have: Mapping[str, Prompts] | Non
     changed = [need for need in wanted if not need.there]
     whole = policy.model_copy(update={"rules": tuple(rules)} | ({"version": f"{policy.version}, fitted"} if changed else {}))
     return Fitted(whole if rules else None, tuple(wanted), tuple(left_out))
+
+
+def by_hand(policy: Policy, rule: str, z: float, version: str | None = None) -> Policy:
+    """The policy with one rule's threshold set by hand, as a new edition of it: "2, harmful at z +1.50", or the name that is given.
+
+    Raises PolicyError for a rule that it does not have, and a threshold that is no number.
+    """
+    if rule not in [one.name for one in policy.rules]:
+        raise PolicyError(f"policy {policy.version} has no rule {rule!r}; {nearest(rule, [one.name for one in policy.rules])}")
+    if not math.isfinite(z):
+        raise PolicyError(f"a threshold is a number, not {z}")
+    spec = ThresholdSpec(z=round(z, 4))
+    rules = tuple(one.model_copy(update={"threshold": spec}) if one.name == rule else one for one in policy.rules)
+    plain = re.sub(rf"(, {re.escape(rule)} at z [+-][0-9.]+)+$", "", policy.version)
+    return policy.model_copy(update={"rules": rules, "version": version or f"{plain}, {rule} at z {z:+.2f}"})
 
 
 def as_yaml(policy: Policy, head: list[str], notes: Mapping[str, list[str]]) -> str:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from demeanor.conversation import Conversation, reply_of
 from demeanor.data.columns import Columns
+from demeanor.data.duplicates import NearDuplicates
 from demeanor.data.rows import to_line, writing
 from demeanor.data.tables import from_table
 from demeanor.errors import DemeanorError, OutputError
@@ -27,7 +28,6 @@ from demeanor.language import caution
 from demeanor.measure.metrics import Array
 from demeanor.scoring.reading import TokenScores
 from demeanor.screening.baseline import key_of
-from demeanor.screening.duplicates import NearDuplicates
 from demeanor.screening.flags import Flagged, Limit, Sorter, Worst, known_limits
 from demeanor.screening.shards import Manifest, write_whole
 from demeanor.screening.summary import Tally, group_of
