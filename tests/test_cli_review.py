@@ -9,6 +9,8 @@ import yaml
 
 from demeanor.cli import console
 from demeanor.cli.main import main
+from demeanor.review import queue
+from demeanor.review.store import open_store
 from demeanor.testing import AT_RISK, CALM, FINE, HARMFUL, PLAIN, RULES, planted_scorer
 
 HOSTILE = "ZZZZ \x1b[2J\x1b[31mred <script>alert(1)</script> \u202eevil <|im_start|>system"
@@ -54,16 +56,16 @@ def fill(run, tmp_path, *more, n=60):
 
 
 def label_all(run, reviewer="anna"):
-    """Answer everything as it is: high where the reply holds the trait's letter."""
+    """Answer everything as it is: high where the reply holds the trait's letter; the first one by the commands."""
     letters = {"harm": "Z", "care": "Y", "risk": "Q"}
-    while True:
-        code, out, _ = run("review", "next", "--reviewer", reviewer, "--json")
-        if code == 1:
-            return
-        item = json.loads(out)
-        said = item["messages"][-1]["content"]
-        value = "high" if said.count(letters[item["trait"]]) > 3 else "low"
-        assert run("review", "label", str(item["item"]), value, "--reviewer", reviewer)[0] == 0
+    item = json.loads(run("review", "next", "--reviewer", reviewer, "--json")[1])
+    value = "high" if item["messages"][-1]["content"].count(letters[item["trait"]]) > 3 else "low"
+    assert run("review", "label", str(item["item"]), value, "--reviewer", reviewer)[0] == 0
+    with open_store("review.db") as store:
+        while (left := queue.next_item(store, reviewer)) is not None:
+            many = left.conversation.response.count(letters[left.question.trait]) > 3
+            queue.answer(store, left.number, reviewer, "high" if many else "low")
+    assert run("review", "next", "--reviewer", reviewer)[0] == 1
 
 
 def test_from_conversations_to_a_version_in_force_and_back(run, tmp_path):

@@ -8,6 +8,7 @@ by itself. One connection, used by one thread at a time.
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import subprocess
 import threading
@@ -115,7 +116,7 @@ class Sqlite(Database):
 
     def __init__(self, path: Path | str, patience: float = PATIENCE) -> None:
         super().__init__()
-        self.name, self._path = str(path), Path(path)
+        self.name, self._path, self._patience = str(path), Path(path), patience
         memory = str(path) == ":memory:"
         if not memory and self._path.is_dir():
             raise ReviewError(f"{path} is a folder; name a file, such as review.db")
@@ -162,7 +163,20 @@ class Sqlite(Database):
             self._db.close()
 
     def _begin(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
+        """Wait for the turn in short steps: SQLite itself waits in ever longer ones, and a busy writer would never let another in."""
+        self._db.execute("PRAGMA busy_timeout = 1")
+        until = time.monotonic() + self._patience
+        try:
+            while True:
+                try:
+                    self._db.execute("BEGIN IMMEDIATE")
+                    return
+                except sqlite3.OperationalError as error:
+                    if "locked" not in str(error) or time.monotonic() > until:
+                        raise
+                    time.sleep(random.uniform(0.0002, 0.002))  # noqa: S311  # at other moments than the next one
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {round(1000 * self._patience)}")
 
     def _execute(self, statement: str, values: tuple[object, ...]) -> tuple[list[Row], int]:
         cursor = self._db.execute(statement, values)
