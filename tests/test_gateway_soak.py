@@ -63,8 +63,9 @@ def streamed(dice, text):
         body[dice.randrange(len(body))] = dice.randrange(256)
     ends = sorted({dice.randrange(1, len(body)) for _ in range(dice.randint(1, 30))} | {len(body)})
     pieces = [bytes(body[start:end]) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-    last: list[object] = {"raising": [RuntimeError("gone")], "stalling": [asyncio.Event().wait]}.get(kind, [])
-    return kind, [*pieces, *last]
+    if kind == "raising":
+        return kind, [*pieces, RuntimeError("gone")]
+    return kind, [*pieces, *([asyncio.Event().wait] if kind == "stalling" else [])]
 
 
 @contextmanager
