@@ -63,8 +63,9 @@ def streamed(dice, text):
         body[dice.randrange(len(body))] = dice.randrange(256)
     ends = sorted({dice.randrange(1, len(body)) for _ in range(dice.randint(1, 30))} | {len(body)})
     pieces = [bytes(body[start:end]) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-    last: list[object] = {"raising": [RuntimeError("gone")], "stalling": [asyncio.Event().wait]}.get(kind, [])
-    return kind, [*pieces, *last]
+    if kind == "raising":
+        return kind, [*pieces, RuntimeError("gone")]
+    return kind, [*pieces, *([asyncio.Event().wait] if kind == "stalling" else [])]
 
 
 @contextmanager
@@ -118,7 +119,8 @@ async def talk(http, upstream, number, fault, answer, text, said, stream, leaves
     case = (number, fault, text[:40], got.status_code, got.content[-300:])
     assert UNSAFE.encode() not in got.content, case
     if got.status_code != 200:
-        assert fault in ("429", "500", "cut", "no JSON", "no choices", "raising", "stalling"), case
+        # 504: a busy machine may keep this upstream from beginning within its half second
+        assert got.status_code == 504 or fault in ("429", "500", "cut", "no JSON", "no choices", "raising", "stalling"), case
         return f"{got.status_code}"
     shown = shown_in(got.content) if stream else got.json()["choices"][0]["message"]["content"]
     assert shown.strip(), case
