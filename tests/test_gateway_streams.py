@@ -311,3 +311,19 @@ def test_a_trial_run_shows_everything_as_it_comes():
     assert told_in(b"".join(answer.pieces))[0]["trial"] is True
     error = b'data: {"error": {"message": "overloaded"}}\n\n'
     assert error in Answer(planted_monitor(enforce=False), enforce=False).run(*spoken(LONG)[:9], error)
+
+
+@pytest.mark.parametrize("text", [FINE, HARMFUL])
+def test_a_stream_that_breaks_off_within_a_frame_leaves_the_reviewed_reply_whole(monitor, text):
+    frames = spoken(text)
+    for cut in range(len(frames[1]) + 1):  # "d", "dat", "data: {" must not stand before a frame of ours
+        body = run(monitor, frames[0], frames[1][:cut], error="the upstream broke off")
+        assert text_in(body) in (BROKEN, BAD), (cut, body)
+        assert all(line.startswith((b"data: ", b": ")) or not line for line in body.split(b"\n")), (cut, body)
+
+
+def test_a_last_frame_without_a_blank_line_does_not_swallow_what_follows(monitor):
+    body = run(monitor, *spoken(FINE)[:-1], frame({}, "stop").rstrip(b"\n"))
+    assert text_in(body) == FINE
+    assert text_in(run(monitor, *spoken(HARMFUL)[:-1], frame({}, "stop").rstrip(b"\n"))) == BAD
+    assert body.endswith(b"\n\n")

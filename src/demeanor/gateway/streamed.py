@@ -100,8 +100,9 @@ class StreamedAnswer:
     def end(self, error: str | None = None) -> bytes:
         """No more comes; `error` says what ended it, where that was a failure. Gives the rest of the answer."""
         out = b""
-        if not self.over and (rest := self._cutter.rest()) is not None:
-            out += self._frame(rest)
+        rest = self._cutter.rest()  # without the blank line that ends a frame, so that the next one would be a part of it
+        if not self.over and rest is not None and rest.data is not None:
+            out += self._frame(rest._replace(raw=rest.raw + b"\n\n"))
         if self.broken is None:
             self._close(error)
             self.broken = error
