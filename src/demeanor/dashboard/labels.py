@@ -37,6 +37,7 @@ def shown(asked: Asked) -> Response:
     return asked.show(
         "labels.html",
         queue=status.status(store),
+        adapting=asked.desk.adapting,
         seen=seen,
         found=found,
         rules=[
