@@ -24,13 +24,6 @@ DASHBOARD = {
     "now": "/", "queue": "/queue", "conversations": "/conversations", "reply": "/replies/3", "labels": "/labels",
     "rule": "/labels/low_empathy",
 }  # fmt: skip
-    "now": "/",
-    "queue": "/queue",
-    "conversations": "/conversations",
-    "reply": "/replies/3",
-    "labels": "/labels",
-    "rule": "/labels/low_empathy",
-}
 
 
 def demeanor(folder, *arguments):
