@@ -45,7 +45,7 @@ def shown(asked: Asked) -> Response:
             for r in (found.rules if found is not None else ())
         ],
         versions=versions.versions(store),
-        shadows=[shadow.compare(store, name, DIFFER) for name in shadow.candidates(store)[:3]],
+        shadows=[shadow.compare(store, name, DIFFER) for name in shadow.candidates(store)[:3]] if asked.admin else [],
     )
 
 
