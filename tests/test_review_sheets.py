@@ -104,6 +104,6 @@ def test_a_sheet_without_a_rater_asks_for_one(store, tmp_path):
 def test_a_place_that_is_taken_reserves_nothing(store, tmp_path):
     fill(store, 1)
     (tmp_path / "sheet.csv").write_text("mine")
-    with pytest.raises(OutputError, match="there already"):
+    with pytest.raises(OutputError, match="already exists"):
         export_sheet(store, "anna", tmp_path / "sheet.csv", 10)
     assert store.db.rows("SELECT * FROM reservation") == []

@@ -9,22 +9,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from demeanor.dashboard import adapting as adapting_pages
 from demeanor.dashboard import conversations, labels, months, now, people, queue, sign_in
+from demeanor.dashboard.adapting import Adapting
 from demeanor.dashboard.handling import Asked, Desk, NotFoundError, Page, endpoint
 from demeanor.dashboard.months import Counted
 from demeanor.review.accounts import Role
 from demeanor.review.store import Store
 
 
-def app(store: Store, audit: Path | None = None, reports: Path | None = None) -> Starlette:
+def app(store: Store, audit: Path | None = None, reports: Path | None = None, adapting: Adapting | None = None) -> Starlette:
     """The dashboard's pages; whoever opened the store closes it.
 
     Args:
         store: The review store: its replies, items, labels, accounts and versions.
         audit: The audit log whose monthly counts are shown.
         reports: A folder whose HTML reports are listed and shown.
+        adapting: What learns from labels, with the model that reads replies; without it, that is done on the command line.
     """
-    desk = Desk(store, reports, Counted(audit) if audit is not None else None)
+    desk = Desk(store, reports, Counted(audit) if audit is not None else None, adapting)
 
     def shown(path: str, page: Page, role: Role | None = "reviewer") -> Route:
         return Route(path, endpoint(desk, page, role), methods=["GET"])
@@ -45,6 +48,9 @@ def app(store: Store, audit: Path | None = None, reports: Path | None = None) ->
             shown("/labels", labels.shown),
             shown("/labels/{rule:path}", labels.rule),
             sent("/labels/{rule:path}", labels.set_threshold, "admin"),
+            sent("/adapting", adapting_pages.begin, "admin"),
+            shown("/adapting/{number}", adapting_pages.shown, "admin"),
+            sent("/adapting/{number}", adapting_pages.promoted, "admin"),
             shown("/versions/{number}", labels.version),
             sent("/versions/back", labels.back, "admin"),
             shown("/reports", months.shown),

@@ -51,6 +51,8 @@ class Desk:
     """A folder of HTML reports that are listed."""
     counted: Counts | None = None
     """The counts of an audit log."""
+    adapting: object | None = None
+    """What learns from labels (adapting.Adapting)."""
     look: Look = field(default_factory=Look)
     _remembered: dict[Hashable, tuple[float, Any]] = field(default_factory=dict)
 

@@ -37,6 +37,7 @@ def shown(asked: Asked) -> Response:
     return asked.show(
         "labels.html",
         queue=status.status(store),
+        adapting=asked.desk.adapting,
         seen=seen,
         found=found,
         rules=[
@@ -44,7 +45,7 @@ def shown(asked: Asked) -> Response:
             for r in (found.rules if found is not None else ())
         ],
         versions=versions.versions(store),
-        shadows=[shadow.compare(store, name, DIFFER) for name in shadow.candidates(store)[:3]],
+        shadows=[shadow.compare(store, name, DIFFER) for name in shadow.candidates(store)[:3]] if asked.admin else [],
     )
 
 

@@ -169,7 +169,8 @@ def rules(store: Store) -> dict[str, str]:
 def minutes(store: Store, since: float) -> dict[str, Counter[int]]:
     """By action, how many replies there were in each minute (the whole minutes since 1970)."""
     found: dict[str, Counter[int]] = defaultdict(Counter)
-    rows = store.db.rows("SELECT action || '', round((at - 30) / 60), count(*) FROM reply WHERE at >= ? GROUP BY 1, 2", since)
+    # half a minute less and rounded is the whole minute in both databases; a full half they would round differently
+    rows = store.db.rows("SELECT action || '', round((at - 29.9999) / 60), count(*) FROM reply WHERE at >= ? GROUP BY 1, 2", since)
     for action, minute, n in rows:
         found[action][int(minute)] += int(n)
     return dict(found)

@@ -138,9 +138,7 @@ def picture(
     made = candidates(counted, tried(counted, points), up, verdict.withholds)
     days = store.db.one(
         "SELECT count(DISTINCT day) FROM spread WHERE version = ? AND rule = ? AND day >= ? AND day <= ?",
-        period.version,
-        rule,
-        *period.days,
+        *(period.version, rule, *period.days),
     )
     at = None if verdict.z is None or verdict.beyond is None else verdict.z - up * verdict.beyond
     total = sum(counted.replies.values())
@@ -217,11 +215,8 @@ def around(
     verdict = _known(store, rule, period)
     expire(store)
     up = 1 if verdict.side == "above" else -1
-    found = [
-        (up * (seen.z - z), number, seen.z, value)
-        for number, value, seen, *_ in _items(store, rule, verdict.trait, period, LOOKED)
-        if seen.z is not None
-    ]
+    items = _items(store, rule, verdict.trait, period, LOOKED)
+    found = [(up * (seen.z - z), number, seen.z, value) for number, value, seen, *_ in items if seen.z is not None]
     safe = sorted((one for one in found if one[0] < 0), reverse=True)[:n]
     unsafe = sorted(one for one in found if one[0] >= 0)[:n]
     return [_near(store, one) for one in safe], [_near(store, one) for one in unsafe]
@@ -236,12 +231,8 @@ def _near(store: Store, one: tuple[float, int, float, str | None]) -> Near:
 
 def _known(store: Store, rule: str, period: Period) -> Verdict:
     """A verdict of the rule in the period, the newest with a score where there is one."""
-    names = {
-        name
-        for (name,) in store.db.rows(
-            "SELECT DISTINCT rule FROM spread WHERE version = ? AND day >= ? AND day <= ?", period.version, *period.days
-        )
-    }
+    named = "SELECT DISTINCT rule FROM spread WHERE version = ? AND day >= ? AND day <= ?"
+    names = {name for (name,) in store.db.rows(named, period.version, *period.days)}
     if rule not in names:
         raise ReviewError(f"no rule {rule} decided in {period.version} in this period; {nearest(rule, names)}")
     last: Verdict | None = None

@@ -27,10 +27,11 @@
 (() => {
   // The page of what happens now, made anew every few seconds while it is looked at; that can be switched off.
   const live = document.getElementById("live");
-  if (!live) return;
+  if (!live || !live.dataset.every) return;
   let wanted = sessionStorage.getItem("refresh") !== "off";
   function prepare() {
     const box = document.getElementById("refresh");
+    if (!box) return;
     box.closest("label").hidden = false;
     box.checked = wanted;
     box.addEventListener("change", () => {
@@ -39,13 +40,14 @@
     });
   }
   prepare();
-  setInterval(async () => {
+  const timer = setInterval(async () => {
     if (!wanted || document.hidden || live.contains(document.activeElement)) return;
     try {
       const answer = await fetch(location.href, { redirect: "error" });
       const made = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("live");
       if (!answer.ok || !made || live.contains(document.activeElement)) return;
       live.replaceChildren(...made.childNodes);
+      if (!made.dataset.every) clearInterval(timer);
       prepare();
     } catch {
       // the next time may do better; the page says of when it is
