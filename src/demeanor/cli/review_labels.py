@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
     from demeanor.conversation import Conversation
     from demeanor.data.inputs import Input
-    from demeanor.data.to_label import Question
     from demeanor.measure.thresholds import ErrorKind
-    from demeanor.vectors import VectorSet
 
 OneTrait = Annotated[str, typer.Option("--trait", "-t", help="The trait.")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for the vector set.")]
@@ -71,7 +69,7 @@ def fill(
     total = look(rows).rows
     if audit is not None:
         from demeanor.review.importing import import_log
-        from demeanor.review.queue import ask
+        from demeanor.review.queue import ask, questions_of
         from demeanor.review.recording import watched
 
         found = console.vector_set(vectors)
@@ -84,7 +82,7 @@ def fill(
     from demeanor.conversation import Conversation
     from demeanor.monitor.session import Monitor
     from demeanor.monitor.transcripts import judge_transcript
-    from demeanor.review.queue import ask
+    from demeanor.review.queue import ask, questions_of
     from demeanor.review.recording import record
 
     n, unread = 0, 0
@@ -104,13 +102,6 @@ def fill(
     console.out.print(f"{n} replies are in {store}", markup=False)
     if unread:
         raise typer.Exit(3)
-
-
-def questions_of(vectors: VectorSet) -> list[Question]:
-    """What is asked about each trait of a set."""
-    from demeanor.data.to_label import Question
-
-    return [Question(n, e.title, e.high_pole, e.low_pole, e.safe_pole, e.reads) for n, e in vectors.traits.items()]
 
 
 def _named(rows: Input) -> Iterator[tuple[str, Conversation]]:

@@ -77,6 +77,7 @@ def promote(
     """
     from demeanor.monitor.fitting import as_yaml
     from demeanor.monitor.policy import load_policy
+    from demeanor.review.versions import BUILT_IN
     from demeanor.review.versions import promote as put
 
     chosen, found = load_policy(policy), console.vector_set(vectors)
@@ -84,7 +85,7 @@ def promote(
     folder = console.given_vectors(vectors)
     with opened(store) as kept:
         made = put(
-            kept, me(who), why, "built-in" if folder is None else str(folder.resolve()), found.fingerprint(), chosen.identity,
+            kept, me(who), why, BUILT_IN if folder is None else str(folder.resolve()), found.fingerprint(), chosen.identity,
             as_yaml(chosen, [f"Policy {chosen.identity}, as it was promoted."], {}),
         )  # fmt: skip
     if json_:

@@ -15,6 +15,7 @@ from demeanor.errors import GatewayError, MissingExtraError
 if TYPE_CHECKING:
     from demeanor.gateway.config import GatewayConfig
     from demeanor.monitor.session import Monitor
+    from demeanor.review.versions import Version
 
 DRAIN = 30  # seconds for what is in work when the server is told to end
 
@@ -54,7 +55,7 @@ def serve(
     Example: demeanor serve --upstream https://api.openai.com/v1 --audit audit.db
     """
     from demeanor.gateway.config import load_config, template
-    from demeanor.gateway.starting import check_open
+    from demeanor.gateway.starting import check_open, promoted
 
     if print_config:
         typer.echo(template(), nl=False)
@@ -63,22 +64,23 @@ def serve(
     given |= {"vectors": vectors, "quantization": quantization, "device": device, "dtype": dtype, "keys": keys}
     chosen = load_config(config, **given)
     check_open(chosen)
-    if chosen.vectors is None:
+    chosen, version = promoted(chosen)
+    if version is None and chosen.vectors is None:
         chosen = chosen.model_copy(update={"vectors": console.given_vectors(None)})
     if check:
-        _check(chosen)
+        _check(chosen, version)
         return
-    _serve(chosen)
+    _serve(chosen, version)
 
 
-def _check(config: GatewayConfig) -> None:
+def _check(config: GatewayConfig, version: Version | None) -> None:
     """Resolve the policy against the vector set, without a model. Raises DemeanorError."""
     from demeanor.gateway.notify import secret_from
-    from demeanor.gateway.starting import calls_nobody, chosen_policy
+    from demeanor.gateway.starting import calls_nobody, policy_of
     from demeanor.monitor.replies import load_replies
 
     load_replies().check_country(config.country)
-    policy = chosen_policy(config).resolve(console.vector_set(config.vectors, config.model))
+    policy = policy_of(config, version).resolve(console.vector_set(config.vectors, config.model))
     if (problem := calls_nobody(config, policy)) is not None:
         raise GatewayError(problem)
     if config.notify is not None:
@@ -86,7 +88,7 @@ def _check(config: GatewayConfig) -> None:
     console.out.print(f"sound: policy {policy.policy.identity}, {len(policy.rules)} rules; nothing was served", soft_wrap=True)
 
 
-def _serve(config: GatewayConfig) -> None:
+def _serve(config: GatewayConfig, version: Version | None) -> None:
     try:
         import uvicorn
 
@@ -107,10 +109,10 @@ def _serve(config: GatewayConfig) -> None:
 
     vectors = console.vector_set(config.vectors, config.model)
     with console.loading_model(config.model or vectors.model.name):
-        monitor = start(config)
+        monitor = start(config, version=version)
     with monitor:
         app = build(config, monitor)
-        _say(config, monitor)
+        _say(config, monitor, version)
         Server(
             uvicorn.Config(
                 app,
@@ -124,7 +126,7 @@ def _serve(config: GatewayConfig) -> None:
         ).run()
 
 
-def _say(config: GatewayConfig, monitor: Monitor) -> None:
+def _say(config: GatewayConfig, monitor: Monitor, version: Version | None) -> None:
     """What the operator should know before the first request."""
     from demeanor.gateway.starting import calls_nobody
 
@@ -138,5 +140,9 @@ def _say(config: GatewayConfig, monitor: Monitor) -> None:
         say_opening(monitor)
     if config.audit is None:
         console.note("no audit log: decisions are not recorded; --audit audit.db records them")
+    if version is not None:
+        console.note(f"version {version.number} is in force, promoted by {version.who}; another one is taken up when you start again")
+    if config.review is not None:
+        console.note("replies are kept for people to review, with their text; see /dashboard/")
     behind = config.upstream or f"{monitor.model}, which answers itself"
     console.out.print(f"in front of {behind}; policy {monitor.policy.policy.identity}", soft_wrap=True, markup=False)

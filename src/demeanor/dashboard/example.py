@@ -27,6 +27,7 @@ from demeanor.review import queue, shadow, versions
 from demeanor.review.drawing import Decided, Drawing, Verdict
 from demeanor.review.store import Store
 from demeanor.review.texts import keep
+from demeanor.review.versions import BUILT_IN
 from demeanor.vectors import VectorSet
 
 TALKS, DAYS = 320, 12
@@ -57,7 +58,7 @@ def fill(store: Store, audit: Path, vectors: VectorSet, seed: int = 7) -> None:
         queue.ask(filled, [question_of(trait, entry) for trait, entry in vectors.traits.items() if entry.reads == "response"])
         clock.now = end - DAYS * 24 * HOUR
         first, digest = load_policy(), vectors.fingerprint()
-        versions.promote(filled, "demo", "begin with the default policy", "built in", digest, first.identity, default_policy_text())
+        versions.promote(filled, "demo", "begin with the default policy", BUILT_IN, digest, first.identity, default_policy_text())
         for at in sorted(end - HOUR / 6 - DAYS * 24 * HOUR * draw.random() ** 2.5 for _ in range(TALKS)):
             _talk(filled, log, clock, at, end, written, policy, digest, draw, truth)
         _label(filled, truth, draw)

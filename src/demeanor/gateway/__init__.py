@@ -31,7 +31,10 @@ def app(config: GatewayConfig | str | Path | None = None, monitor: Monitor | Non
     except ImportError as error:
         raise MissingExtraError("the gateway needs starlette and httpx2: pip install 'demeanor[serve]'") from error
     from demeanor.gateway.config import GatewayConfig, load_config
-    from demeanor.gateway.starting import start
+    from demeanor.gateway.starting import promoted, start
 
     chosen = config if isinstance(config, GatewayConfig) else load_config(Path(config) if config is not None else None)
-    return build(chosen, monitor or start(chosen), hooks)
+    if monitor is None:
+        chosen, version = promoted(chosen)
+        monitor = start(chosen, version=version)
+    return build(chosen, monitor, hooks)

@@ -164,7 +164,7 @@ class _Written:
             raise
         assert stream.decision is not None
         self.incoming.served.decisions.append(stream.decision)
-        await in_thread(self.answers.hooks.decided, stream.decision, self.desk.asked.conversation_id)
+        await in_thread(self.answers.hooks.decided, stream.decision, self.desk.judged(index))
         reply = _reply_of(stream)
         self.drawn += len(reply.ids) if reply is not None else 0
         return stream, "stop" if reply is None or reply.finished or not stream.decision.shown else "length"

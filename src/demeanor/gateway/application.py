@@ -6,6 +6,7 @@
     GET  /healthz, /readyz         whether it lives, and whether it can do its work
     GET  /metrics                  what was counted, for Prometheus
     GET  /openapi.json             what is served
+    /dashboard/...                 what people review, where a review store is configured; it has accounts of its own
     everything else                refused in one line
 
 Nothing is kept between two requests but what a server's life needs: the monitor, the sessions, the upstream's connections.
@@ -20,8 +21,9 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx2
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
+from demeanor.dashboard.application import app as dashboard
 from demeanor.gateway.answers import Answers
 from demeanor.gateway.around import Around
 from demeanor.gateway.checks import Checks
@@ -31,7 +33,7 @@ from demeanor.gateway.endpoint import Answer, Endpoint, Handler, Incoming, where
 from demeanor.gateway.frames import dumped
 from demeanor.gateway.guardrail import PATH, Guardrail
 from demeanor.gateway.health import Health
-from demeanor.gateway.hooks import Hooks, Served
+from demeanor.gateway.hooks import Hooks, Judged, Served
 from demeanor.gateway.keys import Scope
 from demeanor.gateway.limits import Slots
 from demeanor.gateway.metrics import CONTENT_TYPE
@@ -101,6 +103,7 @@ def build(
         route("/readyz", "readyz", None, health.ready, "GET"),
         route("/metrics", "metrics", "admin", counted, "GET"),
         route("/openapi.json", "openapi", "admin", openapi, "GET"),
+        *([Mount("/dashboard", dashboard(around.reviewed, config.audit))] if around.reviewed is not None else []),
         *([] if proxy is not None else [route("/v1/models", "models", "proxy", answers.models, "GET")]),
         route("/{path:path}", "passed", "proxy", proxy.passed if proxy is not None else refused, *ALL),
     ]
@@ -119,9 +122,9 @@ def _noting(hooks: Hooks, health: Health) -> Hooks:
         else:
             health.untold.pop(name, None)
 
-    def decided(decision: Decision, conversation: str) -> None:
+    def decided(decision: Decision, judged: Judged) -> None:
         health.unrecorded = decision.unrecorded
-        told("decided", hooks.decided, decision, conversation)
+        told("decided", hooks.decided, decision, judged)
 
     def served(request: Served) -> None:
         told("served", hooks.served, request)

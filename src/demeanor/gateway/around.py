@@ -1,7 +1,8 @@
 """What hangs on the gateway's hooks: keys, metrics, the log of requests, notices to the people on duty, OpenTelemetry's events.
 
     before the handler      the key of the request is looked up
-    a decision was made     it is counted and emitted, and a notice of it is on disk if one is wanted, before its text is sent
+    a decision was made     it is counted and emitted, a notice of it is on disk if one is wanted, and it is kept for people to review
+                            where that is switched on; before its text is sent
     a request was answered  it is counted, timed and logged
 
 Each is told whatever the others do: what fails is said in /readyz, and takes no reply away.
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from demeanor.errors import KeysError, NoticeError
 from demeanor.gateway.access import without_keys
 from demeanor.gateway.config import GatewayConfig, Notify
-from demeanor.gateway.hooks import Hooks, Served, by_keys, local_only
+from demeanor.gateway.hooks import Hooks, Judged, Served, by_keys, local_only
 from demeanor.gateway.keys import KeyStore
 from demeanor.gateway.logs import RequestLog, request_line
 from demeanor.gateway.metrics import Metrics
@@ -24,6 +25,10 @@ from demeanor.gateway.notices import Notice, NoticeQueue
 from demeanor.gateway.notify import Courier, secret_from
 from demeanor.monitor.decision import Decision
 from demeanor.monitor.session import Monitor
+from demeanor.review.drawing import Drawing
+from demeanor.review.queue import ask, questions_of
+from demeanor.review.recording import record
+from demeanor.review.store import Store, open_store
 
 if TYPE_CHECKING:
     from demeanor.gateway.otel import EvaluationEvents
@@ -62,13 +67,17 @@ class Around:
             secret = secret_from()
             self.queue = NoticeQueue(config.notify.queue)
             self.courier = Courier(self.queue, config.notify.webhook, secret, self.metrics.notice)
+        self.reviewed, self._drawing = reviewed(config)
+        if self.reviewed is not None and monitor.scorer is not None:
+            ask(self.reviewed, questions_of(monitor.scorer.vectors))
+        self._monitor = monitor
         self._watch(monitor)
 
     def hooks(self, beside: Hooks) -> Hooks:
         """The hooks, with those of somebody else's beside them; who else says who may come in says it alone."""
 
-        def told(decision: Decision, conversation: str) -> None:
-            _all(lambda: beside.decided(decision, conversation), *self._hearing(decision))
+        def told(decision: Decision, judged: Judged) -> None:
+            _all(lambda: beside.decided(decision, judged), *self._hearing(decision, judged))
 
         def served(request: Served) -> None:
             _all(lambda: beside.served(request), lambda: self._count(request), lambda: self._write(request))
@@ -111,15 +120,23 @@ class Around:
             self.courier.close()
         if self.queue is not None:
             self.queue.close()
+        if self.reviewed is not None:
+            self.reviewed.close()
 
-    def _hearing(self, decision: Decision) -> list[Callable[[], None]]:
+    def _hearing(self, decision: Decision, judged: Judged) -> list[Callable[[], None]]:
         hearing = [lambda: self.metrics.decision(decision)]
         if (events := self.events) is not None:
             hearing.append(lambda: events.emit(decision, decision.id))
         if self._notify is not None and decision.action in self._notify.actions:
             notify = self._notify
             hearing.append(lambda: self._notice(decision, notify))
+        if (store := self.reviewed) is not None and judged.conversation.messages[-1].content.strip():
+            hearing.append(lambda: self._keep(store, decision, judged))
         return hearing
+
+    def _keep(self, store: Store, decision: Decision, judged: Judged) -> None:
+        monitor = self._monitor
+        record(store, decision, judged.conversation, judged.conversation_id, monitor.policy, monitor.vectors, self._drawing, decision.id)
 
     def _notice(self, decision: Decision, notify: Notify) -> None:
         assert self.queue is not None
@@ -163,6 +180,13 @@ class Around:
 def key_store(config: GatewayConfig) -> KeyStore | None:
     """The keys that the configuration names; None where nobody needs one."""
     return KeyStore(config.keys) if config.keys is not None else None
+
+
+def reviewed(config: GatewayConfig) -> tuple[Store | None, Drawing]:
+    """The review store that the configuration names, and how replies are drawn for it. Raises ReviewError."""
+    if config.review is None:
+        return None, Drawing()
+    return open_store(config.review.store), Drawing(**config.review.model_dump(exclude={"store"}))
 
 
 def build_info(monitor: Monitor) -> dict[str, str]:

@@ -133,7 +133,7 @@ class Checks:
             decision = await in_thread(desk.judge, 0, reply)
         finally:
             desk.close()
-        await in_thread(self.hooks.decided, decision, asked.conversation_id)
+        await in_thread(self.hooks.decided, decision, desk.judged(0))
         if overloaded(decision.not_scored):
             incoming.served.decisions.append(decision)
             raise RefusedError(OVERLOADED)

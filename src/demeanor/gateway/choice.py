@@ -29,6 +29,7 @@ class Watched(Protocol):
     """What judges a reply while it is written: a session's ReplyStream, or what stands in for one."""
 
     id: str
+    text: str
     shown: str
     decision: Decision | None
 

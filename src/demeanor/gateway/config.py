@@ -86,6 +86,19 @@ class Notify(Strict):
             raise ValueError(str(error).removeprefix("notify: ")) from None
 
 
+class Review(Strict):
+    """What is kept for people to look at, texts among it. See `demeanor.review.drawing.Drawing`."""
+
+    store: str
+    """The review store: a file, or a postgresql:// URL. It is begun where it is not."""
+    share: float = Field(default=0.02, gt=0, le=1)
+    doubtful: float = Field(default=0.25, gt=0, le=1)
+    flagged: float = Field(default=1.0, gt=0, le=1)
+    reviewers: int = Field(default=1, ge=1)
+    days: float = Field(default=30.0, gt=0)
+    labelled_days: float = Field(default=365.0, gt=0)
+
+
 class GatewayConfig(Strict):
     """All of it."""
 
@@ -105,6 +118,8 @@ class GatewayConfig(Strict):
     keys: Path | None = None
     """The file of keys (see `demeanor keys`). None: nobody needs one, and only this machine is served."""
     notify: Notify | None = None
+    review: Review | None = None
+    """Where replies are kept for people, which switches on that texts are kept; the dashboard is then at /dashboard."""
     request_log: bool = True
     """Whether each request is a line of JSON on standard error."""
     otel: bool = False
@@ -162,7 +177,7 @@ def template() -> str:
     return TEMPLATE.read_text(encoding="utf-8")
 
 
-_PARTS: dict[str, type[Strict]] = {"limits": Limits, "timeouts": Timeouts, "sessions": SessionLimits, "notify": Notify}
+_PARTS: dict[str, type[Strict]] = {"limits": Limits, "timeouts": Timeouts, "sessions": SessionLimits, "notify": Notify, "review": Review}
 
 
 def _first_problem(error: ValidationError) -> str:

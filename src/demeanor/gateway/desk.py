@@ -12,6 +12,7 @@ from typing import NamedTuple
 from demeanor.audit.records import OpenedRecord
 from demeanor.conversation import Conversation, Message
 from demeanor.gateway.choice import Watched
+from demeanor.gateway.hooks import Judged
 from demeanor.measure.cuts import withholds
 from demeanor.model.generation import Sampling
 from demeanor.monitor.decision import Decision, new_id
@@ -39,6 +40,7 @@ class Desk:
         """The id of the decision on the first choice of a stream; those of others follow from it."""
         self._sessions = sessions
         self._of: dict[int, Session] = {}
+        self._replies: dict[int, str | Watched | WrittenStream] = {}
 
     def session(self, index: int) -> Session:
         """The session of a choice."""
@@ -49,7 +51,14 @@ class Desk:
 
     def judge(self, index: int, reply: str) -> Decision:
         """Decide on the whole reply of a choice."""
+        self._replies[index] = reply
         return self.session(index).check(reply, self.asked.unread)
+
+    def judged(self, index: int) -> Judged:
+        """What was decided about, for the hooks."""
+        reply = self._replies.get(index, "")
+        said = reply if isinstance(reply, str) else reply.text
+        return Judged(self.asked.conversation_id, Conversation((*self.asked.messages, Message("assistant", said))))
 
     def watch(self, index: int) -> tuple[Watched, bool]:
         """Watch the reply of a choice while it is written; says, too, whether nothing of it is shown before the decision.
@@ -59,13 +68,14 @@ class Desk:
         """
         session = self.session(index)
         if self.asked.unread is not None:
-            return Unscored(session, self.asked.unread), True
-        stream = session.stream()
+            self._replies[index] = unscored = Unscored(session, self.asked.unread)
+            return unscored, True
+        self._replies[index] = stream = session.stream()
         return stream, self._open(stream, index)
 
     def write(self, index: int, sampling: Sampling) -> tuple[WrittenStream, bool]:
         """Have the loaded model write a choice; says, too, whether nothing of it is shown before the decision. See `watch`."""
-        stream = self.session(index).write(replace(sampling, seed=sampling.seed + index))
+        self._replies[index] = stream = self.session(index).write(replace(sampling, seed=sampling.seed + index))
         return stream, self._open(stream, index)
 
     def _open(self, stream: ReplyStream, index: int) -> bool:

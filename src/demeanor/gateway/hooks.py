@@ -1,6 +1,6 @@
 """Where the gateway asks who may come in, and tells what happened: keys, metrics, logs and notices hang here (see around).
 
-What is told holds no text and no key.
+What is told holds no key; only `decided` is given texts, for a review store where one is switched on.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from demeanor.conversation import Conversation
 from demeanor.gateway.access import authorise
 from demeanor.gateway.keys import KeyStore, Scope
 from demeanor.gateway.refusals import Refusal
@@ -46,6 +48,14 @@ class Served:
     """Of these, spent waiting for the upstream."""
 
 
+class Judged(NamedTuple):
+    """What a decision was made about."""
+
+    conversation_id: str
+    conversation: Conversation
+    """Up to the reply, as it was before anything took its place; it ends with it."""
+
+
 def local_only(headers: Headers, scope: Scope) -> str | Refusal:
     """Lets this machine in, and nothing else."""
     return by_keys(None, headers, scope)
@@ -68,8 +78,8 @@ class Hooks:
     authorise: Callable[[Headers, Scope], str | Refusal] = local_only
     without_keys: Callable[[Headers], Headers] = lambda headers: headers
     """The headers without the gateway's own keys, to be passed on to the upstream."""
-    decided: Callable[[Decision, str], None] = lambda decision, conversation: None
-    """A decision was made, in the conversation of this id; before its text is sent."""
+    decided: Callable[[Decision, Judged], None] = lambda decision, judged: None
+    """A decision was made about a reply; before its text is sent."""
     served: Callable[[Served], None] = lambda served: None
     """A request was answered."""
     streaming: Callable[[int], None] = lambda more: None

@@ -215,9 +215,9 @@ class _Chat:
                 await self._decided(answer.decisions)
 
     async def _decided(self, decisions: Mapping[int, Decision]) -> None:
-        for decision in decisions.values():
+        for index, decision in decisions.items():
             self.incoming.served.decisions.append(decision)
-            await in_thread(self.proxy.hooks.decided, decision, self.desk.asked.conversation_id)
+            await in_thread(self.proxy.hooks.decided, decision, self.desk.judged(index))
 
 
 async def _pieces(response: httpx2.Response, seconds: float) -> AsyncGenerator[bytes, None]:

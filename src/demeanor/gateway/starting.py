@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import yaml
+
 from demeanor.errors import DemeanorError, GatewayError
 from demeanor.gateway.access import check_bind, is_loopback
 from demeanor.gateway.around import key_store
 from demeanor.gateway.config import GatewayConfig
 from demeanor.monitor.policy import Policy, ResolvedPolicy, Stream, load_policy
 from demeanor.monitor.session import Monitor
+from demeanor.review.store import open_store
+from demeanor.review.versions import BUILT_IN, Version, in_force
 from demeanor.scoring.scorer import Scorer, open_scorer
+from demeanor.vectors import VectorSet, built_in
 
 NO_POLICY = "none"
 """The name of the policy that judges nothing, for a plain endpoint to try things with."""
@@ -39,11 +46,44 @@ def calls_nobody(config: GatewayConfig, policy: ResolvedPolicy) -> str | None:
     )
 
 
-def start(config: GatewayConfig, scorer: Scorer | None = None) -> Monitor:
-    """The monitor of a gateway; `scorer` where one is loaded. Raises DemeanorError for what cannot be read or does not fit."""
+def promoted(config: GatewayConfig) -> tuple[GatewayConfig, Version | None]:
+    """The configuration with the vector set that was promoted last in its review store, where it names neither vectors nor a policy.
+
+    Raises:
+        ReviewError: the store cannot be read.
+        GatewayError: the folder holds another vector set than the one that was promoted.
+    """
+    if config.review is None or config.policy is not None or config.vectors is not None:
+        return config, None
+    with open_store(config.review.store) as store:
+        version = in_force(store)
+    if version is None:
+        return config, None
+    vectors = built_in.load() if version.vectors == BUILT_IN else VectorSet.load(version.vectors)
+    if vectors.fingerprint() != version.fingerprint:
+        raise GatewayError(
+            f"version {version.number} in {config.review.store} was promoted with another vector set than the one in {version.vectors}; "
+            "promote it again, or name vectors and policy"
+        )
+    return (config if version.vectors == BUILT_IN else config.model_copy(update={"vectors": Path(version.vectors)})), version
+
+
+def policy_of(config: GatewayConfig, version: Version | None) -> Policy:
+    """The policy that was promoted, else the one that the configuration names. Raises PolicyError."""
+    return chosen_policy(config) if version is None else Policy.model_validate(yaml.safe_load(version.policy_text))
+
+
+def start(config: GatewayConfig, scorer: Scorer | None = None, version: Version | None = None) -> Monitor:
+    """The monitor of a gateway. Raises DemeanorError for what cannot be read or does not fit.
+
+    Args:
+        config: As `promoted` gives it.
+        scorer: Where one is loaded.
+        version: What was promoted.
+    """
     if config.audit is not None and not config.audit.absolute().parent.is_dir():
         raise GatewayError(f"audit: the folder {config.audit.parent} does not exist; make it first")
-    chosen = chosen_policy(config)
+    chosen = policy_of(config, version)
     loaded: Scorer | DemeanorError
     if scorer is not None:
         loaded = scorer

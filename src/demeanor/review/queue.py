@@ -20,6 +20,7 @@ from demeanor.review import texts
 from demeanor.review.drawing import Verdict
 from demeanor.review.settling import DECLINE, VALUES, settle
 from demeanor.review.store import Store
+from demeanor.vectors.vector_set import VectorSet
 
 PATIENCE = 900.0  # seconds that an item stays reserved
 ANSWERS = (*VALUES, DECLINE)
@@ -50,6 +51,11 @@ class Shown:
     """The trait's z."""
     verdicts: tuple[Verdict, ...]
     """Of the rules on the trait."""
+
+
+def questions_of(vectors: VectorSet) -> list[Question]:
+    """What is asked about each trait of a set."""
+    return [Question(n, e.title, e.high_pole, e.low_pole, e.safe_pole, e.reads) for n, e in vectors.traits.items()]
 
 
 def ask(store: Store, questions: list[Question]) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 from demeanor.errors import ReviewError
 from demeanor.review.store import Store
 
+BUILT_IN = "built-in"
+"""What stands for the folder of the built-in vector set."""
 _COLUMNS = "number, at, who, why, vectors, fingerprint, policy, policy_text, back_from"
 
 
@@ -25,7 +27,7 @@ class Version:
     who: str
     why: str
     vectors: str
-    """Folder or name of the vector set."""
+    """Folder of the vector set, or `BUILT_IN`."""
     fingerprint: str
     """By which it is seen that the folder holds another one by now."""
     policy: str
