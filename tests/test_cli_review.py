@@ -21,6 +21,7 @@ def run_fixture(monkeypatch, tmp_path, capsys):
     """Run a command in an empty folder; gives exit code, output, and what was said beside it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DEMEANOR_REVIEW_KEY", raising=False)
+    monkeypatch.setattr("demeanor.review.store.secrets.token_hex", lambda n: "7" * 2 * n)  # so that each run draws and splits alike
     scorer = planted_scorer()
     monkeypatch.setattr(console, "load_scorer", lambda *_, **__: scorer)
     monkeypatch.setattr(console, "vector_set", lambda *_, **__: scorer.vectors)
