@@ -57,7 +57,7 @@ def write_report(made: Screening, vectors: VectorSet, path: Path) -> None:
         cards=cards,
         shown=sum(card.keys["flagged"] == "yes" for card in cards),
         choices={"trait": choices(cards, "trait", titles), "flagged": choices(cards, "flagged", {})},
-        sheet=sheet_of(rows, f"{path.parent.name}-to-label.csv"),
+        sheet=sheet_of(rows, "screening-to-label.csv"),
         repeated=repeated,
         shifts=[_shift(name, trait, vectors) for name, trait in traits.items() if trait["shift"]],
         shift_figure=_shifts(traits, vectors),
