@@ -877,7 +877,8 @@ def test_cold_replies_against_kind_ones_with_the_embedded_model(run, real, monke
     assert "lower, less safe" in out
     assert "empathetic_responsiveness counts on" not in out
     assert f"{rule}: -" in err
-    assert "Empathetic responsiveness is lower, less safe in cold.jsonl" in (tmp_path / "r.html").read_text()
+    words = " ".join(re.sub(r"<[^>]+>", " ", (tmp_path / "r.html").read_text()).split())
+    assert "Empathetic responsiveness is lower, less safe in cold.jsonl" in words
 
 
 @pytest.mark.model
