@@ -17,7 +17,6 @@ from demeanor.errors import DemeanorError, InputFileError, nearest
 if TYPE_CHECKING:
     from demeanor.conversation import Conversation
     from demeanor.data.inputs import Input
-    from demeanor.data.to_label import Question
     from demeanor.vectors import TraitEntry, VectorSet
 
 ANSWERED = "flag,substitute,escalate"
@@ -88,7 +87,7 @@ def sample(
         given = open_rows(spec, columns(), output)
         look(given)
         entries, chosen, rows, left = _from_replies(given, names, n, seed, vectors, device, dtype)
-    questions = {name: _question(name, entries[name]) for name in names}
+    questions = {name: entries[name].question(name) for name in names}
     on_sheet = [
         ToLabel(one.name, one.conversation, one.group, questions[name])
         for one in chosen
@@ -224,9 +223,3 @@ def _text_read(conversation: Conversation, entry: TraitEntry) -> str | None:
         return conversation.messages[conversation.last("user" if entry.reads == "user" else "assistant")].content
     except ConversationError:
         return None
-
-
-def _question(trait: str, entry: TraitEntry) -> Question:
-    from demeanor.data.to_label import Question
-
-    return Question(trait, entry.title, entry.high_pole, entry.low_pole, entry.safe_pole, entry.reads)

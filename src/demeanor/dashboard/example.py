@@ -22,7 +22,6 @@ from demeanor.conversation import Conversation, Message
 from demeanor.measure.cuts import ACTIONS
 from demeanor.monitor.fitting import by_hand
 from demeanor.monitor.policy import Policy, ResolvedPolicy, default_policy_text, load_policy
-from demeanor.reports.cards import question_of
 from demeanor.review import queue, shadow, versions
 from demeanor.review.drawing import Decided, Drawing, Verdict
 from demeanor.review.store import Store
@@ -55,7 +54,7 @@ def fill(store: Store, audit: Path, vectors: VectorSet, seed: int = 7) -> None:
     filled = replace(store, clock=clock)
     truth: dict[int, str] = {}
     with filled.db.transaction(), AuditLog(audit) as log:
-        queue.ask(filled, [question_of(trait, entry) for trait, entry in vectors.traits.items() if entry.reads == "response"])
+        queue.ask(filled, [entry.question(trait) for trait, entry in vectors.traits.items() if entry.reads == "response"])
         clock.now = end - DAYS * 24 * HOUR
         first, digest = load_policy(), vectors.fingerprint()
         versions.promote(filled, "demo", "begin with the default policy", BUILT_IN, digest, first.identity, default_policy_text())

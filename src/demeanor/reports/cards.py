@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from demeanor.conversation import Message
-from demeanor.data.to_label import Question, ToLabel, cells_of
+from demeanor.data.to_label import ToLabel, cells_of
 from demeanor.measure.calibration import Score, chance_in_words
 from demeanor.measure.cuts import Cut
 from demeanor.reports.marking import Passage, passage
 from demeanor.reports.page import signed
-from demeanor.vectors import TraitEntry
 
 SPEAKERS = {"system": "Instructions to the chatbot", "user": "User", "assistant": "Chatbot"}
 NOTHING = passage("")
@@ -97,11 +96,6 @@ def choices(cards: Sequence[Card], key: str, names: Mapping[str, str], in_order:
     found = Counter(value for card in cards for value in card.keys.get(key, "").split())
     values = sorted(found) if in_order else [value for value, _ in found.most_common()]
     return [(value, f"{names.get(value, value)} ({found[value]})") for value in values]
-
-
-def question_of(trait: str, entry: TraitEntry) -> Question:
-    """What a sheet asks about a trait."""
-    return Question(trait, entry.title, entry.high_pole, entry.low_pole, entry.safe_pole, entry.reads)
 
 
 def sheet_of(rows: Sequence[tuple[str, ToLabel]], name: str) -> dict[str, Any]:

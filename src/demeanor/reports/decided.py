@@ -12,7 +12,7 @@ from demeanor.monitor.outcome import SEVERITIES
 from demeanor.monitor.policy import ResolvedRule
 from demeanor.monitor.session import Monitor
 from demeanor.monitor.transcripts import Transcript, Turn
-from demeanor.reports.cards import Card, number_of, question_of, said_of
+from demeanor.reports.cards import Card, number_of, said_of
 from demeanor.reports.marking import marked, passage, pushing_words
 from demeanor.reports.sentences import DONE, UNREAD, sentence, strongest
 from demeanor.vectors import TraitEntry
@@ -116,6 +116,6 @@ def to_label(transcripts: Sequence[Transcript], cards: Sequence[Card], monitor: 
             name = f"{transcript.name} message {turn.message + 1}" if several else transcript.name
             group = f"conversation {transcript.name}" if several else ""
             upto = Conversation(transcript.messages[: turn.message + 1])
-            asked = [question_of(trait, entries[trait]) for trait in traits.get(anchor, ()) if trait in entries]
+            asked = [entries[trait].question(trait) for trait in traits.get(anchor, ()) if trait in entries]
             found += [(anchor, ToLabel(name, upto, group, question)) for question in asked]
     return found

@@ -12,7 +12,7 @@ import numpy as np
 from demeanor.conversation import Conversation, Message
 from demeanor.data.to_label import ToLabel
 from demeanor.language import counted
-from demeanor.reports.cards import Card, Number, choices, limit_of, question_of, said_of, sheet_of
+from demeanor.reports.cards import Card, Number, choices, limit_of, said_of, sheet_of
 from demeanor.reports.error_rates import Errors, errors_at
 from demeanor.reports.figures import Dot, Level, Plot, Rows, Scale, Track, bars, line_plot, side
 from demeanor.reports.marking import marked, passage, pushing_words
@@ -87,7 +87,7 @@ def _cards(made: Screening, vectors: VectorSet) -> tuple[list[Card], list[tuple[
         flagged = several[0][1].flagged
         if flagged.messages:
             name, conversation = str(row if flagged.id is None else flagged.id), Conversation(_messages(several[0][1]))
-            rows += [(card.anchor, ToLabel(name, conversation, "", question_of(trait, vectors[trait]))) for trait, _ in several]
+            rows += [(card.anchor, ToLabel(name, conversation, "", vectors[trait].question(trait))) for trait, _ in several]
     return [card for _, card in sorted(found, key=lambda each: (each[1].keys["flagged"] != "yes", -each[0]))], rows
 
 

@@ -55,7 +55,7 @@ class Shown:
 
 def questions_of(vectors: VectorSet) -> list[Question]:
     """What is asked about each trait of a set."""
-    return [Question(n, e.title, e.high_pole, e.low_pole, e.safe_pole, e.reads) for n, e in vectors.traits.items()]
+    return [entry.question(trait) for trait, entry in vectors.traits.items()]
 
 
 def ask(store: Store, questions: list[Question]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from demeanor.data.to_label import Question
 from demeanor.language import ENGLISH
 from demeanor.measure.calibration import Calibration, Score
 from demeanor.measure.conditions import AppliesWhen
@@ -75,6 +76,10 @@ class TraitEntry:
         if self.reading.metadata.get("centre") != self.calibration.centre:
             metadata = {**self.reading.metadata, "centre": self.calibration.centre}
             object.__setattr__(self, "reading", replace(self.reading, metadata=metadata))
+
+    def question(self, trait: str) -> Question:
+        """What people are asked about this trait of that name."""
+        return Question(trait, self.title, self.high_pole, self.low_pole, self.safe_pole, self.reads)
 
     @classmethod
     def of(
