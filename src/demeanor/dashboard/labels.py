@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import yaml
 from starlette.responses import Response
 
 from demeanor.dashboard.conversations import hidden_from
@@ -13,7 +12,7 @@ from demeanor.dashboard.handling import Asked, NotFoundError
 from demeanor.errors import PolicyError, ReviewError
 from demeanor.measure.rates import Rate
 from demeanor.monitor.fitting import as_yaml, by_hand
-from demeanor.monitor.policy import Policy
+from demeanor.monitor.policy import policy_from
 from demeanor.reports.figures import Dot, Level, Line, Named, Plot, Scale, strokes
 from demeanor.reports.marking import Passage, passage
 from demeanor.reports.page import signed
@@ -160,7 +159,7 @@ def set_threshold(asked: Asked) -> Response:
         now = versions.in_force(asked.store)
         if now is None:
             raise ReviewError("no version is in force here, so there is no policy to change; promote one first: demeanor review promote")
-        made = by_hand(Policy.model_validate(yaml.safe_load(now.policy_text)), name, z)
+        made = by_hand(policy_from(now.policy_text, f"version {now.number}"), name, z)
         text = as_yaml(made, [f"{name} at z {z:+.2f}, set by hand on its picture."], {})
         versions.promote(asked.store, asked.name, asked.form.get("why", ""), now.vectors, now.fingerprint, made.identity, text)
     except (ReviewError, PolicyError) as error:

@@ -17,6 +17,7 @@ from demeanor.errors import GatewayError, NoticeError, nearest
 from demeanor.gateway.limits import RequestLimits
 from demeanor.gateway.notify import check_url
 from demeanor.measure.cuts import Strict
+from demeanor.review.drawing import Drawing
 
 UPSTREAM_KEY = "DEMEANOR_UPSTREAM_KEY"
 """The environment variable that holds the key for the upstream."""
@@ -91,12 +92,12 @@ class Review(Strict):
 
     store: str
     """The review store: a file, or a postgresql:// URL. It is begun where it is not."""
-    share: float = Field(default=0.02, gt=0, le=1)
-    doubtful: float = Field(default=0.25, gt=0, le=1)
-    flagged: float = Field(default=1.0, gt=0, le=1)
-    reviewers: int = Field(default=1, ge=1)
-    days: float = Field(default=30.0, gt=0)
-    labelled_days: float = Field(default=365.0, gt=0)
+    share: float = Field(default=Drawing.share, gt=0, le=1)
+    doubtful: float = Field(default=Drawing.doubtful, gt=0, le=1)
+    flagged: float = Field(default=Drawing.flagged, gt=0, le=1)
+    reviewers: int = Field(default=Drawing.reviewers, ge=1)
+    days: float = Field(default=Drawing.days, gt=0)
+    labelled_days: float = Field(default=Drawing.labelled_days, gt=0)
 
 
 class GatewayConfig(Strict):

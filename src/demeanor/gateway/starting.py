@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from demeanor.errors import DemeanorError, GatewayError
 from demeanor.gateway.access import check_bind, is_loopback
 from demeanor.gateway.around import key_store
 from demeanor.gateway.config import GatewayConfig
-from demeanor.monitor.policy import Policy, ResolvedPolicy, Stream, load_policy
+from demeanor.monitor.policy import Policy, ResolvedPolicy, Stream, load_policy, policy_from
 from demeanor.monitor.session import Monitor
 from demeanor.review.store import open_store
 from demeanor.review.versions import BUILT_IN, Version, in_force
@@ -70,7 +68,7 @@ def promoted(config: GatewayConfig) -> tuple[GatewayConfig, Version | None]:
 
 def policy_of(config: GatewayConfig, version: Version | None) -> Policy:
     """The policy that was promoted, else the one that the configuration names. Raises PolicyError."""
-    return chosen_policy(config) if version is None else Policy.model_validate(yaml.safe_load(version.policy_text))
+    return chosen_policy(config) if version is None else policy_from(version.policy_text, f"version {version.number}")
 
 
 def start(config: GatewayConfig, scorer: Scorer | None = None, version: Version | None = None) -> Monitor:

@@ -224,23 +224,28 @@ def load_policy(path: str | Path | None = None) -> Policy:
 
     A file that is named like a built-in policy is given as a Path, or with its folder (./guarded).
     """
-    if path is None or path == GUARDED:
-        file, text = DEFAULT_POLICY, None
-    elif path == REVIEW_ONLY:
-        file, text = Path(REVIEW_ONLY), policy_text(REVIEW_ONLY)
-    else:
-        file, text = Path(path), None
+    if path == REVIEW_ONLY:
+        return policy_from(policy_text(REVIEW_ONLY), REVIEW_ONLY)
+    file = DEFAULT_POLICY if path is None or path == GUARDED else Path(path)
     known = f"; a first one is printed by: demeanor monitor --print-policy; built in by name: {', '.join(BUILT_IN)}"
-    raw = read_yaml(file, PolicyError, known) if text is None else yaml.safe_load(text)
-    if not isinstance(raw, dict):
-        raise PolicyError(f"{file}: a policy is a mapping with 'version' and 'rules'; see demeanor monitor --print-policy")
-    try:
-        policy = Policy.model_validate(raw)
-    except ValidationError as error:
-        raise PolicyError(f"{file}: {_first_problem(error, raw)}") from None
+    policy = _validated(read_yaml(file, PolicyError, known), str(file))
     if policy.replies:
         policy._folder = file.parent
     return policy
+
+
+def policy_from(text: str, name: str) -> Policy:
+    """A policy from its text, such as a version keeps; `name` is what messages call it. Raises PolicyError as `load_policy` does."""
+    return _validated(yaml.safe_load(text), name)
+
+
+def _validated(raw: Any, name: str) -> Policy:
+    if not isinstance(raw, dict):
+        raise PolicyError(f"{name}: a policy is a mapping with 'version' and 'rules'; see demeanor monitor --print-policy")
+    try:
+        return Policy.model_validate(raw)
+    except ValidationError as error:
+        raise PolicyError(f"{name}: {_first_problem(error, raw)}") from None
 
 
 def _first_problem(error: ValidationError, raw: dict[str, Any]) -> str:
