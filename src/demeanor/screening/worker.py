@@ -90,6 +90,8 @@ class ShardWorker:
         self.answers = Answers(job.folder) if job.baseline == "generate" else None
         self.conditions = {trait: scorer.vectors.conditions(trait) for trait in scorer.traits}
         """Of each trait, when it counts; none: always."""
+        self.judged = scorer.vectors.judged
+        """The traits of replies that are judged for themselves."""
 
     def do(self, task: Task, item: Any, progress: Progress | None = None) -> Any:
         """A shard's number to its part's bytes, a batch's number to its answers' bytes, a conversation to its tokens."""
@@ -166,10 +168,9 @@ def explain(scorer: Scorer, messages: Sequence[dict[str, str]]) -> TokenScores |
 def added_columns(worker: ShardWorker) -> list[str]:
     """The columns that scoring adds, in order."""
     scorer, names = worker.scorer, []
-    judged = scorer.vectors.judged
     for trait in scorer.traits:
         names += [column(trait, k) for k in ("raw", "z", "probability")]
-        if trait in judged:
+        if trait in worker.judged:
             names += [column(trait, k) for k in (WORST_Z, "difference")]
         if worker.conditions[trait]:
             names.append(column(trait, EASING))
@@ -177,11 +178,10 @@ def added_columns(worker: ShardWorker) -> list[str]:
 
 
 def _scores(worker: ShardWorker, reading: Reading) -> dict[str, float | None]:
-    scorer = worker.scorer
-    judged, found = scorer.vectors.judged, dict[str, float | None]()
+    found: dict[str, float | None] = {}
     for trait, score in reading.scores.items():
         kinds: dict[str, float | None] = {"raw": score.raw, "z": score.z, "probability": score.probability}
-        if trait in judged:
+        if trait in worker.judged:
             kinds[WORST_Z] = reading.worst.get(trait, score).z
         if conditions := worker.conditions[trait]:
             easing = total_easing(conditions, lambda condition: looked_at(condition, reading, reading.users))
@@ -192,7 +192,7 @@ def _scores(worker: ShardWorker, reading: Reading) -> dict[str, float | None]:
 
 def _differences(worker: ShardWorker, conversation: Conversation, reading: Reading) -> dict[str, Any]:
     """Raw score minus the baseline's: the neutral mean's, or that of the model's own answer to the same prompt."""
-    traits = [name for name in worker.scorer.vectors.judged if name in reading.scores]
+    traits = [name for name in worker.judged if name in reading.scores]
     if worker.answers is None:
         return {column(name, "difference"): reading[name].centred for name in traits}
     answer = worker.answers[key_of(conversation)]

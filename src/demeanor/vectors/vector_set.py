@@ -142,7 +142,8 @@ class VectorSet:
     @property
     def judged(self) -> list[str]:
         """The traits of replies that are judged for themselves: not those that only say when another counts."""
-        return [name for name, entry in self.traits.items() if entry.reads == "response" and name not in self.contexts]
+        contexts = self.contexts
+        return [name for name, entry in self.traits.items() if entry.reads == "response" and name not in contexts]
 
     def conditions(self, trait: str) -> tuple[Condition, ...]:
         """When a trait counts, with numbers; none: always, or the set does not hold the traits that would say.
