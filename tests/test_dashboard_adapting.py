@@ -1,6 +1,7 @@
 """A vector set from labels, by the dashboard: a job that shows how far it is, what it came to, and what is put in force."""
 
 import threading
+from pathlib import Path
 
 import pytest
 from dashboard_tools import clock_fixture, csrf, store_fixture, visit_fixture  # noqa: F401
@@ -26,7 +27,8 @@ def finished():
 
 
 @pytest.fixture
-def adapting(held, tmp_path):
+def adapting(held, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     scorer = planted_scorer()
 
     def learner(store, trait, progress):
@@ -34,7 +36,7 @@ def adapting(held, tmp_path):
         held.wait(60)
         return learn(store, scorer.reader, scorer.vectors, trait, progress=progress)
 
-    yield Adapting(learner, tmp_path / "adapted")
+    yield Adapting(learner, Path("adapted"))  # as the command gives it
     held.set()
     finished()
 
@@ -61,7 +63,7 @@ def test_a_job_shows_its_progress_and_what_it_came_to_and_is_put_in_force(visit,
     cora.post("/adapting/1", data={**form, "why": "it is clearly better"})
     now = versions.in_force(store)
     assert (now.who, now.why) == ("cora", "it is clearly better")
-    assert now.vectors == str(adapting.jobs[0].folder)
+    assert now.vectors == str(adapting.jobs[0].folder.resolve())  # whatever folder the gateway is started in
     assert (adapting.jobs[0].folder / "manifest.json").exists()
     assert anna.get("/adapting/1").status_code == 403
     assert cora.get("/adapting/2").status_code == 404

@@ -119,7 +119,8 @@ def promoted(asked: Asked) -> Response:
         raise ReviewError("this job has not come to a vector set; nothing can be put in force")
     now = versions.in_force(asked.store)
     policy, text = (load_policy().identity, default_policy_text()) if now is None else (now.policy, now.policy_text)
-    versions.promote(asked.store, asked.name, asked.form.get("why", ""), str(job.folder), job.made.vectors.fingerprint(), policy, text)
+    folder, digest = str(job.folder.resolve()), job.made.vectors.fingerprint()  # whoever starts with it may stand in another folder
+    versions.promote(asked.store, asked.name, asked.form.get("why", ""), folder, digest, policy, text)
     return asked.go("/labels#versions")
 
 
