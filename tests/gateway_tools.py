@@ -17,6 +17,16 @@ ID = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "mode
 DONE = b"data: [DONE]\n\n"
 
 
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def __call__(self):
+        return self.at
+
+
 def frame(delta=None, finish=None, index=0, **more):
     """A frame as OpenAI writes it: spaces after colons, so that whoever writes it anew is found out."""
     choice = {"index": index, "delta": delta or {}, "logprobs": None, "finish_reason": finish}

@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import httpx2
 import pytest
 import yaml
 
+from demeanor.audit.counts import report
+from demeanor.audit.verification import verify
 from demeanor.errors import GatewayError
 from demeanor.gateway.access import is_loopback
 from demeanor.gateway.config import GatewayConfig, load_config, template
@@ -89,15 +92,23 @@ Server(config).run()
 """
 
 
-@pytest.mark.slow
-def test_a_server_that_is_told_to_end_ends_what_is_in_work_first(tmp_path):
-    from demeanor.audit.counts import report
-    from demeanor.audit.verification import verify
-
-    log = tmp_path / "audit.db"
+@contextmanager
+def serving(log):
+    """A server in a process of its own that answers slowly, with its address; it is gone when the block ends."""
     server = subprocess.Popen([sys.executable, "-c", SERVER, str(log)], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
     try:
-        url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1/chat/completions"
+        yield server, f"http://127.0.0.1:{int(server.stdout.readline())}/v1/chat/completions"
+        server.wait(30)
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_told_to_end_ends_what_is_in_work_first(tmp_path):
+    log = tmp_path / "audit.db"
+    with serving(log) as (server, url):
         request = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 200, "temperature": 0, "stream": True}
         with httpx2.stream("POST", url, json=request, timeout=60) as got:
             pieces = got.iter_bytes()
@@ -105,24 +116,14 @@ def test_a_server_that_is_told_to_end_ends_what_is_in_work_first(tmp_path):
             server.send_signal(signal.SIGTERM)
             body += b"".join(pieces)
         assert body.endswith(b"data: [DONE]\n\n")
-        server.wait(30)
-    finally:
-        server.kill()
-        server.wait()
-        server.stdout.close()
     assert verify(log).whole
     assert report(log)["interrupted"] == 0
 
 
 @pytest.mark.slow
 def test_a_server_that_is_killed_in_mid_stream_leaves_a_whole_log_and_an_interrupted_stream(tmp_path):
-    from demeanor.audit.counts import report
-    from demeanor.audit.verification import verify
-
     log = tmp_path / "audit.db"
-    server = subprocess.Popen([sys.executable, "-c", SERVER, str(log)], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
-    try:
-        url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1/chat/completions"
+    with serving(log) as (server, url):
         request = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 400, "temperature": 0, "stream": True}
         with httpx2.stream("POST", url, json=request, timeout=60) as got:
             pieces = got.iter_bytes()
@@ -130,10 +131,5 @@ def test_a_server_that_is_killed_in_mid_stream_leaves_a_whole_log_and_an_interru
             server.kill()
             with pytest.raises(httpx2.HTTPError):
                 list(pieces)
-        server.wait(30)
-    finally:
-        server.kill()
-        server.wait()
-        server.stdout.close()
     assert verify(log).whole
     assert report(log)["interrupted"] == 1

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from gateway_tools import Clock
 
 from demeanor.errors import KeysError
 from demeanor.gateway.access import LOCAL, Who, authorise, check_bind, is_loopback, without_keys
@@ -17,19 +18,9 @@ from demeanor.gateway.refusals import Refusal
 START = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
 
 
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self):
-        self.at = START
-
-    def __call__(self):
-        return self.at
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(START)
 
 
 @pytest.fixture

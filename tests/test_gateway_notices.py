@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from gateway_tools import Clock
 
 from demeanor.errors import NoticeError
 from demeanor.gateway.notices import LIFE, LONGEST_WAIT, RESERVED, Notice, NoticeQueue
@@ -22,19 +23,9 @@ def notice(decision="d1"):
     return Notice(decision, "escalate", "red", ("crisis",), f"https://review.example.org/{decision}")
 
 
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self):
-        self.at = 1_800_000_000.0
-
-    def __call__(self):
-        return self.at
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(1_800_000_000.0)
 
 
 @pytest.fixture
@@ -284,7 +275,7 @@ def test_a_courier_delivers_over_the_network_and_follows_no_redirect(tmp_path, m
         told.append(result)
         (delivered if result == "delivered" else failed).set()
 
-    clock = Clock()
+    clock = Clock(1_800_000_000.0)
     queue = NoticeQueue(tmp_path / "notices.db", clock)
     try:
         queue.add(notice("d1"))
