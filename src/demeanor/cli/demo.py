@@ -33,7 +33,7 @@ def demo(
         bool, typer.Option("--full", help="Extract all the built-in traits too, instead of taking the vectors that come with the package.")
     ] = False,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Show the dashboard instead, filled with an example, in your browser (demeanor[serve]).")
+        bool, typer.Option("--serve", help="Show the dashboard instead, filled with an example, in your browser (demeanor\\[serve]).")
     ] = False,
 ) -> None:
     """See persona vectors at work on a small chat model: what they are worth, eight replies scored, a new trait extracted.

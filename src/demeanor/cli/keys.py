@@ -29,7 +29,7 @@ def add(
         typer.Option(
             "--scope",
             help="What it opens, with commas between: proxy (chat completions), check (/v1/check, /v1/score, moderations, the guardrail), "
-            "review (replies that wait for a person), admin (/metrics and the API's pages). No scope includes another.",
+            "review (nothing yet: the dashboard has accounts), admin (/metrics and the API's pages). No scope includes another.",
         ),
     ],
     expires: Annotated[str, typer.Option("--expires", help="When it runs out: a number with m, h, d or w, e.g. 90d; or never.")] = "never",

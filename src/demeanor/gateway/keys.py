@@ -34,8 +34,8 @@ from filelock import FileLock, Timeout
 from demeanor.errors import KeysError
 
 Scope = Literal["proxy", "check", "review", "admin"]
-"""proxy: chat completions and what else is passed on. check: /v1/check, /v1/score, moderations, the guardrail. review: the queue of
-replies that people look at. admin: /metrics, the pages about the API. No scope includes another."""
+"""proxy: chat completions and what else is passed on. check: /v1/check, /v1/score, moderations, the guardrail. review: nothing
+yet, as the dashboard has accounts of its own. admin: /metrics, the pages about the API. No scope includes another."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 FORMAT = 1
 PATIENCE = 5.0  # seconds that a change waits for another process to finish its own
